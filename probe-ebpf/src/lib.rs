@@ -1,0 +1,1 @@
+//! The event ABI that both halves share.

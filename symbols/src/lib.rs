@@ -1,0 +1,13 @@
+//! Functions of Go, Rust, C and C++ ELF files: by name, by address, and where to probe them.
+//!
+//! Bytes in, functions out. No `/proc`, no kernel, no printing, no root.
+//!
+//! * [`addr`]: a type for each address space, and the only conversions between them.
+//! * [`binary`]: an ELF file held in memory: its layout as the loader sees it, its sections and symbols.
+//! * [`index`]: all functions of a binary; look-up by name pattern and by address.
+//! * [`pattern`]: what a person types, parsed.
+//! * [`code`]: machine code: function exits, the cheapest right entry point, what must not be probed.
+//! * [`go`]: pclntab, moduledata, build info, offsets in runtime structures.
+//! * [`unwind`]: whether a frame pointer is kept at an address.
+
+pub mod addr;
