@@ -10,3 +10,8 @@ endif
 .PHONY: build
 build:
 	cargo build --release --locked $(OLD) -p probe
+
+# The objects under probe-ebpf/prebuilt are committed: only a change of the kernel half needs this.
+.PHONY: bpf
+bpf:
+	probe-ebpf/build.sh
