@@ -32,27 +32,27 @@ impl Walk {
     pub(crate) fn into(self, frames: &mut [u64; MAX_FRAMES]) -> (u32, u16) {
         let Some(first) = self.first else { return (0, WALK_UNREADABLE) };
         frames[0] = first;
-        let wanted = STACK_DEPTH.load();
+        // A bound that only the verifier knows keeps the compiler from unrolling the loop.
+        let wanted = STACK_DEPTH.load() as usize;
         let mut frame = self.frame;
-        for i in 1..MAX_FRAMES {
-            if i as u32 >= wanted {
-                return (i as u32, WALK_DEPTH);
-            }
+        let mut count = 1;
+        while count < wanted && count < MAX_FRAMES {
             if frame == 0 {
-                return (i as u32, WALK_END);
+                return (count as u32, WALK_END);
             }
             let Some([next, address]) = memory::user::<[u64; 2]>(frame) else {
-                return (i as u32, WALK_UNREADABLE);
+                return (count as u32, WALK_UNREADABLE);
             };
             if address == 0 {
-                return (i as u32, WALK_END);
+                return (count as u32, WALK_END);
             }
-            frames[i] = address;
+            frames[count] = address;
+            count += 1;
             if next != 0 && next <= frame {
-                return (i as u32 + 1, WALK_NO_CHAIN);
+                return (count as u32, WALK_NO_CHAIN);
             }
             frame = next;
         }
-        (MAX_FRAMES as u32, WALK_DEPTH)
+        (count as u32, WALK_DEPTH)
     }
 }
