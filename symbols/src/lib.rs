@@ -11,3 +11,5 @@
 //! * [`unwind`]: whether a frame pointer is kept at an address.
 
 pub mod addr;
+pub mod binary;
+pub mod code;
