@@ -17,7 +17,6 @@ struct Opcode {
 struct Prefixes {
     refused: Option<&'static str>,
     operand_size: bool,
-    repeat: bool,
 }
 
 impl Opcode {
@@ -53,8 +52,7 @@ impl Prefixes {
             0x3e => self.refused = Some("ds (notrack)"),
             0xf0 => self.refused = Some("lock"),
             0x66 => self.operand_size = true,
-            0xf2 | 0xf3 => self.repeat = true,
-            0x64 | 0x65 | 0x67 => {}
+            0x64 | 0x65 | 0x67 | 0xf2 | 0xf3 => {}
             _ => return false,
         }
         true
@@ -78,6 +76,7 @@ pub(super) fn refusal_of(instruction: &Instruction, code: &[u8]) -> Result<(), R
     }
     match instruction.encoding() {
         EncodingKind::Legacy => {}
+        // Opcodes are looked up without their map: vpor (eb) would be carried out as a jump, vpsubsb (e8) as a call.
         EncodingKind::VEX => return Err(Refusal::Vector(Encoding::Vex)),
         EncodingKind::EVEX => return Err(Refusal::Vector(Encoding::Evex)),
         _ => return Err(Refusal::Vector(Encoding::Amd)),
@@ -100,13 +99,13 @@ fn refused_opcode(instruction: &Instruction, opcode: &Opcode) -> Option<Refusal>
         0xf1 => Refused("int1"),
         0xf4 => Refused("hlt"),
         0xfa | 0xfb => Refused("cli/sti"),
-        // APX: taken on trust by 6.18, unknown to older kernels.
+        // APX: 6.18 takes it, older kernels do not know it.
         0xd5 => Refused("rex2"),
         // insn_masking_exception(): the trap after a load of SS is put off by one instruction.
         0x8e if instruction.op0_register() == Register::SS => Refused("mov to ss"),
         0x9c => BreaksTarget("pushf"),
         0xca | 0xcb => BreaksTarget("retf"),
-        // `41 90` is xchg %r8,%rax; kernels before 6.18 take every 90 for a no-op.
+        // `41 90` is xchg %r8,%rax, but the kernel takes every 90 for a no-op and passes over it.
         0x90 if opcode.rex.is_some_and(|rex| rex & 1 != 0) => BreaksTarget("xchg"),
         _ => return breaks_target(instruction).map(BreaksTarget),
     })
@@ -135,7 +134,7 @@ pub(super) fn cost(instruction: &Instruction, code: &[u8]) -> EntryCost {
     // is_nop5_insn()
     if bytes == [0x0f, 0x1f, 0x44, 0x00, 0x00] {
         EntryCost::Nop
-    } else if opcode.is_relative_branch() || is_push(bytes) || is_nop(instruction, &opcode) {
+    } else if opcode.is_relative_branch() || is_push(bytes) || is_nop(bytes, &opcode) {
         EntryCost::Emulated
     } else {
         EntryCost::SingleStep
@@ -147,9 +146,17 @@ pub(super) fn is_push(bytes: &[u8]) -> bool {
     matches!(bytes, [0x50..=0x57] | [0x41, 0x50..=0x57])
 }
 
-/// `insn_is_nop` of 6.18. Older kernels know `90` with any prefix only and single-step the rest.
-fn is_nop(instruction: &Instruction, opcode: &Opcode) -> bool {
-    instruction.mnemonic() == Mnemonic::Nop && !opcode.prefixes.repeat
+/// `90` behind any prefix, and since 6.18 the no-ops that the kernel itself would write (`x86_nops`).
+fn is_nop(bytes: &[u8], opcode: &Opcode) -> bool {
+    opcode.first == 0x90
+        || matches!(
+            bytes,
+            [0x0f, 0x1f, 0x00]
+                | [0x0f, 0x1f, 0x40, 0]
+                | [0x66, 0x0f, 0x1f, 0x44, 0, 0]
+                | [0x0f, 0x1f, 0x80, 0, 0, 0, 0]
+                | [0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0]
+        )
 }
 
 /// A repeated string instruction: the trap flag stops it after each round, so a probe on it is hit once a round.
