@@ -8,6 +8,8 @@
 //   indirect       register_from ends at jmp *%rax, memory_from at jmp *(%rax,%rsi,8); at -O0 both return
 //   switch         switched leaves by a jump table *inside* itself and returns: no tail call
 //   longjmp        jump_middle and jump_deep end as unwound, jump_catcher returns
+//   refused        lock_first begins with `lock inc`, which the kernel refuses to probe: said by name, or seen by a
+//                  probe behind it; lock_caller is not touched by that
 //   loop           loop_head's loop branches back to its first instruction: one call, not one per round
 //   nested         the durations of nested_a, nested_b and nested_c nest in, and nearly sum to, nested_parent's
 //   fork           forker is entered once and returns twice, in two processes; work is called in both
@@ -24,7 +26,8 @@
     F(cond_to) F(work) F(leaf) F(recurse) F(tail_caller) F(tail_from) F(tail_to) F(cond_caller) F(register_from)       \
     F(memory_from) F(indirect_a) F(indirect_b) F(switched) F(jump_catcher) F(jump_middle) F(jump_deep) F(loop_head)    \
     F(nested_parent) F(nested_a) F(nested_b) F(nested_c) F(forker) F(vforker) F(exec_outer) F(exec_inner)              \
-    F(exit_outer) F(exit_inner) F(thread_outer) F(thread_inner)
+    F(exit_outer) F(exit_inner) F(thread_outer) F(thread_inner)              \
+    F(lock_first) F(lock_caller)
 #define ENUM(name) COUNT_##name,
 #define NAME(name) #name,
 enum { FUNCTIONS(ENUM) FUNCTION_COUNT };
@@ -147,6 +150,22 @@ TRACED uint64_t switched(uint64_t x) {
     case 6: sink = 6; return x << 3;
     default: return sink;
     }
+}
+
+uint64_t lock_first_calls;
+uint64_t lock_first(uint64_t x);
+__asm__(".text\n"
+        ".globl lock_first\n"
+        ".type lock_first, @function\n"
+        "lock_first:\n"
+        "    lock incq lock_first_calls(%rip)\n"
+        "    leaq 7(%rdi), %rax\n"
+        "    ret\n"
+        ".size lock_first, .-lock_first\n");
+
+TRACED uint64_t lock_caller(uint64_t x) {
+    HERE(lock_caller);
+    return lock_first(x) + 1;
 }
 
 static jmp_buf landing;
@@ -347,6 +366,9 @@ int main(int argc, char **argv) {
         indirect(OR(10000));
     } else if (!strcmp(mode, "switch")) {
         each(OR(10000), switched);
+    } else if (!strcmp(mode, "refused")) {
+        each(OR(10000), lock_caller);
+        counted[COUNT_lock_first] = lock_first_calls;
     } else if (!strcmp(mode, "longjmp")) {
         longjmps(OR(10000));
     } else if (!strcmp(mode, "loop")) {
@@ -365,8 +387,8 @@ int main(int argc, char **argv) {
     } else if (!strcmp(mode, "thread_exit")) {
         thread_exit_mode(OR(100));
     } else {
-        fprintf(stderr, "usage: counts calls|recurse|tail|cond|indirect|switch|longjmp|loop|nested|fork|vfork|exec|exit|"
-                        "thread_exit [-n N] [-t THREADS] [--wait]\n");
+        fprintf(stderr, "usage: counts calls|recurse|tail|cond|indirect|switch|refused|longjmp|loop|nested|fork|vfork|exec|"
+                        "exit|thread_exit [-n N] [-t THREADS] [--wait]\n");
         return 2;
     }
     finish();
