@@ -71,7 +71,11 @@ static void calls(uint64_t n, uint64_t threads) {
 
 TRACED uint64_t recurse(uint64_t depth) {
     HERE(recurse);
-    return depth > 1 ? recurse(depth - 1) * 2 + 1 : 1;
+    if (depth <= 1)
+        return 1;
+    uint64_t below = recurse(depth - 1);
+    sink = below; // a write that must come after the call: else gcc makes a loop of it
+    return below + 1;
 }
 
 TRACED uint64_t tail_to(uint64_t x) {
