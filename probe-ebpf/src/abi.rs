@@ -111,6 +111,12 @@ impl Cookie {
         Self(self.0 | Self::FOREIGN_G)
     }
 
+    /// The same point under another number.
+    #[must_use]
+    pub const fn renumbered(self, point: u32) -> Self {
+        Self(self.0 & !0xffff_ffff | point as u64)
+    }
+
     /// Position in the plan's table of points.
     pub const fn point(self) -> u32 {
         self.0 as u32

@@ -3,19 +3,22 @@
 //! In: indexes of the files and the patterns. Out: a [`Plan`], which `attach` carries out and `--dry-run` prints.
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet}, fmt::Write as _, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use probe_ebpf::abi::{Cookie, GoProgram, Jump, NO_REGISTER};
 use symbols::{
     addr::{FileOffset, Vaddr},
     code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
+    binary::Binary,
     index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
 };
 
 use crate::{
     calls::{Skipped, TracedFunction},
+    output::escape,
     request::Returns,
     target::TracedFile,
 };
@@ -93,6 +96,8 @@ pub struct Plan {
     pub jumps: Vec<(u32, Jump)>,
     /// Sentences for the user.
     pub notes: Vec<String>,
+    /// Rust or C++ is among the traced functions.
+    pub has_unwinding_languages: bool,
 }
 
 /// How the plan is to be made.
@@ -143,7 +148,8 @@ pub fn left_out_name(reason: LeftOut) -> &'static str {
     }
 }
 
-fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
+/// What to say of a pattern that matches nothing.
+pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
     let names: Vec<_> = files.iter().map(|f| f.shown.as_str()).collect();
     let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
     let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
@@ -229,12 +235,13 @@ impl<'a> FilePlanner<'a> {
         if is_go && self.options.returns == Returns::Uretprobe {
             return Err("--returns=uretprobe would kill a Go program".to_owned());
         }
-        let shape = self.shape(&function)?;
+        let shape = shape(self.index, &function)?;
         let entry = shape.entry.map_err(|refusal| refusal.to_string())?;
         let offset = self.offset(entry.address)?;
         let number = self.plan.functions.len() as u32;
-        let exits = self.exits(&function, &shape.exits, entry.address)?;
+        let exits = self.exits(&shape.exits, entry.address)?;
         let dropped = exits.len() < shape.exits.len();
+        self.plan.has_unwinding_languages |= matches!(function.language, Language::Rust | Language::Cpp);
         self.plan.functions.push(PlannedFunction {
             traced: TracedFunction {
                 name: found.name.clone(),
@@ -256,40 +263,13 @@ impl<'a> FilePlanner<'a> {
         Ok(())
     }
 
-    fn shape(&self, function: &Function<'_>) -> Result<Shape, String> {
-        let binary = self.index.binary();
-        let code = binary
-            .bytes_at(function.address, function.size)
-            .filter(|code| !code.is_empty())
-            .ok_or("its code is not in the file")?;
-        let parts = self.parts(function.id);
-        let body = Body {
-            machine: binary.machine(),
-            address: function.address,
-            code,
-            parts: parts.iter().filter_map(|&(start, size)| Some((start, binary.bytes_at(start, size)?))).collect(),
-            is_go: function.language == Language::Go,
-            go_asm: function.go_asm,
-        };
-        Ok(code::shape(&body, &|address| self.index.starts_function(address)))
-    }
-
-    fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
-        self.index.parts(id)
-    }
-
     fn offset(&self, address: Vaddr) -> Result<FileOffset, String> {
         self.index.binary().file_offset(address).ok_or_else(|| format!("{address} is not in the file"))
     }
 
     /// The exits that get a probe. A conditional exit at the entry point itself gets none: which of two probes at one
     /// place fires first is the kernel's affair.
-    fn exits(
-        &self,
-        _function: &Function<'_>,
-        exits: &[Exit],
-        entry: Vaddr,
-    ) -> Result<Vec<(FileOffset, Exit)>, String> {
+    fn exits(&self, exits: &[Exit], entry: Vaddr) -> Result<Vec<(FileOffset, Exit)>, String> {
         exits
             .iter()
             .filter(|exit| exit.address != entry || is_unconditional(&exit.kind))
@@ -340,16 +320,8 @@ impl<'a> FilePlanner<'a> {
         offset: u64,
         found: &Match,
     ) -> Result<(), String> {
-        let binary = self.index.binary();
-        let code = (1..=15).rev().find_map(|len| binary.bytes_at(address, len)).ok_or("it is not in the file")?;
-        if !binary.is_executable(address) {
-            return Err("it is not code".to_owned());
-        }
-        code::refusal(binary.machine(), code, address).map_err(|refusal| refusal.to_string())?;
+        check_point(self.index, address, function)?;
         let function = function.map(|id| self.index.function(id));
-        if let Some(function) = &function {
-            self.check_instruction_start(function, address)?;
-        }
         let file_offset = self.offset(address)?;
         let number = self.plan.functions.len() as u32;
         let is_go = function.is_some_and(|f| f.language == Language::Go);
@@ -367,24 +339,6 @@ impl<'a> FilePlanner<'a> {
         });
         self.point(file_offset, PointKind::Passed, number, is_go, function.is_some_and(|f| f.go_asm));
         Ok(())
-    }
-
-    fn check_instruction_start(&self, function: &Function<'_>, address: Vaddr) -> Result<(), String> {
-        let binary = self.index.binary();
-        let Some(code) = binary.bytes_at(function.address, function.size) else { return Ok(()) };
-        let body = Body {
-            machine: binary.machine(),
-            address: function.address,
-            code,
-            parts: Vec::new(),
-            is_go: function.language == Language::Go,
-            go_asm: function.go_asm,
-        };
-        if code::is_instruction_start(&body, address) {
-            Ok(())
-        } else {
-            Err(format!("{address} is not the start of an instruction"))
-        }
     }
 
     /// `runtime.Goexit` runs the deferred calls and then calls `goexit1`, which does not return: at that call all
@@ -407,6 +361,67 @@ impl<'a> FilePlanner<'a> {
             }
         }
     }
+}
+
+/// Whether something can be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probeable {
+    /// It can.
+    Yes,
+    /// It cannot, and why.
+    No(String),
+}
+
+/// Whether a probe on what was matched is possible, as far as the file tells.
+pub fn probeable(index: &Index, what: &Matched) -> Probeable {
+    let checked = match what {
+        Matched::Function(id) => shape(index, &index.function(*id))
+            .and_then(|shape| shape.entry.map(|_| ()).map_err(|refusal| refusal.to_string())),
+        Matched::Point { address, function, .. } => check_point(index, *address, *function),
+    };
+    match checked {
+        Ok(()) => Probeable::Yes,
+        Err(reason) => Probeable::No(reason),
+    }
+}
+
+fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)]) -> Option<Body<'a>> {
+    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty())?;
+    let part = |&(start, size): &(Vaddr, u64)| Some((start, binary.bytes_at(start, size)?));
+    Some(Body {
+        machine: binary.machine(),
+        address: function.address,
+        code,
+        parts: parts.iter().filter_map(part).collect(),
+        is_go: function.language == Language::Go,
+        go_asm: function.go_asm,
+    })
+}
+
+fn shape(index: &Index, function: &Function<'_>) -> Result<Shape, String> {
+    let body = body(index.binary(), function, &index.parts(function.id)).ok_or("its code is not in the file")?;
+    Ok(code::shape(&body, &|address| index.starts_function(address)))
+}
+
+fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> Result<(), String> {
+    let binary = index.binary();
+    if !binary.is_executable(address) {
+        return Err("it is not code".to_owned());
+    }
+    let code = (1..=15).rev().find_map(|len| binary.bytes_at(address, len)).ok_or("it is not in the file")?;
+    code::refusal(binary.machine(), code, address).map_err(|refusal| refusal.to_string())?;
+    let Some(body) = function.and_then(|id| body(binary, &index.function(id), &[])) else { return Ok(()) };
+    if code::is_instruction_start(&body, address) {
+        Ok(())
+    } else {
+        Err(format!("{address} is not the start of an instruction"))
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    escape::text(&mut out, text);
+    out
 }
 
 fn is_unconditional(kind: &ExitKind) -> bool {
@@ -460,6 +475,38 @@ fn jump(operand: &JumpOperand, address: Vaddr, function: &Function<'_>, parts: &
 }
 
 impl Plan {
+    /// Moves functions to the skipped ones, with their points, and numbers the rest anew.
+    pub fn remove(&mut self, functions: &BTreeSet<u32>, skipped: impl Fn(String) -> Skipped) {
+        let mut numbers = Vec::with_capacity(self.functions.len());
+        let mut kept = Vec::new();
+        for (number, function) in (0_u32..).zip(self.functions.drain(..)) {
+            if functions.contains(&number) {
+                numbers.push(None);
+                self.skipped.push(skipped(function.traced.name));
+            } else {
+                numbers.push(Some(kept.len() as u32));
+                kept.push(function);
+            }
+        }
+        self.functions = kept;
+        let mut points = Vec::new();
+        let mut jumps = Vec::new();
+        for mut point in self.points.drain(..) {
+            let number = match point.function {
+                NO_FUNCTION if functions.contains(&NO_FUNCTION) => None,
+                NO_FUNCTION => Some(NO_FUNCTION),
+                function => numbers.get(function as usize).copied().flatten(),
+            };
+            let Some(function) = number else { continue };
+            let (old, new) = (point.cookie.point(), points.len() as u32);
+            jumps.extend(self.jumps.iter().filter(|(point, _)| *point == old).map(|(_, jump)| (new, *jump)));
+            point.function = function;
+            point.cookie = point.cookie.renumbered(new);
+            points.push(point);
+        }
+        (self.points, self.jumps) = (points, jumps);
+    }
+
     /// The plan as text, for `--dry-run`: one line for each function, its points behind it.
     pub fn print(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let mut by_function: Vec<Vec<&PlannedPoint>> = vec![Vec::new(); self.functions.len()];
@@ -472,13 +519,13 @@ impl Plan {
             let traced = &function.traced;
             let file = Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
             let offset = traced.point.map(|o| format!("+{o:#x}")).unwrap_or_default();
-            writeln!(out, "{:#x} {}{offset} ({file})", traced.address, crate::output::escape::text(&traced.name))?;
+            writeln!(out, "{:#x} {}{offset} ({file})", traced.address, escaped(&traced.name))?;
             for point in points {
                 writeln!(out, "    {:<12} file offset {}{}", kind_name(point.kind), point.offset, cost_note(function, point))?;
             }
         }
         for skipped in &self.skipped {
-            writeln!(out, "not probed: {}: {}", crate::output::escape::text(&skipped.function), skipped.reason)?;
+            writeln!(out, "not probed: {}: {}", escaped(&skipped.function), skipped.reason)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::{fs, io};
 
+use aya_obj::generated::bpf_func_id::BPF_FUNC_get_attach_cookie;
 use aya::{
     maps::MapType,
     programs::ProgramType,
@@ -61,12 +62,21 @@ impl Feature {
 
     fn probe(self) -> io::Result<bool> {
         match self {
-            Self::RingBuffer => is_map_supported(MapType::RingBuf),
-            Self::Cookie => is_helper_supported(ProgramType::KProbe, aya_obj::generated::bpf_func_id::BPF_FUNC_get_attach_cookie),
+            Self::RingBuffer => is_map_supported(MapType::RingBuf).map_err(|error| error.io_error),
+            Self::Cookie => {
+                is_helper_supported(ProgramType::KProbe, BPF_FUNC_get_attach_cookie).map_err(io_error)
+            }
             Self::UprobeMulti => is_uprobe_multi_supported(UProbeMultiFeature::LinkCreation),
             Self::UprobeMultiPid => is_uprobe_multi_supported(UProbeMultiFeature::ProcessScopedPidFilter),
             Self::Btf => Ok(fs::exists(BTF).unwrap_or(false)),
         }
+    }
+}
+
+fn io_error(error: aya::programs::ProgramError) -> io::Error {
+    match super::os_error(&error) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::other(error),
     }
 }
 

@@ -90,6 +90,8 @@ pub struct Attachment {
     /// In the order of attaching: exits before entries, so that no call is seen to begin that cannot be seen to end.
     links: Vec<(&'static str, UProbeLinkId)>,
     multi: bool,
+    /// The trace is of processes named by the user: it ends with the last of them.
+    ends_with_processes: bool,
 }
 
 /// The refused points' functions were taken out of the plan; attach again.
@@ -181,7 +183,8 @@ impl Attachment {
             .map_err(|error| explain("failed to load the kernel half", error))?;
         let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
-        let mut attachment = Self { ebpf, ring, links: Vec::new(), multi };
+        let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
+        let mut attachment = Self { ebpf, ring, links: Vec::new(), multi, ends_with_processes };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)
     }
@@ -189,11 +192,11 @@ impl Attachment {
     fn fill_maps(&mut self, plan: &Plan, scope: &Scope) -> Result<()> {
         let mut programs: Array<_, GoProgram> = self.map("GO_PROGRAMS")?.try_into()?;
         for (position, program) in plan.go_programs.iter().enumerate() {
-            programs.set(position as u32, GoProgram(*program), 0)?;
+            programs.set(position as u32, &GoProgram(*program), 0)?;
         }
         let mut jumps: HashMap<_, u32, Jump> = self.map("JUMPS")?.try_into()?;
         for (point, jump) in &plan.jumps {
-            jumps.insert(point, Jump(*jump), 0)?;
+            jumps.insert(point, &Jump(*jump), 0)?;
         }
         let ids = match scope {
             Scope::Everyone => return Ok(()),
@@ -202,7 +205,7 @@ impl Attachment {
         };
         let mut traced: HashMap<_, u32, u32> = self.map("PIDS")?.try_into()?;
         for id in ids {
-            traced.insert(id, 1, 0).context("too many processes")?;
+            traced.insert(id, &1, 0).context("too many processes")?;
         }
         Ok(())
     }
@@ -211,14 +214,17 @@ impl Attachment {
         self.ebpf.map_mut(name).with_context(|| format!("the kernel half has no {name}"))
     }
 
-    /// Adds a process to those that are traced.
-    ///
-    /// # Errors
-    /// The set is full.
-    pub fn trace_process(&mut self, pid: u32) -> Result<()> {
-        let mut traced: HashMap<_, u32, u32> = self.map("PIDS")?.try_into()?;
-        traced.insert(pid, 1, 0).context("too many processes")?;
-        Ok(())
+    /// Whether no traced process is left; `ended` says that one has, which makes it worth a look.
+    pub fn traced_processes_ended(&mut self, ended: bool) -> bool {
+        if !self.ends_with_processes || !ended {
+            return false;
+        }
+        let traced: Result<HashMap<_, u32, u32>, _> = match self.ebpf.map_mut("PIDS") {
+            Some(map) => map.try_into(),
+            None => return false,
+        };
+        // The kernel half takes out those that ended.
+        traced.is_ok_and(|traced: HashMap<&mut MapData, u32, u32>| traced.keys().next().is_none())
     }
 
     /// The records.

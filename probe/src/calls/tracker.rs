@@ -30,8 +30,6 @@ pub trait World {
 /// Limits on what is told.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// Calls nested deeper are not told (0: outermost only).
-    pub max_depth: Option<u32>,
     /// Outermost calls to tell.
     pub outermost: Option<u64>,
     /// Exits are not watched: every call ends at once, with an unknown duration.
@@ -233,7 +231,7 @@ impl Step<'_> {
             self.tracker.outermost_begun += 1;
             self.tracker.summary.outermost += 1;
         }
-        let told = !lane.muted && self.tracker.limits.max_depth.is_none_or(|max| depth <= max);
+        let told = !lane.muted;
         let open = self.open(lane, function, depth, told, frames);
         if told {
             self.sink.enter(&open.call)?;

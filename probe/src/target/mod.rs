@@ -122,10 +122,15 @@ pub fn in_root_of(pid: u32, path: &Path) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join("root").join(relative)
 }
 
+/// There is no such program in `PATH`: shells exit with 127.
+#[derive(Debug, thiserror::Error)]
+#[error("no program {} in PATH", .0.display())]
+pub struct NoSuchProgram(PathBuf);
+
 /// Finds a program as `execvp` would.
 ///
 /// # Errors
-/// There is no such program in `PATH`.
+/// [`NoSuchProgram`].
 pub fn find_program(name: &Path) -> Result<PathBuf> {
     if name.components().count() > 1 || name.is_absolute() {
         return Ok(name.to_owned());
@@ -134,7 +139,7 @@ pub fn find_program(name: &Path) -> Result<PathBuf> {
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|file| is_executable(file))
-        .ok_or_else(|| anyhow!("no program {} in PATH", name.display()))
+        .ok_or_else(|| NoSuchProgram(name.to_owned()).into())
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -158,6 +163,26 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
         _ => anyhow!("failed to look at process {pid}: {error}"),
     })?;
     Ok((link, shown.to_string_lossy().into_owned()))
+}
+
+/// The program that a process runs, even if it was deleted.
+///
+/// # Errors
+/// See [`program_of`] and [`TracedFile::open`].
+pub fn program_file(pid: u32) -> Result<TracedFile> {
+    let (path, shown) = program_of(pid)?;
+    let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
+    TracedFile::open(&path, shown)
+}
+
+/// A file as a process sees it.
+///
+/// # Errors
+/// See [`TracedFile::open`].
+pub fn file_of(pid: u32, path: &Path) -> Result<TracedFile> {
+    let shown = path.display().to_string();
+    // A relative path is the user's, an absolute one the process's.
+    if path.is_absolute() { TracedFile::open(&in_root_of(pid, path), &shown) } else { TracedFile::open(path, &shown) }
 }
 
 /// The name of a process.
