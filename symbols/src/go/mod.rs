@@ -7,6 +7,7 @@
 
 mod buildinfo;
 mod find;
+pub(crate) mod names;
 mod pclntab;
 
 use crate::Error;
