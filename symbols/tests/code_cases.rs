@@ -224,6 +224,10 @@ fn jump_tables_are_no_exits() {
     // notrack jmp *%rax
     let s = shape_of(&c(&[0x3e, 0xff, 0xe0]));
     assert_eq!((s.exits, s.refused_exits, s.unprobed_jumps), (vec![], vec![], false));
+    // lea 0x1000(%rip),%rdx; movslq (%rdx,%rax,4),%rax; add %rdx,%rax; jmp *%rax
+    let distances =
+        [0x48, 0x8d, 0x15, 0x00, 0x10, 0x00, 0x00, 0x48, 0x63, 0x04, 0x82, 0x48, 0x01, 0xd0, 0xff, 0xe0];
+    assert_eq!(exits(&c(&distances)), []);
     // Go: lea 0x1000(%rip),%rcx; jmp *(%rcx,%rax,8)
     assert_eq!(exits(&go(&[0x48, 0x8d, 0x0d, 0x00, 0x10, 0x00, 0x00, 0xff, 0x24, 0xc1])), []);
 }

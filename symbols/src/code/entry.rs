@@ -5,7 +5,7 @@
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
-use super::sweep::{Sweep, instructions};
+use super::sweep::{Leaving, Sweep, instructions};
 use super::{Body, Entry, EntryCost, Refusal, uprobes};
 use crate::addr::Vaddr;
 
@@ -144,7 +144,8 @@ fn repeats(body: &Body<'_>, sweep: &Sweep, p: &Place, check: Option<&StackCheck>
 }
 
 /// A tail call through memory has no index; a jump table has one, or its target in a register.
-fn may_be_jump_table(i: &Instruction) -> bool {
+fn may_be_jump_table(leaving: &Leaving) -> bool {
+    let i = &leaving.instruction;
     i.flow_control() == FlowControl::IndirectBranch
         && (i.op0_kind() == OpKind::Register || i.memory_index() != Register::None)
 }

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use super::depth::{self, Depths};
-use super::sweep::{Sweep, direct_target};
+use super::sweep::{Leaving, Sweep, direct_target};
 use super::{Body, Condition, Exit, ExitKind, JumpOperand, Refusal, uprobes};
 use crate::addr::Vaddr;
 
@@ -21,9 +21,10 @@ pub(super) struct Found {
 pub(super) fn find(body: &Body<'_>, sweep: &Sweep, starts_function: &dyn Fn(Vaddr) -> bool) -> Found {
     let mut found = Found { unprobed_jumps: sweep.incomplete || sweep.runs_past_end, ..Found::default() };
     let depths = OnceCell::new();
-    for i in &sweep.leaving {
+    for Leaving { instruction: i, by_table } in &sweep.leaving {
         let way = match i.flow_control() {
             FlowControl::Return => Way::Out(ExitKind::Return),
+            FlowControl::IndirectBranch if *by_table => Way::Inside,
             FlowControl::IndirectBranch => indirect(body, i, &depths),
             _ => direct(body, i, starts_function, &depths),
         };

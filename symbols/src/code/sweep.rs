@@ -5,17 +5,29 @@
 //! assembly, data may lie between instructions, and a probe there would change it: then only what is reached from the
 //! entry counts.
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
 use rustc_hash::FxHashSet;
 
 use super::Body;
 use crate::addr::Vaddr;
 
+/// How many instructions before an indirect jump its jump table is looked up. Compilers write three in a row, and
+/// sometimes move others in between.
+const LOOKUP: usize = 8;
+
+/// A return or a jump.
+pub(super) struct Leaving {
+    pub(super) instruction: Instruction,
+    /// The jump's target was just read from a table of 4-byte distances: `movslq (base,index,4), r; add base, r;
+    /// jmp *r`, which GCC and LLVM write for `switch` and `match` in position-independent code, and for nothing else.
+    pub(super) by_table: bool,
+}
+
 /// What a function's instructions tell.
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Returns and jumps of every kind, body first, each piece by address.
-    pub(super) leaving: Vec<Instruction>,
+    pub(super) leaving: Vec<Leaving>,
     /// The smallest address after the entry that something inside the function jumps to.
     pub(super) first_inner_target: Option<u64>,
     /// The instructions inside the function that jump to its entry.
@@ -24,6 +36,9 @@ pub(super) struct Sweep {
     pub(super) incomplete: bool,
     /// The code's last instruction runs on into whatever follows.
     pub(super) runs_past_end: bool,
+    /// The last instructions seen, as a ring.
+    recent: [Instruction; LOOKUP],
+    seen: usize,
 }
 
 /// The instructions of a piece of code, the invalid ones too.
@@ -44,7 +59,7 @@ pub(super) fn direct_target(i: &Instruction) -> Option<u64> {
 }
 
 fn is_near(i: &Instruction) -> bool {
-    use iced_x86::OpKind::{NearBranch16, NearBranch32, NearBranch64};
+    use OpKind::{NearBranch16, NearBranch32, NearBranch64};
     i.op_count() > 0 && matches!(i.op0_kind(), NearBranch16 | NearBranch32 | NearBranch64)
 }
 
@@ -102,13 +117,15 @@ impl Sweep {
             }
             sweep.runs_past_end |= fell_out;
         }
-        sweep.leaving.sort_by_key(Instruction::ip);
+        sweep.leaving.sort_by_key(|l| l.instruction.ip());
         sweep
     }
 
     fn note(&mut self, body: &Body<'_>, i: &Instruction) {
         let flow = i.flow_control();
-        if matches!(flow, FlowControl::Next) {
+        if flow == FlowControl::Next {
+            self.recent[self.seen % LOOKUP] = *i;
+            self.seen = self.seen.wrapping_add(1);
             return;
         }
         if let Some(target) = direct_target(i) {
@@ -121,8 +138,19 @@ impl Sweep {
                 | FlowControl::ConditionalBranch
                 | FlowControl::IndirectBranch
         ) {
-            self.leaving.push(*i);
+            let by_table = flow == FlowControl::IndirectBranch && self.reads_table(i);
+            self.leaving.push(Leaving { instruction: *i, by_table });
         }
+    }
+
+    fn reads_table(&self, jump: &Instruction) -> bool {
+        if jump.op0_kind() != OpKind::Register {
+            return false;
+        }
+        let mut back = (1..=LOOKUP.min(self.seen)).map(|n| &self.recent[self.seen.wrapping_sub(n) % LOOKUP]);
+        let sum = back.find(|i| i.op0_kind() == OpKind::Register && i.op0_register() == jump.op0_register());
+        let is_sum = sum.is_some_and(|i| i.mnemonic() == Mnemonic::Add && i.op1_kind() == OpKind::Register);
+        is_sum && back.any(|i| i.mnemonic() == Mnemonic::Movsxd && i.memory_index_scale() == 4)
     }
 
     fn note_target(&mut self, body: &Body<'_>, i: &Instruction, target: u64) {
@@ -148,7 +176,7 @@ fn falls_through(i: &Instruction) -> bool {
 
 /// At a function's end: padding, traps and calls that never return are usual there, anything else runs on.
 fn runs_on(i: &Instruction) -> bool {
-    let padding = matches!(i.mnemonic(), iced_x86::Mnemonic::Nop | iced_x86::Mnemonic::Hlt)
+    let padding = matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Hlt)
         || matches!(i.code(), Code::Int3 | Code::Int1);
     matches!(i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch) && !padding
 }

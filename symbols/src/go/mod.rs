@@ -4,17 +4,20 @@
 //! * `pclntab`: functions, their bounds, files and lines, for Go 1.16 to 1.27.
 //! * `find`: where these tables are, with and without section headers.
 //! * `buildinfo`: the version of the toolchain.
+//! * `runtime`: offsets of fields that name a goroutine.
 
 mod buildinfo;
 mod find;
 pub(crate) mod names;
 mod pclntab;
+mod runtime;
 
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
 
 pub use pclntab::{Function, SourceLine, TableVersion};
+pub use runtime::RuntimeOffsets;
 
 /// Words of moduledata that are read: the last one known is gofunc of Go 1.27.
 const MODULE_WORDS: usize = 48;
