@@ -256,3 +256,6 @@ fn render_frame(frame: &Frame) -> Vec<u8> {
     out.extend_from_slice(format!(r#","ip":"{:#x}","inlined":{}}}"#, frame.ip, frame.inlined).as_bytes());
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Made-up traces for the outputs' tests.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::rc::Rc;
 
@@ -42,7 +43,7 @@ impl Written {
 pub(super) struct Story {
     sink: Box<dyn Sink>,
     written: Written,
-    entered: Vec<Enter>,
+    entered: HashMap<CallId, Enter>,
     pub(super) trace: TraceInfo,
     pub(super) thread: Thread,
     pub(super) comm: Rc<str>,
@@ -76,7 +77,7 @@ impl Story {
         let mut story = Story {
             sink,
             written,
-            entered: Vec::new(),
+            entered: HashMap::new(),
             trace,
             thread: Thread { pid: 4711, tid: 4715 },
             comm: Rc::from("srv"),
@@ -122,11 +123,11 @@ impl Story {
             stack: stack.map(Rc::new),
         };
         self.sink.enter(&enter).expect("memory can be written");
-        self.entered.push(enter);
+        self.entered.insert(id, enter);
     }
 
     fn entered(&self, id: CallId) -> &Enter {
-        self.entered.iter().rev().find(|enter| enter.id == id).expect("a call that was entered")
+        self.entered.get(&id).expect("a call that was entered")
     }
 
     /// It returned, on the thread it began on.
