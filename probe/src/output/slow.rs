@@ -10,8 +10,8 @@ use rustc_hash::FxHashMap;
 use super::{Notes, Sink};
 use crate::calls::{CallId, Enter, Leave, Point, Summary, TraceInfo};
 
-/// Entries and points held for one outermost call, and for all. An event takes about 150 bytes.
-const HELD_MAX: Held = Held { block: 200_000, total: 1_000_000 };
+/// Entries and points held for one outermost call, and for all. An event takes about 130 bytes.
+const HELD_MAX: Held = Held { block: 100_000, total: 500_000 };
 
 /// Limits of what is held.
 #[derive(Clone, Copy, Debug)]
