@@ -315,7 +315,9 @@ mod tests {
 
     #[test]
     fn sizes_are_bytes_or_have_a_suffix() {
-        for (text, bytes) in [("4096", 4096), ("64k", 65_536), ("64M", 67_108_864), ("1.5M", 1_572_864), ("1G", 1 << 30)] {
+        for (text, bytes) in
+            [("4096", 4096), ("64k", 65_536), ("64M", 67_108_864), ("1.5M", 1_572_864), ("1G", 1 << 30)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for text in ["", "M", "64X", "-1", "99999999999G"] {

@@ -8,9 +8,7 @@ use std::rc::Rc;
 use jiff::tz::TimeZone;
 
 use super::{OutputOptions, Sink};
-use crate::calls::{
-    CallId, CallerStack, End, Enter, Frame, Leave, Point, Summary, Thread, TraceInfo, TracedFunction,
-};
+use crate::calls::{CallId, CallerStack, End, Enter, Frame, Leave, Point, Summary, Thread, TraceInfo, TracedFunction};
 
 /// `CLOCK_MONOTONIC` at the trace's begin. Times of [`Story`] count from here.
 pub(super) const ORIGIN_NS: u64 = 5_000_000_000;
@@ -177,7 +175,7 @@ pub(super) fn frame(function: &str, file: &str, line: u32) -> Rc<Frame> {
         line: Some(line),
         binary: Some("/srv".to_owned()),
         address: Some(0x1234),
-        ip: 0x55_5555_5512_34,
+        ip: 0x5555_5555_1234,
         inlined: false,
     })
 }

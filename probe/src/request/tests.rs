@@ -153,7 +153,8 @@ fn help_and_version_are_no_errors() {
 #[test]
 fn pattern_files_have_one_pattern_a_line() {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    write!(file, "# hot ones\nmain.main\r\n\n  Vec::push  \n=stat\ns::mid::{{closure#0}}\n!runtime.*").expect("written");
+    write!(file, "# hot ones\nmain.main\r\n\n  Vec::push  \n=stat\ns::mid::{{closure#0}}\n!runtime.*")
+        .expect("written");
     let trace = traced(&format!("-x app first --from-file {}", file.path().display()));
     assert_eq!(trace.patterns, ["first", "main.main", "Vec::push", "stat", "s::mid::{closure#0}", "!runtime.*"]);
 }

@@ -73,7 +73,10 @@ fn a_call_has_every_field_of_the_contract() {
     let calls = calls(story);
     assert_eq!(calls[0], expected);
     assert_eq!(calls[1]["id"], 3, "children come before parents");
-    assert_eq!((&calls[1]["parent"], &calls[1]["stack"], &calls[1]["stack_cut"]), (&Value::Null, &Value::Null, &Value::Null));
+    assert_eq!(
+        (&calls[1]["parent"], &calls[1]["stack"], &calls[1]["stack_cut"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
 }
 
 #[test]
@@ -142,8 +145,7 @@ fn hostile_text_reads_back_and_never_breaks_a_line() {
 
 #[test]
 fn short_calls_are_left_out_and_unknown_ones_are_not() {
-    let options =
-        OutputOptions { format: Format::Json, min_duration_ns: Some(10 * US), ..OutputOptions::default() };
+    let options = OutputOptions { format: Format::Json, min_duration_ns: Some(10 * US), ..OutputOptions::default() };
     let mut story = Story::new(&options, &FUNCTIONS);
     for (id, end) in [(1, Some(9_999)), (2, Some(10_000)), (3, None)] {
         story.enter(id, 0, 0);

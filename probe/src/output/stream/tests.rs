@@ -55,8 +55,10 @@ fn an_entry_does_not_wait_for_its_exit_beyond_a_tick() {
 
 #[test]
 fn short_calls_leave_no_line_and_long_ones_come_with_their_ancestors() {
-    let mut story =
-        Story::new(&OutputOptions { min_duration_ns: Some(10 * US), time: TimeFormat::Relative, ..options() }, &FUNCTIONS);
+    let mut story = Story::new(
+        &OutputOptions { min_duration_ns: Some(10 * US), time: TimeFormat::Relative, ..options() },
+        &FUNCTIONS,
+    );
     story.enter(1, 0, 0);
     story.call(2, 1, 1, US);
     story.leave(2, 2 * US);

@@ -261,16 +261,10 @@ fn an_open_call_that_may_yet_be_short_waits() {
     story.enter(1, HANDLER, 0);
     story.call(2, 1, GET, 2 * SECOND);
     assert_eq!(story.tick(2 * SECOND), "");
-    assert_eq!(
-        story.tick(4 * SECOND),
-        "12:00:00.000000  srv 4711/4715 g42  #1\n            main.(*Store).Handler …\n"
-    );
+    assert_eq!(story.tick(4 * SECOND), "12:00:00.000000  srv 4711/4715 g42  #1\n            main.(*Store).Handler …\n");
     story.leave(2, 4 * SECOND + MS);
     story.leave(1, 6 * SECOND);
-    assert_eq!(
-        shown(story),
-        "12:00:00.000000  srv 4711/4715 g42  #1\n   6.00 s   main.(*Store).Handler\n"
-    );
+    assert_eq!(shown(story), "12:00:00.000000  srv 4711/4715 g42  #1\n   6.00 s   main.(*Store).Handler\n");
 }
 
 #[test]
