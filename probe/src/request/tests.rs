@@ -173,7 +173,7 @@ fn completions_and_the_manual_know_the_flags() {
     assert!(String::from_utf8_lossy(&page).contains("min\\-duration"));
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         let mut script = Vec::new();
-        completions(shell, &mut script);
+        completions(shell, &mut script).expect("memory can be written");
         assert!(String::from_utf8_lossy(&script).contains("min-duration"), "{shell}");
     }
 }
