@@ -11,19 +11,20 @@ use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
 Examples:
-  probe -x ./srv 'main.(*Store).Get'         every call of a method, in all processes that run ./srv
-  probe -p 4711 SaveNetworkLocateInfo        by the last part of its name, in one process
-  probe -p 4711 --slow 10ms 'main.*'         only what took 10 ms or more, with all that was called in it
-  probe -x ./test '*' -- ./test              start a program and trace all its own functions
-  probe -x libssl -p 4711 'SSL_*'            functions of a library
-  probe list -x ./srv '*[Ss]tore*'           what there is to trace
+  probe -x ./srv 'main.(*Store).Get'    every call of a method, in all processes
+  probe -p 4711 SaveNetworkLocateInfo   by the end of its name, in one process
+  probe -p 4711 --slow 10ms 'main.*'    only what took 10 ms or more
+  probe -x ./test '*' -- ./test         start a program, trace its functions
+  probe -x libssl -p 4711 'SSL_*'       functions of a library
+  probe list -x ./srv '*[Ss]tore*'      what there is to trace
 
-Durations: 500ns, 100us, 10ms, 1.5s, 2m. A subcommand is one only as the first argument: a function called `list` is
+Durations are written 500ns, 100us, 10ms, 1.5s, 2m.
+A subcommand is one only as the first argument: a function called `list` is
 `=list`. Ctrl-C ends the trace; the target goes on unharmed.";
 
 const PATTERNS: &str = "\
-Functions: a name as in the source (`main.(*Store).Get`, `Vec::push`), its last parts, a glob (`net/http.*`), `/regex/`, \
-`@FILE[:LINE]`, `0xADDRESS`, `NAME+0xOFFSET`; `!PATTERN` takes away";
+A function's name as in the source (`main.(*Store).Get`, `Vec::push`) or the end of it, a glob (`net/http.*`), a \
+`/regex/`, an address (`0x12e0220`), a place in a function (`main.work+0x12`). `!PATTERN` takes away what it matches";
 
 /// Show every call of a running program's functions: when, how long, called from where
 #[derive(Clone, Debug, Parser)]
@@ -93,11 +94,11 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub select: SelectArgs,
     #[doc = "One or more patterns."]
-    #[arg(value_name = "PATTERN", help = PATTERNS)]
+    #[arg(value_name = "PATTERN", help = PATTERNS, help_heading = "Arguments")]
     pub patterns: Vec<String>,
     /// Start this program when the probes are in place, and trace it. Its exit status becomes probe's; the trace goes to
     /// stderr, or to -o FILE
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments")]
     pub command: Vec<OsString>,
 
     /// Only this thread. Repeatable
@@ -175,10 +176,10 @@ pub struct ListArgs {
     #[command(flatten)]
     pub select: SelectArgs,
     #[doc = "Patterns; none means all."]
-    #[arg(value_name = "PATTERN", help = PATTERNS)]
+    #[arg(value_name = "PATTERN", help = PATTERNS, help_heading = "Arguments")]
     pub patterns: Vec<String>,
     /// JSON lines, one for each function
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub json: bool,
 }
 
@@ -314,7 +315,9 @@ mod tests {
 
     #[test]
     fn sizes_are_bytes_or_have_a_suffix() {
-        for (text, bytes) in [("4096", 4096), ("64k", 65_536), ("64M", 67_108_864), ("1.5M", 1_572_864), ("1G", 1 << 30)] {
+        for (text, bytes) in
+            [("4096", 4096), ("64k", 65_536), ("64M", 67_108_864), ("1.5M", 1_572_864), ("1G", 1 << 30)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for text in ["", "M", "64X", "-1", "99999999999G"] {

@@ -140,8 +140,11 @@ fn from_args(args: LowArgs) -> Result<Command, clap::Error> {
 }
 
 /// Writes a shell's completions.
-pub fn completions(shell: Shell, out: &mut dyn io::Write) {
-    clap_complete::generate(shell, &mut LowArgs::command(), "probe", &mut { out });
+pub fn completions(shell: Shell, out: &mut dyn io::Write) -> io::Result<()> {
+    // Into memory first: the generator panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut LowArgs::command(), "probe", &mut script);
+    out.write_all(&script)
 }
 
 /// Writes the manual page (roff).

@@ -9,9 +9,7 @@ use std::rc::Rc;
 use rustc_hash::FxHashMap;
 
 use super::{Sink, escape, text::cut_reason};
-use crate::calls::{
-    CallerStack, End, Enter, Frame, Leave, Point, Skipped, Summary, Thread, TraceInfo, TracedFunction,
-};
+use crate::calls::{CallerStack, End, Enter, Frame, Leave, Point, Skipped, Summary, Thread, TraceInfo, TracedFunction};
 
 /// Callers rendered and kept; when there are more, all are forgotten and rendered anew.
 const FRAMES_KEPT: usize = 8192;
@@ -256,3 +254,6 @@ fn render_frame(frame: &Frame) -> Vec<u8> {
     out.extend_from_slice(format!(r#","ip":"{:#x}","inlined":{}}}"#, frame.ip, frame.inlined).as_bytes());
     out
 }
+
+#[cfg(test)]
+mod tests;

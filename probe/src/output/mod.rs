@@ -116,4 +116,6 @@ fn shape(options: &OutputOptions, zone: TimeZone, out: Box<dyn Write>) -> Box<dy
 }
 
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod testing;

@@ -10,8 +10,8 @@ use rustc_hash::FxHashMap;
 use super::{Notes, Sink};
 use crate::calls::{CallId, Enter, Leave, Point, Summary, TraceInfo};
 
-/// Entries and points held for one outermost call, and for all. An event takes about 150 bytes.
-const HELD_MAX: Held = Held { block: 200_000, total: 1_000_000 };
+/// Entries and points held for one outermost call, and for all. An event takes about 130 bytes.
+const HELD_MAX: Held = Held { block: 100_000, total: 500_000 };
 
 /// Limits of what is held.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,14 @@ enum Event {
     Enter(Enter),
     Leave(Leave),
     Point(Point),
+}
+
+/// An open call.
+#[derive(Clone, Copy)]
+struct OpenCall {
+    outermost: CallId,
+    /// There was room for it and for all around it.
+    kept: bool,
 }
 
 /// What is known of one outermost call.
@@ -43,8 +51,7 @@ pub(super) struct Slow {
     threshold_ns: u64,
     notes: Notes,
     limit: Held,
-    /// The outermost call that an open call belongs to. Calls that were dropped are not here, nor what they call.
-    open: FxHashMap<CallId, CallId>,
+    open: FxHashMap<CallId, OpenCall>,
     blocks: FxHashMap<CallId, Block>,
     held: usize,
     latest_ns: u64,
@@ -70,8 +77,22 @@ impl Slow {
         now_ns.saturating_sub(start_ns) >= self.threshold_ns
     }
 
-    fn has_room(&self, block: &Block) -> bool {
-        block.slow || (block.held.len() < self.limit.block && self.held < self.limit.total)
+    /// The outermost call itself is always held: else a slow one might go unseen.
+    fn has_room(&self, id: CallId) -> bool {
+        self.blocks.get(&id).is_some_and(|block| {
+            let room = block.held.len() < self.limit.block && self.held < self.limit.total;
+            block.slow || room || block.held.is_empty()
+        })
+    }
+
+    fn take_or_drop(&mut self, id: CallId, kept: bool, event: Event) -> io::Result<()> {
+        if kept {
+            return self.take(id, event);
+        }
+        if let Some(block) = self.blocks.get_mut(&id) {
+            block.dropped += 1;
+        }
+        Ok(())
     }
 
     /// Passes an event of `block` on, or holds it.
@@ -121,34 +142,24 @@ impl Sink for Slow {
 
     fn enter(&mut self, enter: &Enter) -> io::Result<()> {
         self.latest_ns = self.latest_ns.max(enter.start_ns);
-        let Some(parent) = enter.parent else {
-            self.open.insert(enter.id, enter.id);
+        let around = enter.parent.and_then(|parent| self.open.get(&parent).copied());
+        let call = around.unwrap_or_else(|| {
             self.blocks.insert(enter.id, Block { start_ns: enter.start_ns, ..Block::default() });
-            return self.take(enter.id, Event::Enter(enter.clone()));
-        };
-        let outermost = self.open.get(&parent).copied();
-        match outermost.and_then(|id| self.blocks.get(&id)).map(|block| self.has_room(block)) {
-            Some(true) => {
-                let id = outermost.unwrap_or(parent);
-                self.open.insert(enter.id, id);
-                self.take(id, Event::Enter(enter.clone()))
-            }
-            Some(false) => {
-                if let Some(block) = outermost.and_then(|id| self.blocks.get_mut(&id)) {
-                    block.dropped += 1;
-                }
-                Ok(())
-            }
-            None => Ok(()),
-        }
+            OpenCall { outermost: enter.id, kept: true }
+        });
+        let kept = call.kept && self.has_room(call.outermost);
+        self.open.insert(enter.id, OpenCall { kept, ..call });
+        self.take_or_drop(call.outermost, kept, Event::Enter(enter.clone()))
     }
 
     fn leave(&mut self, leave: &Leave) -> io::Result<()> {
         self.latest_ns = self.latest_ns.max(leave.end_ns.unwrap_or(0));
         let id = leave.call.id;
-        let Some(outermost) = self.open.remove(&id) else { return Ok(()) };
-        self.take(outermost, Event::Leave(leave.clone()))?;
-        if outermost != id {
+        let Some(call) = self.open.remove(&id) else { return Ok(()) };
+        if call.kept {
+            self.take(call.outermost, Event::Leave(leave.clone()))?;
+        }
+        if call.outermost != id {
             return Ok(());
         }
         // A call whose end is not known lasted until now at the most.
@@ -159,19 +170,13 @@ impl Sink for Slow {
         Ok(())
     }
 
+    /// A point outside all calls is part of no slow one.
     fn point(&mut self, point: &Point) -> io::Result<()> {
         self.latest_ns = self.latest_ns.max(point.at_ns);
-        let outermost = point.parent.and_then(|parent| self.open.get(&parent).copied());
-        let Some(id) = outermost else { return Ok(()) };
-        match self.blocks.get(&id).map(|block| self.has_room(block)) {
-            Some(true) => self.take(id, Event::Point(point.clone())),
-            _ => {
-                if let Some(block) = self.blocks.get_mut(&id) {
-                    block.dropped += 1;
-                }
-                Ok(())
-            }
-        }
+        let around = point.parent.and_then(|parent| self.open.get(&parent).copied());
+        let Some(call) = around else { return Ok(()) };
+        let kept = call.kept && self.has_room(call.outermost);
+        self.take_or_drop(call.outermost, kept, Event::Point(point.clone()))
     }
 
     fn tick(&mut self, now_ns: u64) -> io::Result<()> {
@@ -186,7 +191,7 @@ impl Sink for Slow {
     fn end(&mut self, summary: &Summary) -> io::Result<()> {
         if self.dropped > 0 {
             self.notes.add(format!(
-                "--slow: {} calls inside slow ones are missing: more than {} events would have had to be held for one \
+                "--slow: {} calls and points inside slow calls are missing: more than {} events would have had to be held for one \
                  outermost call, or {} for all",
                 self.dropped, self.limit.block, self.limit.total
             ));

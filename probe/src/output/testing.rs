@@ -1,15 +1,14 @@
 //! Made-up traces for the outputs' tests.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::rc::Rc;
 
 use jiff::tz::TimeZone;
 
 use super::{OutputOptions, Sink};
-use crate::calls::{
-    CallId, CallerStack, End, Enter, Frame, Leave, Point, Summary, Thread, TraceInfo, TracedFunction,
-};
+use crate::calls::{CallId, CallerStack, End, Enter, Frame, Leave, Point, Summary, Thread, TraceInfo, TracedFunction};
 
 /// `CLOCK_MONOTONIC` at the trace's begin. Times of [`Story`] count from here.
 pub(super) const ORIGIN_NS: u64 = 5_000_000_000;
@@ -42,7 +41,7 @@ impl Written {
 pub(super) struct Story {
     sink: Box<dyn Sink>,
     written: Written,
-    entered: Vec<Enter>,
+    entered: HashMap<CallId, Enter>,
     pub(super) trace: TraceInfo,
     pub(super) thread: Thread,
     pub(super) comm: Rc<str>,
@@ -76,7 +75,7 @@ impl Story {
         let mut story = Story {
             sink,
             written,
-            entered: Vec::new(),
+            entered: HashMap::new(),
             trace,
             thread: Thread { pid: 4711, tid: 4715 },
             comm: Rc::from("srv"),
@@ -122,11 +121,11 @@ impl Story {
             stack: stack.map(Rc::new),
         };
         self.sink.enter(&enter).expect("memory can be written");
-        self.entered.push(enter);
+        self.entered.insert(id, enter);
     }
 
     fn entered(&self, id: CallId) -> &Enter {
-        self.entered.iter().rev().find(|enter| enter.id == id).expect("a call that was entered")
+        self.entered.get(&id).expect("a call that was entered")
     }
 
     /// It returned, on the thread it began on.
@@ -176,7 +175,7 @@ pub(super) fn frame(function: &str, file: &str, line: u32) -> Rc<Frame> {
         line: Some(line),
         binary: Some("/srv".to_owned()),
         address: Some(0x1234),
-        ip: 0x55_5555_5512_34,
+        ip: 0x5555_5555_1234,
         inlined: false,
     })
 }

@@ -20,8 +20,10 @@ use block::{Block, Line, State};
 
 /// A call open for longer is shown so far, and then at most as often.
 const SHOW_AFTER_NS: u64 = 1_000_000_000;
-/// Lines held for one block before they are shown.
+/// Lines held for one block before they are shown: after a call's end, so that few calls are shown as open.
 const HELD_MAX: usize = 10_000;
+/// The same where no call ends.
+const HELD_OPEN_MAX: usize = 2 * HELD_MAX;
 /// Levels that are drawn; a line nested deeper says how deep it is.
 const LEVELS_DRAWN: usize = 256;
 /// Columns before the tree.
@@ -60,10 +62,10 @@ impl Timeline {
         written
     }
 
-    /// Shows what a block holds if that is too much to go on holding.
-    fn bound(&mut self, block: CallId, now_ns: u64) -> io::Result<()> {
+    /// Shows what a block holds if that is more than `most` lines.
+    fn bound(&mut self, block: CallId, most: usize, now_ns: u64) -> io::Result<()> {
         match self.blocks.get_mut(&block) {
-            Some(block) if block.held() >= HELD_MAX => {
+            Some(block) if block.held() >= most => {
                 let shown = block.lines.len();
                 self.page.part(block, shown);
                 block.shown_so_far(shown, now_ns);
@@ -106,7 +108,7 @@ impl Sink for Timeline {
         let block = enter.parent.and_then(|parent| self.open.get(&parent).copied()).unwrap_or(enter.id);
         self.open.insert(enter.id, block);
         self.blocks.entry(block).or_insert_with(|| Block::new(enter)).enter(enter);
-        self.bound(block, enter.start_ns)
+        self.bound(block, HELD_OPEN_MAX, enter.start_ns)
     }
 
     fn leave(&mut self, leave: &Leave) -> io::Result<()> {
@@ -117,7 +119,7 @@ impl Sink for Timeline {
         let Some(block) = self.blocks.get_mut(&id) else { return Ok(()) };
         block.leave(leave, self.min_duration_ns);
         if !block.is_over() {
-            return Ok(());
+            return self.bound(id, HELD_MAX, leave.end_ns.unwrap_or(leave.call.start_ns));
         }
         if let Some(block) = self.blocks.remove(&id) {
             self.page.rest(&block);
@@ -131,7 +133,7 @@ impl Sink for Timeline {
                 if let Some(block) = self.blocks.get_mut(&id) {
                     block.point(point);
                 }
-                self.bound(id, point.at_ns)
+                self.bound(id, HELD_OPEN_MAX, point.at_ns)
             }
             None => {
                 self.page.lone_point(point);

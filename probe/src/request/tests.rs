@@ -153,7 +153,8 @@ fn help_and_version_are_no_errors() {
 #[test]
 fn pattern_files_have_one_pattern_a_line() {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    write!(file, "# hot ones\nmain.main\r\n\n  Vec::push  \n=stat\ns::mid::{{closure#0}}\n!runtime.*").expect("written");
+    write!(file, "# hot ones\nmain.main\r\n\n  Vec::push  \n=stat\ns::mid::{{closure#0}}\n!runtime.*")
+        .expect("written");
     let trace = traced(&format!("-x app first --from-file {}", file.path().display()));
     assert_eq!(trace.patterns, ["first", "main.main", "Vec::push", "stat", "s::mid::{closure#0}", "!runtime.*"]);
 }
@@ -172,7 +173,7 @@ fn completions_and_the_manual_know_the_flags() {
     assert!(String::from_utf8_lossy(&page).contains("min\\-duration"));
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         let mut script = Vec::new();
-        completions(shell, &mut script);
+        completions(shell, &mut script).expect("memory can be written");
         assert!(String::from_utf8_lossy(&script).contains("min-duration"), "{shell}");
     }
 }
