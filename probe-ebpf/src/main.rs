@@ -26,7 +26,7 @@ use probe_ebpf::abi::{Cookie, FILTER_NONE, FILTER_TIDS};
 
 use crate::{
     lane::place,
-    maps::{OUTERMOST, PID_FILTER, PIDS, STACK_ALL, STACK_DEPTH},
+    maps::{LINKS_FILTER, OUTERMOST, PID_FILTER, PIDS, STACK_ALL, STACK_DEPTH},
     walk::Walk,
 };
 
@@ -40,7 +40,7 @@ fn cookie(ctx: &ProbeContext) -> Cookie {
 #[inline(always)]
 fn wanted() -> bool {
     let filter = PID_FILTER.load();
-    if filter == FILTER_NONE {
+    if filter == FILTER_NONE || LINKS_FILTER.load() != 0 {
         return true;
     }
     let pid_tgid = bpf_get_current_pid_tgid();

@@ -11,6 +11,9 @@ use probe_ebpf::abi::{COMM_LEN, EventWithFrames, FILTER_NONE, GoProgram, Jump, L
 /// `FILTER_…`: what [`PIDS`] means.
 #[unsafe(no_mangle)]
 pub(crate) static PID_FILTER: Global<u32> = Global::new(FILTER_NONE);
+/// 1: the links see only processes that are traced, so programs on points need not look into [`PIDS`].
+#[unsafe(no_mangle)]
+pub(crate) static LINKS_FILTER: Global<u32> = Global::new(0);
 /// 1: children of processes in [`PIDS`] join it.
 #[unsafe(no_mangle)]
 pub(crate) static FOLLOW: Global<u32> = Global::new(0);

@@ -3,6 +3,8 @@
 //! In: decoded events ([`crate::events`]). Out: what became known about calls, told to a [`crate::output::Sink`]
 //! in the order in which it became known. No kernel, no files: tests feed it made-up events.
 
+pub mod tracker;
+
 use std::rc::Rc;
 
 /// Identifies a call within a trace. Counts from 1.

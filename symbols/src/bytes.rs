@@ -1,0 +1,26 @@
+//! Little-endian integers and strings out of untrusted bytes: `None` outside.
+
+/// `len` bytes at `at`.
+pub(crate) fn slice(data: &[u8], at: u64, len: u64) -> Option<&[u8]> {
+    let start = usize::try_from(at).ok()?;
+    let len = usize::try_from(len).ok()?;
+    data.get(start..start.checked_add(len)?)
+}
+
+pub(crate) fn u32_at(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(data.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+pub(crate) fn u64_at(data: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(data.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+/// The bytes from `at` up to the next NUL, without it. `None` if there is none.
+pub(crate) fn c_bytes(data: &[u8], at: usize) -> Option<&[u8]> {
+    std::ffi::CStr::from_bytes_until_nul(data.get(at..)?).ok().map(std::ffi::CStr::to_bytes)
+}
+
+/// As [`c_bytes`], and it must be UTF-8.
+pub(crate) fn c_str(data: &[u8], at: usize) -> Option<&str> {
+    std::str::from_utf8(c_bytes(data, at)?).ok()
+}

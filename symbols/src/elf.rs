@@ -1,0 +1,148 @@
+//! An ELF file as a debugger sees it: sections and symbol tables. Read with the object crate.
+//!
+//! Everything here may be missing or broken; then it is absent, and the rest of the file still serves.
+
+use std::ops::Range;
+
+use object::LittleEndian;
+use object::elf::{FileHeader64, SHF_ALLOC, SHF_EXECINSTR, SHT_DYNSYM, SHT_NOBITS, SHT_SYMTAB};
+use object::read::elf::{FileHeader as _, SectionHeader as _};
+
+use crate::addr::Vaddr;
+use crate::bytes::{u32_at, u64_at};
+
+/// Bytes of one symbol in an ELF64 file.
+const SYMBOL_SIZE: usize = 24;
+
+/// One section that takes part in the running program, or holds symbols.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    pub(crate) name: Range<usize>,
+    pub(crate) address: Vaddr,
+    pub(crate) size: u64,
+    /// Its bytes in the file; empty for `.bss` and for what lies outside the file.
+    pub(crate) file: Range<usize>,
+    pub(crate) executable: bool,
+    pub(crate) allocated: bool,
+}
+
+/// A symbol table as ranges of the file.
+#[derive(Clone, Debug)]
+pub(crate) struct SymbolTable {
+    pub(crate) entries: Range<usize>,
+    pub(crate) strings: Range<usize>,
+}
+
+/// The section table of a file, empty if there is none.
+#[derive(Default)]
+pub(crate) struct Sections {
+    pub(crate) sections: Vec<Section>,
+    pub(crate) symtab: Option<SymbolTable>,
+    pub(crate) dynsym: Option<SymbolTable>,
+}
+
+/// One symbol, with its name as an offset into the table's strings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Symbol {
+    pub(crate) name: u32,
+    pub(crate) kind: u8,
+    pub(crate) binding: u8,
+    pub(crate) section: u16,
+    pub(crate) value: u64,
+    pub(crate) size: u64,
+}
+
+impl Sections {
+    pub(crate) fn parse(data: &[u8]) -> Self {
+        Self::try_parse(data).unwrap_or_default()
+    }
+
+    fn try_parse(data: &[u8]) -> object::read::Result<Self> {
+        let header = FileHeader64::<LittleEndian>::parse(data)?;
+        let table = header.section_headers(LittleEndian, data)?;
+        let names = header
+            .section_strings_index(LittleEndian, data)
+            .ok()
+            .and_then(|index| table.get(index.0))
+            .and_then(|s| s.file_range(LittleEndian))
+            .and_then(|(at, len)| in_file(data, at, len));
+        let file = |s: &object::elf::SectionHeader64<LittleEndian>| {
+            s.file_range(LittleEndian).and_then(|(at, len)| in_file(data, at, len))
+        };
+        let mut found = Self::default();
+        for header in table {
+            let kind = header.sh_type(LittleEndian);
+            let name = name_range(data, names.as_ref(), header.sh_name.get(LittleEndian));
+            if kind == SHT_SYMTAB || kind == SHT_DYNSYM {
+                let linked = usize::try_from(header.sh_link(LittleEndian)).ok().and_then(|i| table.get(i));
+                let symbols = file(header).zip(linked.and_then(file));
+                let symbols = symbols.map(|(entries, strings)| SymbolTable { entries, strings });
+                let place = if kind == SHT_SYMTAB { &mut found.symtab } else { &mut found.dynsym };
+                *place = place.take().or(symbols);
+            }
+            let flags = header.sh_flags(LittleEndian).0;
+            found.sections.push(Section {
+                name,
+                address: Vaddr(header.sh_addr(LittleEndian)),
+                size: header.sh_size(LittleEndian),
+                file: if kind == SHT_NOBITS { 0..0 } else { file(header).unwrap_or(0..0) },
+                executable: flags & SHF_EXECINSTR.0 != 0,
+                allocated: flags & SHF_ALLOC.0 != 0,
+            });
+        }
+        Ok(found)
+    }
+
+    /// The section called `name`.
+    pub(crate) fn named(&self, data: &[u8], name: &str) -> Option<&Section> {
+        self.sections.iter().find(|s| data.get(s.name.clone()) == Some(name.as_bytes()))
+    }
+
+    /// The allocated section that holds `v`.
+    pub(crate) fn at(&self, v: Vaddr) -> Option<&Section> {
+        self.sections.iter().find(|s| s.allocated && s.holds(v))
+    }
+}
+
+impl Section {
+    pub(crate) fn holds(&self, v: Vaddr) -> bool {
+        v.0.checked_sub(self.address.0).is_some_and(|into| into < self.size)
+    }
+
+    /// The address after its last byte.
+    pub(crate) fn end(&self) -> Vaddr {
+        Vaddr(self.address.0.saturating_add(self.size))
+    }
+}
+
+impl SymbolTable {
+    pub(crate) fn symbols<'a>(&self, data: &'a [u8]) -> impl Iterator<Item = Symbol> + use<'a> {
+        let entries = data.get(self.entries.clone()).unwrap_or_default();
+        entries.chunks_exact(SYMBOL_SIZE).filter_map(|entry| {
+            let info = *entry.get(4)?;
+            Some(Symbol {
+                name: u32_at(entry, 0)?,
+                kind: info & 0xf,
+                binding: info >> 4,
+                section: u16::from_le_bytes([*entry.get(6)?, *entry.get(7)?]),
+                value: u64_at(entry, 8)?,
+                size: u64_at(entry, 16)?,
+            })
+        })
+    }
+}
+
+fn in_file(data: &[u8], at: u64, len: u64) -> Option<Range<usize>> {
+    let start = usize::try_from(at).ok()?;
+    let end = start.checked_add(usize::try_from(len).ok()?)?;
+    data.get(start..end).map(|_| start..end)
+}
+
+fn name_range(data: &[u8], names: Option<&Range<usize>>, offset: u32) -> Range<usize> {
+    let found = names.and_then(|names| {
+        let start = names.start.checked_add(usize::try_from(offset).ok()?)?;
+        let len = crate::bytes::c_bytes(data.get(start..names.end)?, 0)?.len();
+        Some(start..start + len)
+    });
+    found.unwrap_or(0..0)
+}

@@ -1,0 +1,110 @@
+//! Go's function table in every kind of build, compared with `go tool nm`.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use symbols::binary::Binary;
+
+/// Functions as `go tool nm` lists them: address → (size, names).
+fn nm(dir: &Path, file: &Path) -> BTreeMap<u64, (u64, Vec<String>)> {
+    let out = common::run(common::go(dir).args(["tool", "nm", "-size"]).arg(file));
+    let mut functions: BTreeMap<u64, (u64, Vec<String>)> = BTreeMap::new();
+    for line in out.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(address), Some(size), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
+        let name = words.collect::<Vec<_>>().join(" ");
+        if !matches!(kind, "T" | "t") || name == "runtime.text" || name == "runtime.etext" {
+            continue;
+        }
+        let address = u64::from_str_radix(address, 16).unwrap();
+        let entry = functions.entry(address).or_default();
+        entry.0 = size.parse().unwrap();
+        entry.1.push(name.trim_end_matches(".abi0").trim_end_matches(".abiinternal").to_owned());
+    }
+    functions
+}
+
+/// Every function of the table is what `go tool nm` says of its address, and none is missing.
+fn agrees_with_nm(stripped: &Path, dir: &Path, unstripped: &Path) {
+    let binary = Binary::open(stripped).unwrap();
+    let program = binary.go().unwrap_or_else(|| panic!("{}: {:?}", stripped.display(), binary.go_error()));
+    let oracle = nm(dir, unstripped);
+    let mut seen = 0;
+    for function in program.functions(&binary) {
+        let Some((size, names)) = oracle.get(&function.address.0) else { continue };
+        // `go:textfipsstart` and the like are marks with the address of the function that follows.
+        assert!(
+            names.iter().any(|n| n == function.name() || n.starts_with("go:")),
+            "{}: {} is {names:?}",
+            stripped.display(),
+            function.name()
+        );
+        if names.len() == 1 {
+            assert_eq!(function.size(), *size, "{}: size of {}", stripped.display(), function.name());
+        }
+        let last = function.address.checked_add(function.size().saturating_sub(1)).unwrap();
+        let found = program.function_at(&binary, last).unwrap();
+        assert_eq!(found.address, function.address);
+        seen += 1;
+    }
+    let range = program.text_range(&binary);
+    let wanted =
+        oracle.iter().filter(|(a, (size, _))| range.contains(&symbols::addr::Vaddr(**a)) && *size > 0).count();
+    assert_eq!(seen, wanted, "{}", stripped.display());
+}
+
+struct Build {
+    name: &'static str,
+    cgo: bool,
+    flags: &'static [&'static str],
+    strip: Option<&'static [&'static str]>,
+}
+
+const BUILDS: &[Build] = &[
+    Build { name: "exe", cgo: false, flags: &[], strip: None },
+    Build { name: "pie", cgo: false, flags: &["-buildmode=pie"], strip: None },
+    Build { name: "cgo", cgo: true, flags: &[], strip: None },
+    Build { name: "external", cgo: true, flags: &["-ldflags=-linkmode=external"], strip: None },
+    Build {
+        name: "external-pie",
+        cgo: true,
+        flags: &["-buildmode=pie", "-ldflags=-linkmode=external"],
+        strip: Some(&["strip"]),
+    },
+    Build { name: "stripped", cgo: false, flags: &[], strip: Some(&["strip"]) },
+    Build { name: "no-sections", cgo: false, flags: &[], strip: Some(&["llvm-strip", "--strip-sections"]) },
+    Build {
+        name: "pie-no-sections",
+        cgo: false,
+        flags: &["-buildmode=pie"],
+        strip: Some(&["llvm-strip", "--strip-sections"]),
+    },
+    Build {
+        name: "external-no-sections",
+        cgo: true,
+        flags: &["-ldflags=-linkmode=external"],
+        strip: Some(&["llvm-strip", "--strip-sections"]),
+    },
+];
+
+#[test]
+fn the_function_table_agrees_with_go_tool_nm_in_every_kind_of_build() {
+    let dir = tempfile::tempdir().unwrap();
+    for build in BUILDS {
+        common::write_go_program(dir.path(), build.cgo);
+        let full = dir.path().join(build.name);
+        let enabled = if build.cgo { "1" } else { "0" };
+        let mut go = common::go(dir.path());
+        common::run(go.env("CGO_ENABLED", enabled).arg("build").args(build.flags).arg("-o").arg(&full).arg("."));
+        let mut subject = full.clone();
+        if let Some(strip) = build.strip {
+            subject = dir.path().join(format!("{}.stripped", build.name));
+            std::fs::copy(&full, &subject).unwrap();
+            common::run(Command::new(strip[0]).args(&strip[1..]).arg(&subject));
+        }
+        agrees_with_nm(&subject, dir.path(), &full);
+    }
+}
