@@ -53,8 +53,8 @@ demo: as-root setup-demo
 	$(MAKE) -C testdata demo
 	@echo; echo '# A Go program: its methods, and the JSON encoder that they call'
 	$(PROBE) -x $(GO_DEMO) 'main.(*Store).*' 'encoding/json.(*Encoder).Encode' -- $(GO_DEMO)
-	@echo; echo '# A Rust program: all functions of its own crate'
-	$(PROBE) -x $(RUST_DEMO) 'demo::*' '<demo::*' -- $(RUST_DEMO)
+	@echo; echo '# A Rust program: a type, an implementation of a trait, a function'
+	$(PROBE) -x $(RUST_DEMO) 'demo::Warehouse::*' '<demo::*' demo::lift -- $(RUST_DEMO)
 
 programs:
 	$(MAKE) -C testdata
