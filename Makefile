@@ -26,7 +26,7 @@ export PROBE_TEST_ESBUILD ?= $(CURDIR)/.testdeps/esbuild/bin/esbuild
 
 .PHONY: build install demo test lint bench bpf setup-% programs as-root
 build:
-	cargo build --release --locked $(OLD) -p probe
+	cargo build --release --locked $(OLD) --target-dir target -p probe
 
 PROBE = target/release/probe
 SHARE = $(DESTDIR)$(PREFIX)/share
@@ -53,8 +53,8 @@ demo: as-root setup-demo
 	$(MAKE) -C testdata demo
 	@echo; echo '# A Go program: its methods, and the JSON encoder that they call'
 	$(PROBE) -x $(GO_DEMO) 'main.(*Store).*' 'encoding/json.(*Encoder).Encode' -- $(GO_DEMO)
-	@echo; echo '# A Rust program: all functions of its own crate'
-	$(PROBE) -x $(RUST_DEMO) 'demo::*' '<demo::*' -- $(RUST_DEMO)
+	@echo; echo '# A Rust program: a type, an implementation of a trait, a function'
+	$(PROBE) -x $(RUST_DEMO) 'demo::Warehouse::*' '<demo::*' demo::lift -- $(RUST_DEMO)
 
 programs:
 	$(MAKE) -C testdata
@@ -69,6 +69,7 @@ lint:
 # one wants to see at the end.
 test: as-root setup-test
 	$(MAKE) lint
+	test -z "$$($(dir $(PROBE_TEST_GO))gofmt -l testdata/go | tee /dev/stderr)"
 	probe-ebpf/check-prebuilt.sh --rebuild
 	$(MAKE) programs
 	cargo test --locked $(OLD) -p symbols -p probe-ebpf -p probe

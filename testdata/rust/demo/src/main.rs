@@ -1,7 +1,7 @@
 //! A little warehouse: three threads pack parcels for about two seconds, one in eight is heavy. Worth a look:
 //!
 //! ```text
-//! probe -x demo 'demo::*' '<demo::*' -- ./demo
+//! probe -x demo 'demo::Warehouse::*' '<demo::*' demo::lift -- ./demo
 //! ```
 //!
 //! A correct trace shows 24 blocks of `demo::Warehouse::pack` on three threads, each above one `demo::Warehouse::pick`
