@@ -89,7 +89,7 @@ pub struct Plan {
     /// Functions and points that the patterns matched, probeable or not.
     pub matched: u64,
     /// Matched by a glob or regex and left out by default, by reason.
-    pub left_out: BTreeMap<&'static str, u64>,
+    pub left_out: BTreeMap<LeftOut, u64>,
     /// Go programs, for the kernel half.
     pub go_programs: Vec<GoProgram>,
     /// Indirect jumps, by point number, for the kernel half.
@@ -121,7 +121,7 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
         unmatched.retain(|p| selection.unmatched.contains(p));
         plan.notes.extend(selection.notes);
         for (_, reason) in &selection.left_out {
-            *plan.left_out.entry(left_out_name(*reason)).or_default() += 1;
+            *plan.left_out.entry(*reason).or_default() += 1;
         }
         plan.matched += selection.matches.len() as u64;
         FilePlanner::new(&mut plan, number, file, options)?.add(&selection.matches)?;
@@ -133,19 +133,6 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
         bail!(nothing_left(&plan));
     }
     Ok(plan)
-}
-
-/// The word for a kind of function that is left out by default.
-pub fn left_out_name(reason: LeftOut) -> &'static str {
-    match reason {
-        LeftOut::GoRuntime => "runtime.*",
-        LeftOut::GoInternal => "internal/*",
-        LeftOut::GoVendor => "vendor/*",
-        LeftOut::GoWrapper => "wrappers",
-        LeftOut::Startup => "start-up code and PLT stubs",
-        LeftOut::Part => "cold parts",
-        LeftOut::Nameless => "nameless functions",
-    }
 }
 
 /// What to say of a pattern that matches nothing.

@@ -20,5 +20,6 @@ pub mod index;
 mod layout;
 mod mmap;
 pub mod pattern;
+pub mod unwind;
 
 pub use error::Error;

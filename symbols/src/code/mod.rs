@@ -238,6 +238,17 @@ pub fn is_instruction_start(body: &Body<'_>, v: Vaddr) -> bool {
     })
 }
 
+/// The call instructions in a function's code (which begins at `address`) that call `target` directly.
+pub fn calls_to(machine: Machine, code: &[u8], address: Vaddr, target: Vaddr) -> Vec<Vaddr> {
+    if machine != Machine::X86_64 {
+        return Vec::new();
+    }
+    sweep::instructions(address, code)
+        .filter(|i| i.is_call_near() && i.near_branch_target() == target.0)
+        .map(|i| Vaddr(i.ip()))
+        .collect()
+}
+
 impl Shape {
     fn refused(why: Refusal) -> Self {
         Self { entry: Err(why), exits: Vec::new(), refused_exits: Vec::new(), unprobed_jumps: true }
