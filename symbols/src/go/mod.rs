@@ -8,6 +8,7 @@
 
 mod buildinfo;
 mod find;
+pub(crate) mod names;
 mod pclntab;
 mod runtime;
 

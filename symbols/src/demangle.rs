@@ -1,0 +1,191 @@
+//! From a symbol as the linker spells it to the name a person writes.
+//!
+//! Three steps that callers take as they need them: the *base* (no version, no clone suffix), the *full* name (as
+//! `nm -C` shows it, without Rust's hash), and the *bare* name (no parameters, return type or ABI tags), which is what
+//! patterns are compared with. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+use cpp_demangle::{DemangleOptions, ParseOptions};
+
+/// Names of 12,000 bytes are real (node); what is longer than this stays mangled.
+const MAX_NAME: usize = 64 << 10;
+/// Nesting of types; deeper ones are found in no real program, and each level costs stack.
+const MAX_DEPTH: u32 = 96;
+
+/// How a symbol is mangled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// Not at all: C, assembly, `extern "C"`.
+    Plain,
+    /// `_ZN…17h<hash>E`, or `_R…`.
+    Rust,
+    /// `_Z…` of C++.
+    Itanium,
+}
+
+/// Suffixes that compilers put behind a function's name, most with a number after them.
+/// GCC: cgraph clones (`.part`, `.isra`, `.constprop`, `.lto_priv`, `.cold`, `.localalias`); LLVM: `.llvm`, `.cold`, `.__uniq`.
+const CLONE_SUFFIXES: [&[u8]; 9] = [
+    b".cold",
+    b".part",
+    b".isra",
+    b".constprop",
+    b".lto_priv",
+    b".localalias",
+    b".llvm",
+    b".clone",
+    b".__uniq",
+];
+
+/// A symbol without its version (`@GLIBC_2.14`) and clone suffixes.
+pub(crate) fn base(symbol: &[u8]) -> &[u8] {
+    let mut name = unversioned(symbol);
+    while let Some(shorter) = without_clone_suffix(name) {
+        name = shorter;
+    }
+    name
+}
+
+/// A symbol without its version.
+pub(crate) fn unversioned(symbol: &[u8]) -> &[u8] {
+    match symbol.iter().position(|&b| b == b'@') {
+        Some(at) if at > 0 => symbol.get(..at).unwrap_or(symbol),
+        _ => symbol,
+    }
+}
+
+/// The symbol of the function whose part this is: `f` of `f.cold` and `f.cold.1`.
+pub(crate) fn whole_of_part(symbol: &[u8]) -> Option<&[u8]> {
+    let name = without_number(unversioned(symbol));
+    name.strip_suffix(b".cold").filter(|rest| !rest.is_empty())
+}
+
+fn without_clone_suffix(name: &[u8]) -> Option<&[u8]> {
+    let shorter = without_number(name);
+    CLONE_SUFFIXES.iter().find_map(|suffix| shorter.strip_suffix(*suffix)).filter(|rest| !rest.is_empty())
+}
+
+fn without_number(name: &[u8]) -> &[u8] {
+    let digits = name.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    match name.split_at_checked(name.len() - digits) {
+        Some((head, _)) if digits > 0 => head.strip_suffix(b".").unwrap_or(name),
+        _ => name,
+    }
+}
+
+/// The mangling of a [`base`] symbol.
+pub(crate) fn scheme(base: &[u8]) -> Scheme {
+    match base {
+        [b'_', b'R', b'A'..=b'Z' | b'0'..=b'9', ..] => Scheme::Rust,
+        [b'_', b'Z', ..] if has_rust_hash(base) => Scheme::Rust,
+        [b'_', b'Z', ..] => Scheme::Itanium,
+        _ => Scheme::Plain,
+    }
+}
+
+/// `…17h0123456789abcdefE`
+fn has_rust_hash(base: &[u8]) -> bool {
+    let Some(tail) = base.len().checked_sub(20).and_then(|at| base.get(at..)) else { return false };
+    let hash = tail.strip_prefix(b"17h").and_then(|t| t.strip_suffix(b"E"));
+    hash.is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// The full name. Borrowed where nothing has to be demangled.
+pub(crate) fn full(symbol: &[u8]) -> Cow<'_, str> {
+    name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH))
+}
+
+/// The full name without the return type.
+pub(crate) fn with_parameters(symbol: &[u8]) -> Cow<'_, str> {
+    name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type())
+}
+
+/// The name without parameters, return type and ABI tags.
+pub(crate) fn bare(symbol: &[u8]) -> Cow<'_, str> {
+    let name = name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type().no_params());
+    if name.contains("[abi:") { Cow::Owned(without_abi_tags(&name)) } else { name }
+}
+
+fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
+    let base = base(symbol);
+    let demangled = match scheme(base) {
+        Scheme::Plain => None,
+        Scheme::Rust => rust(base),
+        Scheme::Itanium => itanium(base, options),
+    };
+    demangled.map_or_else(|| String::from_utf8_lossy(base), Cow::Owned)
+}
+
+fn rust(base: &[u8]) -> Option<String> {
+    let demangled = rustc_demangle::try_demangle(std::str::from_utf8(base).ok()?).ok()?;
+    let mut out = Bounded(String::new());
+    write!(out, "{demangled:#}").ok()?;
+    Some(out.0)
+}
+
+fn itanium(base: &[u8], options: &DemangleOptions) -> Option<String> {
+    let parse = ParseOptions::default().recursion_limit(MAX_DEPTH);
+    let symbol = cpp_demangle::Symbol::new_with_options(base, &parse).ok()?;
+    let mut out = Bounded(String::new());
+    symbol.structured_demangle(&mut out, options).ok()?;
+    Some(out.0)
+}
+
+fn without_abi_tags(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once("[abi:") {
+        out.push_str(before);
+        rest = after.split_once(']').map_or("", |(_, rest)| rest);
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A string that refuses to grow beyond [`MAX_NAME`].
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        if self.0.len().saturating_add(s.len()) > MAX_NAME {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(s);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clone_suffixes_and_versions_are_dropped() {
+        for (symbol, expected) in [
+            ("memcpy@@GLIBC_2.14", "memcpy"),
+            ("f.cold", "f"),
+            ("f.part.0.cold", "f"),
+            ("f.constprop.0.isra.1", "f"),
+            ("f.llvm.1234567890", "f"),
+            ("v1.2", "v1.2"),
+            (".cold", ".cold"),
+        ] {
+            assert_eq!(base(symbol.as_bytes()), expected.as_bytes());
+        }
+        assert_eq!(whole_of_part(b"f.part.0.cold"), Some(&b"f.part.0"[..]));
+        assert_eq!(whole_of_part(b"f.part.0"), None);
+    }
+
+    #[test]
+    fn a_short_symbol_of_a_huge_name_stays_mangled() {
+        // Each argument is a pair of the one before: 2^40 letters.
+        let mut symbol = String::from("_Z1f4PairIiiE");
+        for level in 0..40 {
+            let back = if level == 0 { "S1_".to_owned() } else { format!("S{level}_") };
+            symbol.push_str(&format!("S_I{back}{back}E"));
+        }
+        assert!(full(symbol.as_bytes()).len() <= MAX_NAME);
+    }
+}

@@ -1,0 +1,150 @@
+//! How Go's functions are named, and which of them nobody traces unasked.
+//!
+//! The linker escapes the last element of a package's path (`foo%2ev1.F` for package `foo.v1`), and puts what a generic
+//! function was made for in brackets: `main.Gen[...]` in Go 1.18 to 1.20, `main.Gen[go.shape.int]` later.
+
+use std::borrow::Cow;
+
+/// Why a function of Go is left out by default, judged by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Runtime,
+    Internal,
+    Vendor,
+    /// Made by the compiler: `type:.eq.…`, `go:…`.
+    Generated,
+    Ordinary,
+}
+
+/// The kind of a name, or of the literal beginning of a pattern.
+pub(crate) fn kind(name: &str) -> Kind {
+    const PREFIXES: [(&str, Kind); 8] = [
+        ("runtime.", Kind::Runtime),
+        ("runtime/internal/", Kind::Internal),
+        ("internal/", Kind::Internal),
+        ("vendor/", Kind::Vendor),
+        // Go 1.20+ `type:.eq.T`, `go:…`; before, `type..eq.T`, `go.…`.
+        ("type:", Kind::Generated),
+        ("go:", Kind::Generated),
+        ("type..", Kind::Generated),
+        ("go.buildid", Kind::Generated),
+    ];
+    PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(Kind::Ordinary, |&(_, kind)| kind)
+}
+
+/// Assembly of the runtime that belongs to no package: `_rt0_amd64`, `memeqbody`, `gogo`.
+pub(crate) fn has_no_package(name: &str) -> bool {
+    !name.contains('.')
+}
+
+/// A name as the source spells it: `foo%2ev1.F` is `foo.v1.F`. Go: cmd/internal/objabi.PathToPrefix.
+pub(crate) fn unescaped(name: &str) -> Cow<'_, str> {
+    if !name.contains('%') {
+        return Cow::Borrowed(name);
+    }
+    let mut out = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = if first == b'%' { after.get(..2).and_then(hex) } else { None };
+        out.push(code.unwrap_or(first));
+        rest = if code.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    String::from_utf8(out).map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    let text = std::str::from_utf8(digits).ok().filter(|t| t.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u8::from_str_radix(text, 16).ok()
+}
+
+/// A name with each bracketed list of type arguments replaced. `None` if it has none.
+pub(crate) fn with_type_arguments(name: &str, replacement: &str) -> Option<String> {
+    if !name.contains('[') {
+        return None;
+    }
+    let mut out = String::with_capacity(name.len());
+    let mut depth = 0usize;
+    for c in name.chars() {
+        match c {
+            '[' => {
+                if depth == 0 {
+                    out.push_str(replacement);
+                }
+                depth += 1;
+            }
+            ']' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => out.push(c),
+            _ => {}
+        }
+    }
+    Some(out)
+}
+
+/// A name with the marks of pointer receivers removed: `main.(*T).M` is `main.T.M`.
+pub(crate) fn without_receiver_marks(name: &str) -> Option<String> {
+    let at = name.find("(*")?;
+    let (before, receiver) = (name.get(..at)?, name.get(at + 2..)?);
+    let close = receiver.find(").")?;
+    Some(format!("{before}{}{}", receiver.get(..close)?, receiver.get(close + 1..)?))
+}
+
+/// All spellings by which a person may mean a name: as it is, without escapes, without or with abridged type
+/// arguments, type arguments without the compiler's `go.shape.`.
+pub(crate) fn spellings(name: &str) -> Vec<Cow<'_, str>> {
+    let plain = unescaped(name);
+    let mut all = vec![Cow::Borrowed(name)];
+    if plain != name {
+        all.push(plain.clone());
+    }
+    if plain.contains('[') {
+        all.extend(with_type_arguments(&plain, "").map(Cow::Owned));
+        all.extend(with_type_arguments(&plain, "[...]").map(Cow::Owned));
+        all.push(Cow::Owned(plain.replace("go.shape.", "")));
+    }
+    all
+}
+
+/// Places in a name at which a tail may begin: after a `/` or `.` outside brackets.
+pub(crate) fn element_starts(name: &str) -> impl Iterator<Item = usize> + '_ {
+    let mut depth = 0usize;
+    name.bytes().enumerate().filter_map(move |(at, byte)| {
+        match byte {
+            b'[' | b'(' => depth += 1,
+            b']' | b')' => depth = depth.saturating_sub(1),
+            b'/' | b'.' if depth == 0 => return Some(at + 1),
+            _ => {}
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_by_every_spelling() {
+        let all = spellings("example.com/ge.v2/foo%2ev1.(*List[go.shape.string]).Push");
+        for expected in [
+            "example.com/ge.v2/foo%2ev1.(*List[go.shape.string]).Push",
+            "example.com/ge.v2/foo.v1.(*List).Push",
+            "example.com/ge.v2/foo.v1.(*List[...]).Push",
+            "example.com/ge.v2/foo.v1.(*List[string]).Push",
+        ] {
+            assert!(all.iter().any(|s| s == expected), "{expected} not in {all:?}");
+        }
+    }
+
+    #[test]
+    fn broken_escapes_are_left_alone() {
+        for name in ["a%", "a%2", "a%zz.F", "%"] {
+            assert_eq!(unescaped(name), name);
+        }
+    }
+
+    #[test]
+    fn receivers_lose_their_star() {
+        assert_eq!(without_receiver_marks("main.(*Store).Get").as_deref(), Some("main.Store.Get"));
+        assert_eq!(without_receiver_marks("main.Get"), None);
+    }
+}

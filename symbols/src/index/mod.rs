@@ -1,0 +1,430 @@
+//! All functions of a binary: look-up by address and by what a person types.
+//!
+//! In: a [`Binary`]. Out: an [`Index`] of functions in order of address, one for each address; other names at an address
+//! are its aliases. In a Go program the function table is the source of Go's functions, the symbol tables of the rest.
+//! Names stay in the file, as offsets; they are demangled when they are first asked for.
+
+mod build;
+mod hints;
+mod select;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use rustc_hash::FxHashMap;
+
+use crate::Error;
+use crate::addr::Vaddr;
+use crate::binary::Binary;
+use crate::demangle::{self, Scheme};
+use crate::go;
+
+pub use crate::go::SourceLine;
+pub use select::{Match, Matched, Selection};
+
+/// The functions of one binary.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use symbols::{binary::Binary, index::Index};
+///
+/// let binary = Binary::open("/usr/bin/server".as_ref())?;
+/// let index = Index::new(Arc::new(binary))?;
+/// let selection = index.select(&["main.(*Store).*".parse()?], false);
+/// for found in &selection.matches {
+///     println!("{}", found.name);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Index {
+    binary: Arc<Binary>,
+    names: Vec<Name>,
+    /// Demangled texts of `names`, made when asked for.
+    texts: Vec<OnceLock<Box<str>>>,
+    /// First name of each function: position in `names`, where its aliases follow.
+    functions: Vec<u32>,
+    /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
+    enclosing: Vec<u32>,
+    parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
+    is_rust_program: OnceLock<bool>,
+}
+
+/// A function's place in the order of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionId(pub u32);
+
+/// The language of a function, judged by how its symbol is mangled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Language {
+    /// In Go's function table.
+    Go,
+    /// Legacy or v0 mangling.
+    Rust,
+    /// Itanium mangling.
+    Cpp,
+    /// Not mangled: C, assembly, `extern "C"` of any language.
+    C,
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Go => "Go",
+            Self::Rust => "Rust",
+            Self::Cpp => "C++",
+            Self::C => "C",
+        })
+    }
+}
+
+/// Why a glob or regular expression does not take a function in by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum LeftOut {
+    /// `runtime.*`, and assembly without a package.
+    GoRuntime,
+    /// `internal/*`
+    GoInternal,
+    /// `vendor/*`
+    GoVendor,
+    /// Method, `-fm`, `defer` and `go` wrappers, `type:.eq.*`, `go:*`.
+    GoWrapper,
+    /// Adjusts `this` and jumps to the real function.
+    Thunk,
+    /// What the C runtime starts and ends a program with, and PLT stubs.
+    Startup,
+    /// A part (`.cold`) of another function.
+    Part,
+    /// Known only by its bounds.
+    Nameless,
+    /// The symbol is an IFUNC: its address is that of the resolver, which runs once, not of the function it chooses.
+    /// Never selected by name.
+    Ifunc,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GoRuntime => "Go's runtime",
+            Self::GoInternal => "Go's internal packages",
+            Self::GoVendor => "Go's vendored packages",
+            Self::GoWrapper => "a wrapper made by the Go compiler",
+            Self::Thunk => "a thunk made by the C++ compiler",
+            Self::Startup => "a stub of the C runtime",
+            Self::Part => "a part of another function",
+            Self::Nameless => "a function without a name",
+            Self::Ifunc => "an indirect function: the symbol names its resolver",
+        })
+    }
+}
+
+/// One function.
+#[derive(Clone, Copy, Debug)]
+pub struct Function<'a> {
+    /// Its place in the index.
+    pub id: FunctionId,
+    /// Where it begins.
+    pub address: Vaddr,
+    /// Bytes of code; 0 if the file does not say.
+    pub size: u64,
+    /// As a person writes it: demangled, C++ with parameters, Rust without its hash, Go with unescaped package paths.
+    pub name: &'a str,
+    /// As the file spells it.
+    pub symbol: &'a str,
+    /// What it is written in.
+    pub language: Language,
+    /// Why globs leave it out by default.
+    pub left_out: Option<LeftOut>,
+    /// Go: written in assembly.
+    pub go_asm: bool,
+    /// Go: the outermost frame of a stack.
+    pub go_top_frame: bool,
+}
+
+/// One name of a function. Text and, for Go, all but the address stay in the file.
+#[derive(Clone, Copy, Debug)]
+struct Name {
+    address: Vaddr,
+    /// Bytes; for Go unused (computed on request, because that takes a walk of the line table).
+    size: u64,
+    /// Where its text begins in the file.
+    text: u64,
+    /// Go: position in the function table. ELF: which file of the program's sources it came from (`STT_FILE`).
+    extra: u32,
+    source: Source,
+    /// Order among names of one address; the lowest is shown.
+    rank: u8,
+    flags: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Go,
+    Elf,
+}
+
+const FLAG_PART: u8 = 1;
+const FLAG_IFUNC: u8 = 2;
+const FLAG_LOCAL: u8 = 4;
+
+// Go: internal/abi/symtab.go, FuncFlag.
+const GO_TOP_FRAME: u8 = 1;
+const GO_ASM: u8 = 4;
+
+/// How far a function of unknown size may reach when there is nothing behind it in its section.
+const MAX_UNSIZED: u64 = 16 << 10;
+
+impl Index {
+    /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
+    pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
+        let names = build::names(&binary)?;
+        let functions = build::functions(&names);
+        let enclosing = build::enclosing(&names, &functions);
+        let texts = std::iter::repeat_with(OnceLock::new).take(names.len()).collect();
+        let (parts, is_rust_program) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { binary, names, texts, functions, enclosing, parts, is_rust_program })
+    }
+
+    /// The file.
+    pub fn binary(&self) -> &Arc<Binary> {
+        &self.binary
+    }
+
+    /// How many functions (addresses) there are.
+    pub fn len(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// Whether there are none; never so after [`Self::new`].
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+
+    /// The function with this id.
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn function(&self, id: FunctionId) -> Function<'_> {
+        let at = self.functions.get(id.0 as usize).copied().expect("the id is from this index");
+        self.view(id, at as usize)
+    }
+
+    /// All functions, by address.
+    pub fn functions(&self) -> impl Iterator<Item = Function<'_>> {
+        (0..self.functions.len()).map(|i| self.function(FunctionId(i as u32)))
+    }
+
+    /// The other names at the same address, each once.
+    pub fn aliases(&self, id: FunctionId) -> Vec<String> {
+        let range = self.names_of(id.0 as usize);
+        let own = self.display(range.start).to_owned();
+        let mut seen = std::collections::BTreeSet::from([own]);
+        let mut others = Vec::new();
+        for at in range {
+            let text = self.display(at);
+            if seen.insert(text.to_owned()) {
+                others.push(text.to_owned());
+            }
+        }
+        others
+    }
+
+    /// The function whose code holds `v`.
+    pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
+        let after = self.functions.partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
+        let mut at = after.checked_sub(1)?;
+        loop {
+            if v < self.end(at) {
+                return Some(self.function(FunctionId(at as u32)));
+            }
+            at = self.enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
+        }
+    }
+
+    /// Whether a known function begins here. A `.cold` part is none.
+    pub fn starts_function(&self, v: Vaddr) -> bool {
+        self.starting_at(v).is_some_and(|at| !self.is_part(at))
+    }
+
+    /// The file and line of an address. From Go's function table; `None` for other languages.
+    pub fn line(&self, v: Vaddr) -> Option<SourceLine<'_>> {
+        self.binary.go()?.function_at(&self.binary, v)?.line_at(v)
+    }
+
+    /// The parts of a function that were moved elsewhere: (address, bytes).
+    pub fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
+        let parts = self.parts.get_or_init(|| build::parts(self));
+        let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
+        of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address, name.size)).collect()
+    }
+
+    /// The position in `functions` of the one that begins at `v`.
+    fn starting_at(&self, v: Vaddr) -> Option<usize> {
+        let address = |&n: &u32| self.names.get(n as usize).map_or(Vaddr(u64::MAX), |n| n.address);
+        self.functions.binary_search_by_key(&v, address).ok()
+    }
+
+    fn is_part(&self, function: usize) -> bool {
+        self.first_name(function).is_some_and(|n| n.flags & FLAG_PART != 0)
+    }
+
+    fn first_name(&self, function: usize) -> Option<&Name> {
+        self.names.get(*self.functions.get(function)? as usize)
+    }
+
+    /// Positions of the names of a function.
+    fn names_of(&self, function: usize) -> std::ops::Range<usize> {
+        let start = self.functions.get(function).map_or(self.names.len(), |&n| n as usize);
+        start..self.functions.get(function + 1).map_or(self.names.len(), |&n| n as usize)
+    }
+
+    /// The address after a function's last byte, as far as it may be attributed to it.
+    fn end(&self, function: usize) -> Vaddr {
+        let Some(name) = self.first_name(function) else { return Vaddr(0) };
+        match self.size(name) {
+            0 => self.end_of_unsized(function, name),
+            size => Vaddr(name.address.0.saturating_add(size)),
+        }
+    }
+
+    /// Assembly without a size reaches to the next symbol of its section. Its padding goes with it.
+    fn end_of_unsized(&self, function: usize, name: &Name) -> Vaddr {
+        let next = self.first_name(function + 1).map_or(u64::MAX, |n| n.address.0);
+        let section = self.binary.sections().at(name.address).map_or(name.address, |s| s.end());
+        let bound = if name.source == Source::Go { name.address.0 } else { section.0.min(next) };
+        Vaddr(bound.min(name.address.0.saturating_add(MAX_UNSIZED)))
+    }
+
+    fn size(&self, name: &Name) -> u64 {
+        match name.source {
+            Source::Elf => name.size,
+            Source::Go => self.go_function(name).map_or(0, |f| f.size()),
+        }
+    }
+
+    fn go_function(&self, name: &Name) -> Option<go::Function<'_>> {
+        self.binary.go()?.function(&self.binary, name.extra as usize)
+    }
+
+    fn view(&self, id: FunctionId, at: usize) -> Function<'_> {
+        let name = self.names.get(at).expect("functions point to names");
+        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
+        let flags = go.as_ref().map_or(0, go::Function::flags);
+        Function {
+            id,
+            address: name.address,
+            size: self.size(name),
+            name: self.display(at),
+            symbol: std::str::from_utf8(self.raw(name)).unwrap_or_else(|_| self.display(at)),
+            language: self.language(name),
+            left_out: self.left_out(name),
+            go_asm: flags & GO_ASM != 0,
+            go_top_frame: flags & GO_TOP_FRAME != 0,
+        }
+    }
+
+    /// A name as the file has it.
+    fn raw(&self, name: &Name) -> &[u8] {
+        usize::try_from(name.text).ok().and_then(|at| crate::bytes::c_bytes(self.binary.data(), at)).unwrap_or_default()
+    }
+
+    fn language(&self, name: &Name) -> Language {
+        if name.source == Source::Go {
+            return Language::Go;
+        }
+        match demangle::scheme(demangle::base(self.raw(name))) {
+            Scheme::Rust => Language::Rust,
+            Scheme::Itanium => Language::Cpp,
+            Scheme::Plain => Language::C,
+        }
+    }
+
+    /// The name as a person writes it, parameters included.
+    fn display(&self, at: usize) -> &str {
+        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else { return "" };
+        let raw = self.raw(name);
+        let made = match name.source {
+            Source::Go => String::from_utf8_lossy(raw),
+            Source::Elf => demangle::full(raw),
+        };
+        match (name.source, made) {
+            (Source::Elf, std::borrow::Cow::Borrowed(plain)) => plain,
+            (Source::Go, std::borrow::Cow::Borrowed(plain)) if !plain.contains('%') => plain,
+            (Source::Go, made) => text.get_or_init(|| go::names::unescaped(&made).into()),
+            (Source::Elf, made) => text.get_or_init(|| made.into()),
+        }
+    }
+
+    /// Why globs leave a name out.
+    fn left_out(&self, name: &Name) -> Option<LeftOut> {
+        if name.flags & FLAG_IFUNC != 0 {
+            return Some(LeftOut::Ifunc);
+        }
+        if name.flags & FLAG_PART != 0 {
+            return Some(LeftOut::Part);
+        }
+        let raw = self.raw(name);
+        match name.source {
+            Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
+            Source::Elf => elf_left_out(demangle::unversioned(raw)),
+        }
+    }
+
+    fn go_left_out(&self, name: &Name, text: &str) -> Option<LeftOut> {
+        let wrapper = || {
+            let program = self.binary.go()?;
+            program.is_wrapper(&program.function(&self.binary, name.extra as usize)?).then_some(LeftOut::GoWrapper)
+        };
+        match go::names::kind(text) {
+            go::names::Kind::Runtime => Some(LeftOut::GoRuntime),
+            go::names::Kind::Internal => Some(LeftOut::GoInternal),
+            go::names::Kind::Vendor => Some(LeftOut::GoVendor),
+            go::names::Kind::Generated => Some(LeftOut::GoWrapper),
+            go::names::Kind::Ordinary if go::names::has_no_package(text) => Some(LeftOut::GoRuntime),
+            go::names::Kind::Ordinary => wrapper(),
+        }
+    }
+
+    /// Whether the file is a Rust executable: its C `main` calls `std::rt::lang_start` with the crate's.
+    fn is_rust_program(&self) -> bool {
+        *self.is_rust_program.get_or_init(|| {
+            // The length tells it from `lang_start_internal`, which libraries may carry too.
+            let finder = regex::bytes::Regex::new("^(_ZN3std2rt10lang_start17h|_R.*2rt10lang_start)");
+            let finder = finder.expect("the pattern is ours");
+            self.names.iter().filter(|n| n.source == Source::Elf).any(|n| finder.is_match(self.raw(n)))
+        })
+    }
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").field("binary", &self.binary).field("functions", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// What gcc's crtbegin.o, glibc's and musl's crt1.o and crti.o, and the linker bring along.
+const STARTUP: [&[u8]; 14] = [
+    b"_start",
+    b"__start",
+    b"_start_c",
+    b"_init",
+    b"_fini",
+    b"frame_dummy",
+    b"register_tm_clones",
+    b"deregister_tm_clones",
+    b"__do_global_dtors_aux",
+    b"__do_global_ctors_aux",
+    b"_dl_relocate_static_pie",
+    b"__libc_csu_init",
+    b"__libc_csu_fini",
+    b"call_weak_fn",
+];
+
+fn elf_left_out(symbol: &[u8]) -> Option<LeftOut> {
+    if STARTUP.contains(&symbol) || symbol.ends_with(b"@plt") || symbol.ends_with(b"$plt") {
+        return Some(LeftOut::Startup);
+    }
+    // Itanium ABI 5.1.4: _ZTh, _ZTv, _ZTc.
+    let thunk = [&b"_ZTh"[..], b"_ZTv", b"_ZTc"].iter().any(|prefix| symbol.starts_with(prefix));
+    thunk.then_some(LeftOut::Thunk)
+}

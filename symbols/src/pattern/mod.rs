@@ -1,0 +1,362 @@
+//! What a person types to name functions, parsed.
+//!
+//! Input: one pattern. Output: a [`Pattern`], which [`crate::index::Index::select`] applies to a file.
+
+pub(crate) mod canonical;
+mod glob;
+
+use std::fmt;
+use std::str::FromStr;
+
+use regex::Regex;
+
+use crate::addr::Vaddr;
+
+/// A function, a set of functions, or a point in one.
+///
+/// ```
+/// use symbols::pattern::Pattern;
+///
+/// let methods: Pattern = "main.(*Store).*".parse()?;
+/// assert!(!methods.is_negation());
+/// assert!("!runtime.*".parse::<Pattern>()?.is_negation());
+/// assert!("/unclosed(/".parse::<Pattern>().is_err());
+/// # Ok::<(), symbols::pattern::PatternError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    typed: String,
+    negated: bool,
+    pub(crate) form: Form,
+}
+
+/// Why a pattern cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Nothing was typed, or nothing behind the `!` or `@`.
+    #[error("the pattern {0:?} is empty")]
+    Empty(String),
+    /// Not a regular expression.
+    #[error("failed to read {pattern:?} as a regular expression: {why}")]
+    Regex {
+        /// What was typed.
+        pattern: String,
+        /// The parser's complaint.
+        why: String,
+    },
+    /// The number behind `0x` or `+0x` is none, or too large.
+    #[error("{0:?} is not an address: up to 16 hexadecimal digits may follow 0x")]
+    Address(String),
+    /// The line behind `@FILE:` is 0 or too large.
+    #[error("{0:?} is not a line: lines count from 1")]
+    Line(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    Name(Name),
+    Regex(Regex, String),
+    File { path: String, line: Option<u32> },
+    Address(Vaddr),
+    Offset(Name, u64),
+}
+
+/// A name, to be taken exactly, as a tail, or as a glob.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    /// Without the `\`s.
+    pub(crate) literal: String,
+    /// [`canonical::key`] of it.
+    pub(crate) key: String,
+    /// It says which parameters.
+    pub(crate) with_parameters: bool,
+    /// What must occur in a symbol, mangled or not, that this names.
+    pub(crate) needle: Option<String>,
+    pub(crate) glob: Option<Glob>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Glob {
+    /// Over names as they are.
+    pub(crate) plain: Regex,
+    /// Over canonical keys.
+    pub(crate) key: Regex,
+    /// What every match begins with.
+    pub(crate) beginning: String,
+    pub(crate) needle: Option<String>,
+}
+
+impl Pattern {
+    /// Whether it takes away what it matches.
+    pub fn is_negation(&self) -> bool {
+        self.negated
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.typed)
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(typed: &str) -> Result<Self, PatternError> {
+        let (negated, text) = typed.strip_prefix('!').map_or((false, typed), |rest| (true, rest));
+        if text.is_empty() {
+            return Err(PatternError::Empty(typed.to_owned()));
+        }
+        Ok(Self { typed: typed.to_owned(), negated, form: form(text)? })
+    }
+}
+
+fn form(text: &str) -> Result<Form, PatternError> {
+    if let Some(source) = text.strip_prefix('/').and_then(|t| t.strip_suffix('/')) {
+        return regex(text, source);
+    }
+    if let Some(place) = text.strip_prefix('@') {
+        return file(text, place);
+    }
+    if text.starts_with("0x") {
+        return number(text).map(|n| Form::Address(Vaddr(n)));
+    }
+    if let Some((name, _)) = text.rsplit_once("+0x")
+        && let Some(offset) = text.get(name.len() + 1..)
+        && !name.is_empty()
+        && !name.ends_with("operator")
+    {
+        let offset = number(offset).map_err(|_| PatternError::Address(text.to_owned()))?;
+        return Ok(Form::Offset(Name::new(name)?, offset));
+    }
+    Name::new(text).map(Form::Name)
+}
+
+fn regex(typed: &str, source: &str) -> Result<Form, PatternError> {
+    if source.is_empty() {
+        return Err(PatternError::Empty(typed.to_owned()));
+    }
+    Ok(Form::Regex(compile(typed, source)?, literal_beginning(source)))
+}
+
+/// The plain text that an anchored expression begins with.
+fn literal_beginning(source: &str) -> String {
+    let mut out = String::new();
+    let mut chars = source.strip_prefix('^').unwrap_or_default().chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if chars.peek().is_some_and(|n| n.is_ascii_punctuation()) => out.extend(chars.next()),
+            c if c.is_alphanumeric() || matches!(c, '_' | '/' | ':' | '-') => out.push(c),
+            '?' | '*' | '{' | '|' => {
+                // What stands before is optional.
+                out.pop();
+                break;
+            }
+            _ => break,
+        }
+    }
+    out
+}
+
+fn compile(typed: &str, source: &str) -> Result<Regex, PatternError> {
+    Regex::new(source).map_err(|e| PatternError::Regex { pattern: typed.to_owned(), why: e.to_string() })
+}
+
+fn file(typed: &str, place: &str) -> Result<Form, PatternError> {
+    let (path, line) = match place.rsplit_once(':') {
+        Some((path, line)) if !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()) => {
+            let number = line.parse().ok().filter(|&n: &u32| n > 0);
+            (path, Some(number.ok_or_else(|| PatternError::Line(typed.to_owned()))?))
+        }
+        _ => (place, None),
+    };
+    if path.is_empty() {
+        return Err(PatternError::Empty(typed.to_owned()));
+    }
+    Ok(Form::File { path: path.to_owned(), line })
+}
+
+fn number(text: &str) -> Result<u64, PatternError> {
+    let digits = text.strip_prefix("0x").filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+    let number = digits.and_then(|d| u64::from_str_radix(d, 16).ok());
+    number.ok_or_else(|| PatternError::Address(text.to_owned()))
+}
+
+impl Name {
+    fn new(text: &str) -> Result<Self, PatternError> {
+        let literal = unescaped(text);
+        let key = canonical::key(&literal);
+        let glob = Glob::new(text)?;
+        Ok(Self {
+            with_parameters: says_parameters(&literal),
+            needle: last_word(&literal).map(str::to_owned),
+            key,
+            literal,
+            glob,
+        })
+    }
+}
+
+impl Glob {
+    /// `None` if nothing in `text` is special.
+    fn new(text: &str) -> Result<Option<Self>, PatternError> {
+        let Some(plain) = glob::regex(text) else { return Ok(None) };
+        let key = glob::regex(&canonical::key(text)).unwrap_or_else(|| plain.clone());
+        let pieces = glob::literals(text);
+        let needle = pieces.iter().flat_map(|piece| certain_words(piece)).max_by_key(|word| word.len());
+        Ok(Some(Self {
+            plain: compile(text, &plain)?,
+            key: compile(text, &key)?,
+            needle: needle.map(str::to_owned),
+            beginning: pieces.into_iter().next().unwrap_or_default(),
+        }))
+    }
+}
+
+/// A pattern that names every function.
+pub(crate) fn everything() -> Pattern {
+    "*".parse().expect("`*` is a pattern")
+}
+
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+    }
+    out
+}
+
+/// Whether there is a `(` that is neither Go's receiver nor part of a name.
+fn says_parameters(literal: &str) -> bool {
+    let mut depth = 0usize;
+    literal.char_indices().any(|(at, c)| {
+        match c {
+            '{' | '<' => depth += 1,
+            '}' | '>' => depth = depth.saturating_sub(1),
+            '(' if depth == 0 => {
+                let (before, after) = literal.split_at(at);
+                let receiver = after.strip_prefix("(*").and_then(|r| r.chars().next());
+                return !(receiver.is_some_and(|c| c.is_alphabetic() || c == '_')
+                    || after.starts_with("(anonymous namespace)")
+                    || before.trim_end().ends_with("operator"));
+            }
+            _ => {}
+        }
+        false
+    })
+}
+
+/// Words of C++'s library that a mangled name may have only as an abbreviation.
+const ABBREVIATED: [&str; 11] = [
+    "std", "string", "allocator", "basic_string", "istream", "ostream", "iostream", "basic_istream", "basic_ostream",
+    "basic_iostream", "operator",
+];
+
+/// The last identifier outside brackets: it stands in the symbol as it is, however the rest is mangled.
+fn last_word(literal: &str) -> Option<&str> {
+    if literal.contains("operator") || !literal.is_ascii() {
+        return None;
+    }
+    let mut depth = 0usize;
+    let mut found = None;
+    let mut start = None;
+    for (at, c) in literal.char_indices().chain([(literal.len(), ' ')]) {
+        let in_word = depth == 0 && (c.is_ascii_alphanumeric() || c == '_');
+        if in_word {
+            start = start.or(Some(at));
+        } else if let Some(from) = start.take() {
+            found = literal.get(from..at).filter(|w| !w.starts_with(|c: char| c.is_ascii_digit())).or(found);
+        }
+        match c {
+            // Parameters: what follows is not the function's name.
+            '(' if !literal.get(at..).is_some_and(|r| r.starts_with("(*") || r.starts_with("(anonymous")) => break,
+            '<' | '[' | '{' | '(' => depth += 1,
+            '>' | ']' | '}' | ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    found.filter(|word| !ABBREVIATED.contains(word))
+}
+
+/// Words that demanglers write without their being in the symbol.
+const WRITTEN_BY_DEMANGLERS: [&str; 60] = [
+    "abi", "allocator", "anonymous", "as", "auto", "basic_iostream", "basic_istream", "basic_ostream", "basic_string", "bool",
+    "char", "char_traits", "clone", "closure", "const", "construction", "covariant", "decltype", "default", "delete", "double",
+    "dyn", "extern", "false", "float", "guard", "impl", "initializer", "int", "iostream", "istream", "lambda", "long",
+    "namespace", "new", "non", "nullptr_t", "offset", "operator", "ostream", "override", "return", "shim", "short", "signed",
+    "std", "string", "thunk", "to", "transaction", "true", "typeinfo", "u128", "unnamed", "unsigned", "usize", "virtual",
+    "volatile", "vtable", "wchar_t",
+];
+const MORE_WRITTEN_BY_DEMANGLERS: [&str; 24] = [
+    "unsafe", "mut", "str", "char16_t", "char32_t", "char8_t", "for", "fn", "isize", "i128", "u16", "u32", "u64", "i16", "i32",
+    "i64", "f32", "f64", "restrict", "this", "complex", "imaginary", "alignof", "sizeof",
+];
+
+/// Identifiers, or parts of some, in a piece of a glob that can only come from the symbol's own text.
+fn certain_words(piece: &str) -> impl Iterator<Item = &str> {
+    piece.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| {
+        let own = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && word.is_ascii();
+        let mut written = WRITTEN_BY_DEMANGLERS.iter().chain(&MORE_WRITTEN_BY_DEMANGLERS);
+        own && !written.any(|w| w.contains(word)) && !ends_in_generated_number(word)
+    })
+}
+
+/// `func1` of a glob may be cut anywhere, but `closure1` or `_ZN3foo` must not be taken for an identifier with a digit
+/// that belongs to a mangled length: a word that ends in a digit is only certain without it, and so is not used.
+fn ends_in_generated_number(word: &str) -> bool {
+    word.ends_with(|c: char| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Pattern {
+        text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn each_form_is_told_from_the_others() {
+        assert!(matches!(parse("main.(*Store).Get").form, Form::Name(n) if n.glob.is_none() && !n.with_parameters));
+        assert!(matches!(parse("f(int)").form, Form::Name(n) if n.with_parameters));
+        assert!(matches!(parse("A::operator()").form, Form::Name(n) if !n.with_parameters));
+        assert!(matches!(parse("net/http.*").form, Form::Name(n) if n.glob.is_some()));
+        assert!(matches!(parse("/^main/").form, Form::Regex(..)));
+        assert!(matches!(parse("@a/b.go").form, Form::File { line: None, .. }));
+        assert!(matches!(parse("@b.go:12").form, Form::File { line: Some(12), .. }));
+        assert!(matches!(parse("0x401000").form, Form::Address(Vaddr(0x401000))));
+        assert!(matches!(parse("main.main+0x12").form, Form::Offset(_, 0x12)));
+        assert!(parse("!main.*").is_negation());
+        assert_eq!(parse("!main.*").to_string(), "!main.*");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in ["", "!", "//", "/(/", "@", "@x.go:0", "0x", "0xzz", "f+0x", "0x11112222333344445"] {
+            assert!(text.parse::<Pattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_needle_is_the_functions_own_name() {
+        for (text, needle) in [
+            ("main.(*Store).Get", Some("Get")),
+            ("std::vector<int, std::allocator<int> >::push_back", Some("push_back")),
+            ("<alloc::string::String as core::fmt::Write>::write_str", Some("write_str")),
+            ("s::mid::{{closure}}", Some("mid")),
+            ("f(int)", Some("f")),
+            ("A::operator<<", None),
+            ("main.Gen[...]", Some("Gen")),
+        ] {
+            assert_eq!(last_word(text), needle, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_an_anchored_expression_is_known() {
+        for (source, beginning) in [("^runtime\\.gc", "runtime.gc"), ("runtime", ""), ("^ab?c", "a"), ("^a(b)", "a")] {
+            assert_eq!(literal_beginning(source), beginning);
+        }
+    }
+}
