@@ -6,6 +6,8 @@
 //! * [`binary`]: an ELF file held in memory: its layout as the loader sees it, its sections and symbols.
 //! * [`index`]: all functions of a binary; look-up by name pattern and by address.
 //! * [`pattern`]: what a person types, parsed.
+//! * [`code`]: machine code: function exits, the cheapest right entry point, what must not be probed.
+//! * [`unwind`]: whether a frame pointer is kept at an address.
 //! * [`go`]: a Go program's function table, module data and build info.
 
 pub mod addr;
