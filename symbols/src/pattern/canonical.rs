@@ -57,12 +57,23 @@ fn word<'a>(rest: &'a str, out: &mut String) -> &'a str {
     if word == "as" && after.starts_with(' ') && !out.ends_with(' ') {
         out.push(' ');
     }
+    if let Some(template) = constructor_of_typedef(word, out) {
+        out.push_str(template);
+        return after;
+    }
     out.push_str(word);
     if word == "as" && after.starts_with(' ') {
         out.push(' ');
         return after.trim_start_matches(' ');
     }
     if word == "operator" { operator(after, out) } else { after }
+}
+
+/// `basic_string` for the second word of `std::string::string`, and of `std::string::~string`.
+fn constructor_of_typedef(word: &str, out: &str) -> Option<&'static str> {
+    let (_, long) = STD_TYPEDEFS.iter().find(|(short, _)| *short == word)?;
+    let class = out.strip_suffix('~').unwrap_or(out).strip_suffix("::")?;
+    class.ends_with(long).then(|| long.split('<').next()).flatten()
 }
 
 fn is_word_or_colon(byte: u8) -> bool {
@@ -283,6 +294,7 @@ mod tests {
             ("<s::Sq>::scale", "s::Sq::scale"),
             ("s::mid::{closure#0}", "s::mid::{{closure}}"),
             ("A::operator ()", "A::operator()"),
+            ("std::string::~string", "std::basic_string<char, std::char_traits<char>, std::allocator<char> >::~basic_string"),
         ] {
             assert_eq!(key(a), key(b));
         }
