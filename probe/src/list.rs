@@ -54,11 +54,7 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
         if !selection.left_out.is_empty() {
             let reasons: BTreeSet<LeftOut> = selection.left_out.iter().map(|(_, reason)| *reason).collect();
             let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
-            eprintln!(
-                "probe: {} left out ({}); --all takes them in",
-                selection.left_out.len(),
-                reasons.join(", ")
-            );
+            eprintln!("probe: {} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", "));
         }
         for note in &selection.notes {
             eprintln!("probe: {note}");

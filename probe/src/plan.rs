@@ -4,14 +4,17 @@
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet}, fmt::Write as _, path::Path};
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use probe_ebpf::abi::{Cookie, GoProgram, Jump, NO_REGISTER};
 use symbols::{
     addr::{FileOffset, Vaddr},
-    code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
     binary::Binary,
+    code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
     index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
 };
@@ -504,11 +507,18 @@ impl Plan {
         }
         for (function, points) in self.functions.iter().zip(by_function) {
             let traced = &function.traced;
-            let file = Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
+            let file =
+                Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
             let offset = traced.point.map(|o| format!("+{o:#x}")).unwrap_or_default();
             writeln!(out, "{:#x} {}{offset} ({file})", traced.address, escaped(&traced.name))?;
             for point in points {
-                writeln!(out, "    {:<12} file offset {}{}", kind_name(point.kind), point.offset, cost_note(function, point))?;
+                writeln!(
+                    out,
+                    "    {:<12} file offset {}{}",
+                    kind_name(point.kind),
+                    point.offset,
+                    cost_note(function, point)
+                )?;
             }
         }
         for skipped in &self.skipped {

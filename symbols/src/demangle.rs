@@ -27,17 +27,8 @@ pub(crate) enum Scheme {
 
 /// Suffixes that compilers put behind a function's name, most with a number after them.
 /// GCC: cgraph clones (`.part`, `.isra`, `.constprop`, `.lto_priv`, `.cold`, `.localalias`); LLVM: `.llvm`, `.cold`, `.__uniq`.
-const CLONE_SUFFIXES: [&[u8]; 9] = [
-    b".cold",
-    b".part",
-    b".isra",
-    b".constprop",
-    b".lto_priv",
-    b".localalias",
-    b".llvm",
-    b".clone",
-    b".__uniq",
-];
+const CLONE_SUFFIXES: [&[u8]; 9] =
+    [b".cold", b".part", b".isra", b".constprop", b".lto_priv", b".localalias", b".llvm", b".clone", b".__uniq"];
 
 /// A symbol without its version (`@GLIBC_2.14`) and clone suffixes.
 pub(crate) fn base(symbol: &[u8]) -> &[u8] {

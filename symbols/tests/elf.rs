@@ -89,12 +89,22 @@ fn demangled_names_are_those_of_nm() {
         for function in index.functions() {
             let known = &names[&function.address.0];
             for name in index.aliases(function.id).iter().map(String::as_str).chain([function.name]) {
-                if known.contains(&comparable(name)) { same += 1 } else { different.push(format!("{name} / {known:?}")) }
+                if known.contains(&comparable(name)) {
+                    same += 1
+                } else {
+                    different.push(format!("{name} / {known:?}"))
+                }
             }
         }
         // The demanglers disagree on constructors of typedefs (`std::string::string`) and on a few nested templates.
         let total = same + different.len();
-        assert!(different.len() * 50 <= total, "{}: {} of {total}\n{}", path.display(), different.len(), different[..different.len().min(30)].join("\n"));
+        assert!(
+            different.len() * 50 <= total,
+            "{}: {} of {total}\n{}",
+            path.display(),
+            different.len(),
+            different[..different.len().min(30)].join("\n")
+        );
     }
 }
 

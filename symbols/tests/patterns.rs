@@ -89,7 +89,10 @@ fn go_left_outs_are_taken_in_when_asked_for() {
     assert_eq!(select(&index, &["internal/bytealg.IndexByteString"]).matches.len(), 1);
     let without = select(&index, &["!runtime.*"]);
     assert_eq!(names(&without), names(&all));
-    assert_eq!(select(&index, &["*", "!main.*"]).matches.len() + select(&index, &["main.*"]).matches.len(), all.matches.len());
+    assert_eq!(
+        select(&index, &["*", "!main.*"]).matches.len() + select(&index, &["main.*"]).matches.len(),
+        all.matches.len()
+    );
 }
 
 #[test]
@@ -155,7 +158,9 @@ fn cpp_functions_are_found_with_and_without_parameters() {
             ),
             (
                 &["shop::Stack<std::string>::push"],
-                &["shop::Stack<std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> > >::push"],
+                &[
+                    "shop::Stack<std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> > >::push",
+                ],
             ),
             (&["shop::scale"], &["shop::scale<int, 3>"]),
             (&["shop::scale<int>"], &["shop::scale<int, 3>"]),
@@ -227,7 +232,10 @@ fn rust_functions_are_found_with_and_without_their_generics() {
     };
     assert_eq!(only("patterns::bait").matches.len(), 2);
     assert_eq!(only("bait").matches.len(), 2);
-    assert_eq!(names(&only("<patterns::Square as patterns::Area>::area")), ["<patterns::Square as patterns::Area>::area"].into());
+    assert_eq!(
+        names(&only("<patterns::Square as patterns::Area>::area")),
+        ["<patterns::Square as patterns::Area>::area"].into()
+    );
     for tail in ["Square::area", "patterns::Square::area"] {
         assert_eq!(names(&only(tail)), ["<patterns::Square as patterns::Area>::area"].into());
     }
@@ -237,7 +245,8 @@ fn rust_functions_are_found_with_and_without_their_generics() {
     assert_eq!(only("patterns::bait::{closure#0}").matches.len(), only("patterns::bait::{{closure}}").matches.len());
     assert_eq!(names(&only("main")), ["patterns::main"].into());
     assert!(only("patterns::Square::*").matches.len() >= 2);
-    let raw = index.functions().find(|f| f.name == "patterns::bait" || f.name.starts_with("patterns::bait::<")).unwrap();
+    let raw =
+        index.functions().find(|f| f.name == "patterns::bait" || f.name.starts_with("patterns::bait::<")).unwrap();
     assert_eq!(only(raw.symbol).matches.len(), 1);
     assert!(index.functions().all(|f| !f.name.contains("::h0123456789abcdef")));
 }

@@ -244,14 +244,7 @@ impl Step<'_> {
         self.tracker.tell(open, ended, self.sink)
     }
 
-    fn open(
-        &mut self,
-        lane: &OpenCalls,
-        function: u32,
-        depth: u32,
-        told: bool,
-        frames: Option<Frames<'_>>,
-    ) -> Open {
+    fn open(&mut self, lane: &OpenCalls, function: u32, depth: u32, told: bool, frames: Option<Frames<'_>>) -> Open {
         let thread = self.thread();
         self.tracker.last_id += 1;
         let call = Enter {

@@ -23,7 +23,12 @@ use crate::{
     output::{self, Notes, Sink},
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
-    target::{Change, TracedFile, WATCH_INTERVAL, command::{Running, Waiting}, modules::Modules, processes::Processes},
+    target::{
+        Change, TracedFile, WATCH_INTERVAL,
+        command::{Running, Waiting},
+        modules::Modules,
+        processes::Processes,
+    },
 };
 
 /// Records worked on before anything else is looked at.

@@ -289,12 +289,18 @@ mod tests {
     fn spellings_of_one_name_have_one_key() {
         for (a, b) in [
             ("std::vector<int, std::allocator<int> >::at", "std::vector<int,std::allocator<int>>::at"),
-            ("std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >::append", "std::string::append"),
+            (
+                "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >::append",
+                "std::string::append",
+            ),
             ("s::gen_fn::<u8, 4>", "s::gen_fn<u8, 4>"),
             ("<s::Sq>::scale", "s::Sq::scale"),
             ("s::mid::{closure#0}", "s::mid::{{closure}}"),
             ("A::operator ()", "A::operator()"),
-            ("std::string::~string", "std::basic_string<char, std::char_traits<char>, std::allocator<char> >::~basic_string"),
+            (
+                "std::string::~string",
+                "std::basic_string<char, std::char_traits<char>, std::allocator<char> >::~basic_string",
+            ),
         ] {
             assert_eq!(key(a), key(b));
         }

@@ -6,10 +6,8 @@ use std::process::Command;
 
 /// The Go toolchain of the tests: `PROBE_TEST_GO`, or where `make test` puts it.
 pub fn go_tool() -> PathBuf {
-    std::env::var_os("PROBE_TEST_GO").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/go1.27/go/bin/go"),
-        PathBuf::from,
-    )
+    std::env::var_os("PROBE_TEST_GO")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/go1.27/go/bin/go"), PathBuf::from)
 }
 
 /// Runs a command that must succeed; its standard output.
