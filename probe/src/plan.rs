@@ -205,7 +205,7 @@ impl<'a> FilePlanner<'a> {
                 }
                 Matched::Point { address, function, offset } => {
                     if let Err(reason) = self.add_point(*address, *function, *offset, found) {
-                        self.skip(&format!("{}+{offset:#x}", found.name), reason);
+                        self.skip(&found.name, reason);
                     }
                 }
             }
@@ -317,7 +317,7 @@ impl<'a> FilePlanner<'a> {
         let is_go = function.is_some_and(|f| f.language == Language::Go);
         self.plan.functions.push(PlannedFunction {
             traced: TracedFunction {
-                name: found.name.clone(),
+                name: function.map_or_else(|| found.name.clone(), |f| f.name.to_owned()),
                 binary: self.shown.to_owned(),
                 address: address.0,
                 point: Some(offset),
