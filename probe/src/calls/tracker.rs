@@ -48,6 +48,43 @@ struct OpenCalls {
     calls: Vec<Open>,
     /// The limit of outermost calls was reached before this lane's outermost call.
     muted: bool,
+    /// The last event, for [`Cost`].
+    last: Option<(Side, u64)>,
+}
+
+/// Which end of a call an event is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Entry = 0,
+    Exit = 1,
+}
+
+/// What a probe costs the target, from the events themselves: of many events some stand next to each other with
+/// hardly an instruction between, and the time between them is the first one's trap.
+#[derive(Default)]
+struct Cost {
+    /// Events, and the shortest time to the next event of the same lane (ns), by [`Side`].
+    sides: [(u64, Option<u64>); 2],
+}
+
+/// Fewer events say nothing about the shortest time between two.
+const MIN_SAMPLES: u64 = 200;
+
+impl Cost {
+    fn event(&mut self, side: Side, last: Option<(Side, u64)>, time_ns: u64) {
+        self.sides[side as usize].0 += 1;
+        if let Some((before, at)) = last {
+            let gap = time_ns.saturating_sub(at);
+            let shortest = &mut self.sides[before as usize].1;
+            *shortest = Some(shortest.map_or(gap, |s| s.min(gap)));
+        }
+    }
+
+    /// All events together, ns; 0: not known.
+    fn total_ns(&self) -> u64 {
+        let known = self.sides.iter().filter(|(events, _)| *events >= MIN_SAMPLES);
+        known.map(|(events, shortest)| events.saturating_mul(shortest.unwrap_or(0))).sum()
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -82,6 +119,7 @@ pub struct Tracker {
     last_id: CallId,
     outermost_begun: u64,
     outermost_ended: u64,
+    cost: Cost,
     summary: Summary,
 }
 
@@ -103,6 +141,7 @@ impl Tracker {
             last_id: 0,
             outermost_begun: 0,
             outermost_ended: 0,
+            cost: Cost::default(),
             summary: Summary::default(),
         }
     }
@@ -183,10 +222,11 @@ impl Tracker {
 
     /// Lets go of empty lanes: goroutines end without a word.
     fn sweep(&mut self) {
-        let (open, spare) = (&self.open, &mut self.spare);
+        let (open, spare) = (&mut self.open, &mut self.spare);
         self.lanes.retain(|_, &mut place| {
-            let empty = open.get(place).is_none_or(|open| open.calls.is_empty());
+            let empty = open[place].calls.is_empty();
             if empty {
+                open[place].last = None;
                 spare.push(place);
             }
             !empty
@@ -195,7 +235,10 @@ impl Tracker {
     }
 
     fn forget(&mut self, lane: Lane) {
-        self.spare.extend(self.lanes.remove(&lane));
+        if let Some(place) = self.lanes.remove(&lane) {
+            self.open[place].last = None;
+            self.spare.push(place);
+        }
     }
 
     fn tell(&mut self, open: Open, ended: Ended, sink: &mut dyn Sink) -> io::Result<()> {
@@ -225,6 +268,7 @@ impl Tracker {
                 self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
             }
         }
+        self.summary.probes_ns = self.cost.total_ns();
         Ok(self.summary.clone())
     }
 }
@@ -248,7 +292,15 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn entry(&mut self, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
-        self.on_lane(|step, lane| step.enter(lane, function, frames))
+        self.on_lane(|step, lane| {
+            step.count(lane, Side::Entry);
+            step.enter(lane, function, frames)
+        })
+    }
+
+    fn count(&mut self, lane: &mut OpenCalls, side: Side) {
+        self.tracker.cost.event(side, lane.last, self.event.time_ns);
+        lane.last = Some((side, self.event.time_ns));
     }
 
     fn enter(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
@@ -300,7 +352,10 @@ impl Step<'_> {
     }
 
     fn exit(&mut self, function: u32, end: End) -> io::Result<()> {
-        self.on_lane(|step, lane| step.leave(lane, function, end))
+        self.on_lane(|step, lane| {
+            step.count(lane, Side::Exit);
+            step.leave(lane, function, end)
+        })
     }
 
     fn leave(&mut self, lane: &mut OpenCalls, function: u32, end: End) -> io::Result<()> {
@@ -429,3 +484,6 @@ fn lane_of(event: &Event) -> Lane {
     let thread = if event.goid == 0 { event.pid_tgid } else { event.pid_tgid & !0xffff_ffff };
     Lane { thread, goid: event.goid }
 }
+
+#[cfg(test)]
+mod tests;
