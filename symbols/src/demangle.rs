@@ -85,6 +85,10 @@ fn has_rust_hash(base: &[u8]) -> bool {
 
 /// The full name. Borrowed where nothing has to be demangled.
 pub(crate) fn full(symbol: &[u8]) -> Cow<'_, str> {
+    // Of a name inside a function template cpp_demangle shows that function's return type, `nm` does not.
+    if symbol.starts_with(b"_ZZ") {
+        return with_parameters(symbol);
+    }
     name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH))
 }
 

@@ -65,7 +65,7 @@ fn go_functions_are_found_as_written() {
             (&["example.com/ge.v2/foo.v1.*"], &["example.com/ge.v2/foo.v1.F"]),
             (&["/^main\\.c$/"], &["main.c"]),
             (&["main.{c,main}"], &["main.c", "main.main"]),
-            (&["main.c", "!main.c"], &[]),
+            (&["main.{c,main}", "!main.c"], &["main.main"]),
             (&["@foo.v1/foo.go"], &["example.com/ge.v2/foo.v1.F"]),
             (&["main.nothing"], &[]),
         ],

@@ -8,7 +8,9 @@ mod build;
 mod hints;
 mod select;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
@@ -45,6 +47,8 @@ pub struct Index {
     functions: Vec<u32>,
     /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
     enclosing: Vec<u32>,
+    /// Bytes that `texts` may still take.
+    text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
 }
@@ -174,6 +178,12 @@ const GO_ASM: u8 = 4;
 /// How far a function of unknown size may reach when there is nothing behind it in its section.
 const MAX_UNSIZED: u64 = 16 << 10;
 
+/// Functions within functions: entry points inside assembly have a few levels, hostile files any number.
+const MAX_NESTING: usize = 256;
+
+/// Bytes of demangled text that are kept, besides eight times the file's length. Beyond, names stay as the file has them.
+const MIN_TEXT: usize = 64 << 20;
+
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
     pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
@@ -182,7 +192,8 @@ impl Index {
         let enclosing = build::enclosing(&names, &functions);
         let texts = std::iter::repeat_with(OnceLock::new).take(names.len()).collect();
         let (parts, is_rust_program) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { binary, names, texts, functions, enclosing, parts, is_rust_program })
+        let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
+        Ok(Self { binary, names, texts, text_left, functions, enclosing, parts, is_rust_program })
     }
 
     /// The file.
@@ -233,12 +244,13 @@ impl Index {
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
         let after = self.functions.partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
         let mut at = after.checked_sub(1)?;
-        loop {
+        for _ in 0..MAX_NESTING {
             if v < self.end(at) {
                 return Some(self.function(FunctionId(at as u32)));
             }
             at = self.enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
         }
+        None
     }
 
     /// Whether a known function begins here. A `.cold` part is none.
@@ -325,7 +337,7 @@ impl Index {
 
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
-        usize::try_from(name.text).ok().and_then(|at| crate::bytes::c_bytes(self.binary.data(), at)).unwrap_or_default()
+        usize::try_from(name.text).ok().and_then(|at| crate::bytes::name_at(self.binary.data(), at)).unwrap_or_default()
     }
 
     fn language(&self, name: &Name) -> Language {
@@ -342,17 +354,25 @@ impl Index {
     /// The name as a person writes it, parameters included.
     fn display(&self, at: usize) -> &str {
         let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else { return "" };
+        if let Some(text) = text.get() {
+            return text;
+        }
         let raw = self.raw(name);
         let made = match name.source {
-            Source::Go => String::from_utf8_lossy(raw),
+            Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
             Source::Elf => demangle::full(raw),
         };
-        match (name.source, made) {
-            (Source::Elf, std::borrow::Cow::Borrowed(plain)) => plain,
-            (Source::Go, std::borrow::Cow::Borrowed(plain)) if !plain.contains('%') => plain,
-            (Source::Go, made) => text.get_or_init(|| go::names::unescaped(&made).into()),
-            (Source::Elf, made) => text.get_or_init(|| made.into()),
+        match made {
+            Cow::Borrowed(plain) => plain,
+            Cow::Owned(made) => self.keep(text, made).unwrap_or_else(|| valid_beginning(raw)),
         }
+    }
+
+    /// Stores a demangled name, unless a hostile file's names fill the memory.
+    fn keep<'a>(&self, place: &'a OnceLock<Box<str>>, made: String) -> Option<&'a str> {
+        let take = |left: usize| left.checked_sub(made.len());
+        self.text_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        Some(place.get_or_init(|| made.into_boxed_str()))
     }
 
     /// Why globs leave a name out.
@@ -400,6 +420,11 @@ impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Index").field("binary", &self.binary).field("functions", &self.len()).finish_non_exhaustive()
     }
+}
+
+/// The part of a name before its first byte that is no UTF-8.
+fn valid_beginning(raw: &[u8]) -> &str {
+    raw.utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }
 
 /// What gcc's crtbegin.o, glibc's and musl's crt1.o and crti.o, and the linker bring along.
