@@ -146,7 +146,8 @@ fn compiled_c_agrees_with_objdump() {
         assert!(functions.len() > 10);
         for f in functions {
             for text in if f.shape.entry.is_ok() { passed_over(&f, &listing) } else { Vec::new() } {
-                let moves = ["push", "pop", "call", "jmp", "ret", "leave", "syscall"].iter().any(|m| text.starts_with(m));
+                let moves =
+                    ["push", "pop", "call", "jmp", "ret", "leave", "syscall"].iter().any(|m| text.starts_with(m));
                 let compares = text.starts_with("test") || text.starts_with("cmp");
                 let writes = !compares && ["%rsp", "%rbp", "%rdi"].iter().any(|r| text.ends_with(&format!(",{r}")));
                 assert!(!moves && !writes, "{options:?}: {} is probed behind `{text}`", f.name);
@@ -165,15 +166,18 @@ fn tail_calls_of_compiled_c_are_exits() {
     let (functions, _) = c_functions(&compile(dir.path(), "tail", &["-O2", "-fcf-protection=none"]));
     let other = named(&functions, "other").start;
     let to_other = |f: &Function| {
-        let hits = f.shape.exits.iter().filter(|e| matches!(e.kind, ExitKind::TailJump { target, .. } if target.0 == other));
+        let hits =
+            f.shape.exits.iter().filter(|e| matches!(e.kind, ExitKind::TailJump { target, .. } if target.0 == other));
         hits.count()
     };
     assert_eq!(to_other(named(&functions, "tail")), 1);
     assert_eq!(to_other(named(&functions, "maybe_tail")), 1);
     let through = named(&functions, "through");
-    let registers = through.shape.exits.iter().filter(|e| {
-        matches!(e.kind, ExitKind::IndirectJump { operand: JumpOperand::Register(_) })
-    });
+    let registers = through
+        .shape
+        .exits
+        .iter()
+        .filter(|e| matches!(e.kind, ExitKind::IndirectJump { operand: JumpOperand::Register(_) }));
     assert_eq!(registers.count(), 1);
     // The switch's jump table is read by distance and is no exit.
     let choose = named(&functions, "choose");
@@ -226,8 +230,7 @@ fn every_go_function_agrees_with_objdump_and_is_probed_after_its_stack_check() {
     for f in go.functions(&binary) {
         let Some(code) = binary.bytes_at(f.address, f.size()).filter(|code| !code.is_empty()) else { continue };
         let go_asm = f.flags() & 4 != 0;
-        let body =
-            Body { machine: binary.machine(), address: f.address, code, parts: Vec::new(), is_go: true, go_asm };
+        let body = Body { machine: binary.machine(), address: f.address, code, parts: Vec::new(), is_go: true, go_asm };
         if go_asm {
             continue;
         }

@@ -61,7 +61,8 @@ fn after(factory: &mut InstructionInfoFactory, i: &Instruction, depth: Option<i6
         return depth?.checked_add(grows?);
     }
     let writes = factory.info(i).used_registers().iter().any(|used| {
-        used.register().full_register() == Register::RSP && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
+        used.register().full_register() == Register::RSP
+            && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead)
     });
     if writes { None } else { depth }
 }

@@ -19,6 +19,8 @@ mod uprobes;
 
 use std::fmt;
 
+use iced_x86::FlowControl;
+
 use crate::addr::Vaddr;
 use crate::binary::Machine;
 use sweep::Sweep;
@@ -236,6 +238,15 @@ pub fn is_instruction_start(body: &Body<'_>, v: Vaddr) -> bool {
                 .take_while(|&ip| ip <= v.0)
                 .any(|ip| ip == v.0)
     })
+}
+
+/// The calls in `code`, which begins at `address`, that go straight to `target`; none on machines not read yet.
+pub fn calls_to(machine: Machine, code: &[u8], address: Vaddr, target: Vaddr) -> Vec<Vaddr> {
+    if machine != Machine::X86_64 {
+        return Vec::new();
+    }
+    let calls = sweep::instructions(address, code).filter(|i| i.flow_control() == FlowControl::Call);
+    calls.filter(|i| sweep::direct_target(i) == Some(target.0)).map(|i| Vaddr(i.ip())).collect()
 }
 
 impl Shape {

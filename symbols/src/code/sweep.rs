@@ -176,8 +176,7 @@ fn falls_through(i: &Instruction) -> bool {
 
 /// At a function's end: padding, traps and calls that never return are usual there, anything else runs on.
 fn runs_on(i: &Instruction) -> bool {
-    let padding = matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Hlt)
-        || matches!(i.code(), Code::Int3 | Code::Int1);
+    let padding = matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Hlt) || matches!(i.code(), Code::Int3 | Code::Int1);
     matches!(i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch) && !padding
 }
 

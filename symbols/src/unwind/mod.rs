@@ -26,8 +26,8 @@ pub fn keeps_frame_pointer(binary: &Binary, index: Option<&Index>, v: Vaddr) -> 
     }
     match eh_frame::frame_pointer_rule(binary, v) {
         Some(kept) => kept,
-        None => index
-            .and_then(|index| index.at(v))
-            .is_some_and(|f| prologue::sets_up_frame(binary, (f.address, f.size), v)),
+        None => {
+            index.and_then(|index| index.at(v)).is_some_and(|f| prologue::sets_up_frame(binary, (f.address, f.size), v))
+        }
     }
 }
