@@ -33,14 +33,7 @@ pub(crate) fn event(place: &Place, point: u32, time_ns: u64) -> bool {
     };
     let lost = lost_so_far();
     let time_ns = if time_ns == 0 { now() } else { time_ns };
-    record.write(Event {
-        time_ns,
-        depth: place.depth,
-        goid: place.goid,
-        pid_tgid: place.pid_tgid,
-        point,
-        lost,
-    });
+    record.write(Event { time_ns, depth: place.depth, goid: place.goid, pid_tgid: place.pid_tgid, point, lost });
     record.submit(NO_WAKEUP);
     true
 }

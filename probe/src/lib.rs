@@ -53,7 +53,7 @@ pub fn run(argv: impl IntoIterator<Item = OsString>) -> Result<u8> {
         Command::List(list) => list::run(&list, &mut io::stdout().lock()),
         Command::Doctor => doctor::run(&mut io::stdout().lock()),
         Command::Completions(shell) => {
-            request::completions(shell, &mut io::stdout().lock());
+            request::completions(shell, &mut io::stdout().lock())?;
             Ok(0)
         }
         Command::Man => {

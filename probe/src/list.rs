@@ -1,11 +1,11 @@
 //! `probe list`: what can be probed, where, and what cannot and why.
 
-use std::{io::Write, path::PathBuf};
+use std::{collections::BTreeSet, io::Write, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use symbols::{
-    index::{Language, Matched},
+    index::{LeftOut, Matched},
     pattern::Pattern,
 };
 
@@ -24,7 +24,7 @@ struct Line<'a> {
     address: String,
     offset: Option<String>,
     size: u64,
-    language: &'static str,
+    language: String,
     file: Option<String>,
     line: Option<u32>,
     probeable: bool,
@@ -52,14 +52,9 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
             print(file, found, request.json, &mut out)?;
         }
         if !selection.left_out.is_empty() {
-            let mut reasons: Vec<_> = selection.left_out.iter().map(|(_, r)| plan::left_out_name(*r)).collect();
-            reasons.sort_unstable();
-            reasons.dedup();
-            eprintln!(
-                "probe: {} left out ({}); --all takes them in",
-                selection.left_out.len(),
-                reasons.join(", ")
-            );
+            let reasons: BTreeSet<LeftOut> = selection.left_out.iter().map(|(_, reason)| *reason).collect();
+            let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
+            eprintln!("probe: {} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", "));
         }
         for note in &selection.notes {
             eprintln!("probe: {note}");
@@ -101,7 +96,7 @@ fn print(file: &TracedFile, found: &symbols::index::Match, json: bool, out: &mut
         address: address.to_string(),
         offset: binary.file_offset(address).map(|o| o.to_string()),
         size: function.map_or(0, |f| f.size),
-        language: function.map_or("?", |f| language(f.language)),
+        language: function.map_or_else(String::new, |f| f.language.to_string()),
         file: source.as_ref().map(|s| s.file.to_string()),
         line: source.as_ref().map(|s| s.line),
         probeable: reason.is_none(),
@@ -131,13 +126,4 @@ fn print(file: &TracedFile, found: &symbols::index::Match, json: bool, out: &mut
     }
     writeln!(out)?;
     Ok(())
-}
-
-fn language(language: Language) -> &'static str {
-    match language {
-        Language::Go => "Go",
-        Language::Rust => "Rust",
-        Language::Cpp => "C++",
-        Language::C => "C",
-    }
 }

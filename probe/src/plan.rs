@@ -4,14 +4,17 @@
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet}, fmt::Write as _, path::Path};
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use probe_ebpf::abi::{Cookie, GoProgram, Jump, NO_REGISTER};
 use symbols::{
     addr::{FileOffset, Vaddr},
-    code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
     binary::Binary,
+    code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
     index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
 };
@@ -89,7 +92,7 @@ pub struct Plan {
     /// Functions and points that the patterns matched, probeable or not.
     pub matched: u64,
     /// Matched by a glob or regex and left out by default, by reason.
-    pub left_out: BTreeMap<&'static str, u64>,
+    pub left_out: BTreeMap<LeftOut, u64>,
     /// Go programs, for the kernel half.
     pub go_programs: Vec<GoProgram>,
     /// Indirect jumps, by point number, for the kernel half.
@@ -121,7 +124,7 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
         unmatched.retain(|p| selection.unmatched.contains(p));
         plan.notes.extend(selection.notes);
         for (_, reason) in &selection.left_out {
-            *plan.left_out.entry(left_out_name(*reason)).or_default() += 1;
+            *plan.left_out.entry(*reason).or_default() += 1;
         }
         plan.matched += selection.matches.len() as u64;
         FilePlanner::new(&mut plan, number, file, options)?.add(&selection.matches)?;
@@ -133,19 +136,6 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
         bail!(nothing_left(&plan));
     }
     Ok(plan)
-}
-
-/// The word for a kind of function that is left out by default.
-pub fn left_out_name(reason: LeftOut) -> &'static str {
-    match reason {
-        LeftOut::GoRuntime => "runtime.*",
-        LeftOut::GoInternal => "internal/*",
-        LeftOut::GoVendor => "vendor/*",
-        LeftOut::GoWrapper => "wrappers",
-        LeftOut::Startup => "start-up code and PLT stubs",
-        LeftOut::Part => "cold parts",
-        LeftOut::Nameless => "nameless functions",
-    }
 }
 
 /// What to say of a pattern that matches nothing.
@@ -215,7 +205,7 @@ impl<'a> FilePlanner<'a> {
                 }
                 Matched::Point { address, function, offset } => {
                     if let Err(reason) = self.add_point(*address, *function, *offset, found) {
-                        self.skip(&format!("{}+{offset:#x}", found.name), reason);
+                        self.skip(&found.name, reason);
                     }
                 }
             }
@@ -327,7 +317,7 @@ impl<'a> FilePlanner<'a> {
         let is_go = function.is_some_and(|f| f.language == Language::Go);
         self.plan.functions.push(PlannedFunction {
             traced: TracedFunction {
-                name: found.name.clone(),
+                name: function.map_or_else(|| found.name.clone(), |f| f.name.to_owned()),
                 binary: self.shown.to_owned(),
                 address: address.0,
                 point: Some(offset),
@@ -517,11 +507,18 @@ impl Plan {
         }
         for (function, points) in self.functions.iter().zip(by_function) {
             let traced = &function.traced;
-            let file = Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
+            let file =
+                Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
             let offset = traced.point.map(|o| format!("+{o:#x}")).unwrap_or_default();
             writeln!(out, "{:#x} {}{offset} ({file})", traced.address, escaped(&traced.name))?;
             for point in points {
-                writeln!(out, "    {:<12} file offset {}{}", kind_name(point.kind), point.offset, cost_note(function, point))?;
+                writeln!(
+                    out,
+                    "    {:<12} file offset {}{}",
+                    kind_name(point.kind),
+                    point.offset,
+                    cost_note(function, point)
+                )?;
             }
         }
         for skipped in &self.skipped {

@@ -39,7 +39,7 @@ pub enum Command {
 /// A trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// Paths or library names; empty: the program of the target process or of the command.
+    /// Paths or library names; empty: the program of the target processes, of the threads' or of the command.
     pub binaries: Vec<PathBuf>,
     /// Whose calls.
     pub target: TargetRequest,
@@ -75,7 +75,7 @@ pub struct Trace {
     pub output: OutputOptions,
 }
 
-/// Whose calls to trace. Where several are given, a thread must satisfy all.
+/// Whose calls to trace: at most one of processes, threads, a name and a command is given; none means everyone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetRequest {
     /// These processes; empty: all.
@@ -230,8 +230,12 @@ fn refuse_contradictions(args: &TraceArgs) -> Result<(), clap::Error> {
     let refused = [
         (command && some_pid, "-p and -- COMMAND exclude each other: trace a running process, or start one"),
         (command && !args.tids.is_empty(), "--tid and -- COMMAND exclude each other: its threads are not there yet"),
+        (some_pid && !args.tids.is_empty(), "-p and --tid exclude each other: a thread's process need not be named"),
+        (
+            args.comm.is_some() && (command || some_pid || !args.tids.is_empty()),
+            "--comm chooses among all processes: it excludes -p, --tid and -- COMMAND",
+        ),
         (args.follow && !some_pid && !command, "--follow needs a process to follow: -p PID or -- COMMAND"),
-        (args.follow && !args.tids.is_empty(), "--follow and --tid exclude each other: a thread has no children"),
         (args.json && args.layout.is_some(), "--json and --layout exclude each other: JSON lines have one layout"),
         (args.json && args.time.is_some(), "--json and --time exclude each other: JSON times are start_ns"),
         (
@@ -248,7 +252,8 @@ fn refuse_contradictions(args: &TraceArgs) -> Result<(), clap::Error> {
 
 /// A trace needs a file to look into and a function to look for.
 fn refuse_no_function(args: &TraceArgs, patterns: &[String]) -> Result<(), clap::Error> {
-    if args.select.binaries.is_empty() && args.select.pids.is_empty() && args.command.is_empty() {
+    let some_process = !args.select.pids.is_empty() || !args.tids.is_empty() || !args.command.is_empty();
+    if args.select.binaries.is_empty() && !some_process {
         let message = "nothing to trace: give a program or library with -x FILE, a process with -p PID, or a command \
                        after --";
         let subcommand = patterns.iter().find(|pattern| ["list", "doctor"].contains(&pattern.as_str()));

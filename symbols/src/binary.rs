@@ -101,9 +101,7 @@ impl Binary {
 
     /// Whether the address is in an executable segment.
     pub fn is_executable(&self, v: Vaddr) -> bool {
-        self.segments()
-            .iter()
-            .any(|s| s.executable && v.0.checked_sub(s.vaddr.0).is_some_and(|into| into < s.mem_size))
+        self.segments().iter().any(|s| s.executable && v.0.checked_sub(s.vaddr.0).is_some_and(|into| into < s.mem_size))
     }
 
     /// `len` bytes at an address, if all of them come from the file.

@@ -27,17 +27,8 @@ pub(crate) enum Scheme {
 
 /// Suffixes that compilers put behind a function's name, most with a number after them.
 /// GCC: cgraph clones (`.part`, `.isra`, `.constprop`, `.lto_priv`, `.cold`, `.localalias`); LLVM: `.llvm`, `.cold`, `.__uniq`.
-const CLONE_SUFFIXES: [&[u8]; 9] = [
-    b".cold",
-    b".part",
-    b".isra",
-    b".constprop",
-    b".lto_priv",
-    b".localalias",
-    b".llvm",
-    b".clone",
-    b".__uniq",
-];
+const CLONE_SUFFIXES: [&[u8]; 9] =
+    [b".cold", b".part", b".isra", b".constprop", b".lto_priv", b".localalias", b".llvm", b".clone", b".__uniq"];
 
 /// A symbol without its version (`@GLIBC_2.14`) and clone suffixes.
 pub(crate) fn base(symbol: &[u8]) -> &[u8] {
@@ -113,7 +104,10 @@ fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
     let demangled = match scheme(base) {
         Scheme::Plain => None,
         Scheme::Rust => rust(base),
-        Scheme::Itanium => itanium(base, options),
+        Scheme::Itanium => match thunk(base) {
+            Some((prefix, target)) => itanium(&target, options).map(|name| format!("{prefix}{name}")),
+            None => itanium(base, options),
+        },
     };
     demangled.map_or_else(|| String::from_utf8_lossy(base), Cow::Owned)
 }
@@ -130,7 +124,54 @@ fn itanium(base: &[u8], options: &DemangleOptions) -> Option<String> {
     let symbol = cpp_demangle::Symbol::new_with_options(base, &parse).ok()?;
     let mut out = Bounded(String::new());
     symbol.structured_demangle(&mut out, options).ok()?;
-    Some(out.0)
+    Some(with_literal_suffixes(out.0))
+}
+
+/// What a thunk is called, and the symbol that it leads to. cpp_demangle shows offsets in a notation of its own; `nm` says
+/// `virtual thunk to f()`. Itanium ABI 5.1.4: `Th <offset> _`, `Tv <offset> _ <offset> _`, `Tc <call offset> <call offset>`.
+fn thunk(base: &[u8]) -> Option<(&'static str, Vec<u8>)> {
+    let rest = base.strip_prefix(b"_ZT")?;
+    let (kind, _) = rest.split_first()?;
+    let (prefix, target) = match kind {
+        b'h' | b'v' => (if *kind == b'h' { "non-virtual thunk to " } else { "virtual thunk to " }, call_offset(rest)?),
+        b'c' => ("covariant return thunk to ", call_offset(call_offset(rest.get(1..)?)?)?),
+        _ => return None,
+    };
+    Some((prefix, [b"_Z", target].concat()))
+}
+
+fn call_offset(text: &[u8]) -> Option<&[u8]> {
+    let (kind, rest) = text.split_first()?;
+    let numbers = match kind {
+        b'h' => 1,
+        b'v' => 2,
+        _ => return None,
+    };
+    rest.splitn(numbers + 1, |&b| b == b'_').nth(numbers)
+}
+
+/// `(unsigned long)4` of a template's arguments as `4ul`: how C++, `nm` and gdb write it.
+fn with_literal_suffixes(mut name: String) -> String {
+    const TYPES: [(&str, &str); 5] = [
+        ("(unsigned long long)", "ull"),
+        ("(unsigned long)", "ul"),
+        ("(unsigned int)", "u"),
+        ("(long long)", "ll"),
+        ("(long)", "l"),
+    ];
+    for (cast, suffix) in TYPES {
+        let mut from = 0;
+        while let Some(at) = name.get(from..).and_then(|rest| rest.find(cast)).map(|at| from + at) {
+            let digits = name.get(at + cast.len()..).unwrap_or_default();
+            let len = digits.bytes().take_while(|b| b.is_ascii_digit() || *b == b'-').count();
+            if len > 0 {
+                let literal = format!("{}{suffix}", digits.get(..len).unwrap_or_default());
+                name.replace_range(at..at + cast.len() + len, &literal);
+            }
+            from = at + 1;
+        }
+    }
+    name
 }
 
 fn without_abi_tags(name: &str) -> String {

@@ -122,10 +122,11 @@ impl Layout {
             (u32_at(bytes, at), u32_at(bytes, at.saturating_add(4)), u32_at(bytes, at.saturating_add(8)))
         {
             let name_at = at + 12;
-            let Some(desc_at) = name_at.checked_add(name_len as usize).map(|n| n.next_multiple_of(align)) else { return };
+            let Some(desc_at) = name_at.checked_add(name_len as usize).map(|n| n.next_multiple_of(align)) else {
+                return;
+            };
             let Some(end) = desc_at.checked_add(desc_len as usize) else { return };
-            let (Some(name), Some(desc)) =
-                (bytes.get(name_at..name_at + name_len as usize), bytes.get(desc_at..end))
+            let (Some(name), Some(desc)) = (bytes.get(name_at..name_at + name_len as usize), bytes.get(desc_at..end))
             else {
                 return;
             };

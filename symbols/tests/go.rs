@@ -40,12 +40,7 @@ fn agrees_with_nm(stripped: &Path, dir: &Path, unstripped: &Path) {
         if function.name().starts_with("go:") {
             continue;
         }
-        assert!(
-            names.iter().any(|n| n == function.name()),
-            "{}: {} is {names:?}",
-            stripped.display(),
-            function.name()
-        );
+        assert!(names.iter().any(|n| n == function.name()), "{}: {} is {names:?}", stripped.display(), function.name());
         if names.len() == 1 {
             assert_eq!(function.size(), *size, "{}: size of {}", stripped.display(), function.name());
         }

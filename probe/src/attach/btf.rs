@@ -37,7 +37,8 @@ pub fn kernel_offsets(btf: &[u8]) -> Option<KernelOffsets> {
     let types = Types::parse(btf)?;
     let task = types.find("task_struct")?;
     let signal = types.find("signal_struct")?;
-    let thread = if cfg!(target_arch = "aarch64") { ["thread", "uw", "tp_value"].as_slice() } else { &["thread", "fsbase"] };
+    let thread =
+        if cfg!(target_arch = "aarch64") { ["thread", "uw", "tp_value"].as_slice() } else { &["thread", "fsbase"] };
     Some(KernelOffsets {
         task_tgid: types.offset(task, &["tgid"])?,
         task_signal: types.offset(task, &["signal"])?,
@@ -153,11 +154,11 @@ impl Head {
     fn extra(&self) -> Option<usize> {
         let count = self.count as usize;
         Some(match self.kind {
-            1 | 14 | 17 => 4,          // int, var, decl tag
-            3 => 12,                   // array
+            1 | 14 | 17 => 4,              // int, var, decl tag
+            3 => 12,                       // array
             4 | 5 | 15 | 19 => count * 12, // struct, union, datasec, enum64
-            6 | 13 => count * 8,       // enum, func proto
-            2 | 7..=12 | 16 | 18 => 0, // pointers and the like
+            6 | 13 => count * 8,           // enum, func proto
+            2 | 7..=12 | 16 | 18 => 0,     // pointers and the like
             _ => return None,
         })
     }

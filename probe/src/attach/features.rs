@@ -2,12 +2,12 @@
 
 use std::{fs, io};
 
-use aya_obj::generated::bpf_func_id::BPF_FUNC_get_attach_cookie;
 use aya::{
     maps::MapType,
     programs::ProgramType,
     sys::{UProbeMultiFeature, is_helper_supported, is_map_supported, is_uprobe_multi_supported},
 };
+use aya_obj::generated::bpf_func_id::BPF_FUNC_get_attach_cookie;
 
 /// A feature of the kernel that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +63,7 @@ impl Feature {
     fn probe(self) -> io::Result<bool> {
         match self {
             Self::RingBuffer => is_map_supported(MapType::RingBuf).map_err(|error| error.io_error),
-            Self::Cookie => {
-                is_helper_supported(ProgramType::KProbe, BPF_FUNC_get_attach_cookie).map_err(io_error)
-            }
+            Self::Cookie => is_helper_supported(ProgramType::KProbe, BPF_FUNC_get_attach_cookie).map_err(io_error),
             Self::UprobeMulti => is_uprobe_multi_supported(UProbeMultiFeature::LinkCreation),
             Self::UprobeMultiPid => is_uprobe_multi_supported(UProbeMultiFeature::ProcessScopedPidFilter),
             Self::Btf => Ok(fs::exists(BTF).unwrap_or(false)),

@@ -382,10 +382,7 @@ fn scopes(pids: Option<&[u32]>) -> Result<Vec<UProbeScope>> {
 }
 
 fn attach_point(point: &PlannedPoint) -> UProbeAttachPoint<'static> {
-    UProbeAttachPoint {
-        location: UProbeAttachLocation::AbsoluteOffset(point.offset.0),
-        cookie: Some(point.cookie.0),
-    }
+    UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(point.offset.0), cookie: Some(point.cookie.0) }
 }
 
 /// Bisects: halves that attach are good (and detached again at once), single points that do not are refused.
@@ -443,7 +440,8 @@ fn explain(what: &str, error: impl std::error::Error + Send + Sync + 'static) ->
         return anyhow!("{what}: permission denied: {}", how_to_be_permitted(&missing));
     }
     if denied {
-        return anyhow!(error).context(format!("{what}: the kernel refuses it in spite of our capabilities (lockdown? seccomp?)"));
+        return anyhow!(error)
+            .context(format!("{what}: the kernel refuses it in spite of our capabilities (lockdown? seccomp?)"));
     }
     anyhow!(error).context(what.to_owned())
 }

@@ -4,7 +4,7 @@
 //! function's entry and at its exits. The rule that keeps everything right without watching the unwinder: an event
 //! at some depth proves that every deeper call is over.
 
-use std::{io, rc::Rc};
+use std::{io, ops::Range, rc::Rc};
 
 use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_THREAD_EXIT};
 use rustc_hash::FxHashMap;
@@ -20,8 +20,8 @@ use crate::{
 pub trait World {
     /// Name of a process.
     fn comm(&mut self, pid: u32) -> Rc<str>;
-    /// Names for callers.
-    fn callers(&mut self, pid: u32, frames: Frames<'_>) -> Rc<CallerStack>;
+    /// Names for callers. `at_point`: the first address is the point itself, which is no caller.
+    fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack>;
     /// When this lane last lost a record (`CLOCK_MONOTONIC`, ns), as known once the trace had lost `lost` records;
     /// `u64::MAX` when that is not known.
     fn last_loss(&mut self, lane: Lane, lost: u32) -> Option<u64>;
@@ -62,13 +62,22 @@ struct FunctionInfo {
     unprobed_jumps: bool,
 }
 
+/// Lanes that are kept without a look at whether they are empty.
+const MANY_LANES: usize = 4096;
+
 /// Pairs events into calls.
 pub struct Tracker {
     points: Vec<PointInfo>,
     functions: Vec<FunctionInfo>,
-    lanes: FxHashMap<Lane, OpenCalls>,
-    /// Emptied lanes' memory, for the next ones.
-    spare: Vec<OpenCalls>,
+    /// Where in `open` a lane's calls are. Empty ones stay until there are many: most call again soon.
+    lanes: FxHashMap<Lane, usize>,
+    open: Vec<OpenCalls>,
+    /// Places in `open` that no lane has.
+    spare: Vec<usize>,
+    /// Lanes at which empty ones are let go.
+    sweep_at: usize,
+    /// While entries are seen (`CLOCK_MONOTONIC`, ns): returns outside are of calls that no probe could see begin.
+    entries_ns: Range<u64>,
     limits: Limits,
     last_id: CallId,
     outermost_begun: u64,
@@ -86,7 +95,10 @@ impl Tracker {
                 .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps })
                 .collect(),
             lanes: FxHashMap::default(),
+            open: Vec::new(),
             spare: Vec::new(),
+            sweep_at: MANY_LANES,
+            entries_ns: 0..u64::MAX,
             limits,
             last_id: 0,
             outermost_begun: 0,
@@ -107,7 +119,7 @@ impl Tracker {
     pub fn record(&mut self, record: &Record<'_>, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
         let event = &record.event;
         if event.point >= POINT_RESERVED {
-            return self.lifecycle(event, sink);
+            return self.lifecycle(event, world, sink);
         }
         self.summary.events += 1;
         let Some(&point) = self.points.get(event.point as usize) else { return Ok(()) };
@@ -121,8 +133,18 @@ impl Tracker {
         }
     }
 
+    /// Entries are seen from this time on (`CLOCK_MONOTONIC`, ns): returns before it say nothing.
+    pub fn entries_begin(&mut self, time_ns: u64) {
+        self.entries_ns.start = time_ns;
+    }
+
+    /// Entries are not seen any more from this time on (`CLOCK_MONOTONIC`, ns).
+    pub fn entries_end(&mut self, time_ns: u64) {
+        self.entries_ns.end = time_ns;
+    }
+
     /// A thread or a process ended, or executed another program.
-    fn lifecycle(&mut self, event: &Event, sink: &mut dyn Sink) -> io::Result<()> {
+    fn lifecycle(&mut self, event: &Event, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
         let pid = event.pid_tgid >> 32;
         let (whole_process, end) = match event.point {
             POINT_THREAD_EXIT => (false, End::Exit),
@@ -132,29 +154,48 @@ impl Tracker {
         };
         if !whole_process {
             let lane = Lane { thread: event.pid_tgid, goid: 0 };
-            return self.close(lane, event, end, sink);
+            return Step { tracker: self, event, lane, world, sink }.close_lane(end);
         }
         let mut lanes: Vec<Lane> = self.lanes.keys().filter(|l| l.thread >> 32 == pid).copied().collect();
         lanes.sort_unstable_by_key(|lane| (lane.thread, lane.goid));
-        lanes.into_iter().try_for_each(|lane| self.close(lane, event, end, sink))
-    }
-
-    /// Closes every call of a lane at the event's time.
-    fn close(&mut self, lane: Lane, event: &Event, end: End, sink: &mut dyn Sink) -> io::Result<()> {
-        let Some(mut open) = self.lanes.remove(&lane) else { return Ok(()) };
-        while let Some(call) = open.calls.pop() {
-            let end_tid = event.pid_tgid as u32;
-            self.tell(call, Ended { end, end_ns: Some(event.time_ns), end_tid, lost: false }, sink)?;
+        for lane in lanes {
+            Step { tracker: self, event, lane, world, sink }.close_lane(end)?;
+            self.forget(lane);
         }
-        self.keep(open);
         Ok(())
     }
 
-    fn keep(&mut self, mut open: OpenCalls) {
-        if self.spare.len() < 1024 {
-            open.muted = false;
-            self.spare.push(open);
+    /// The place of a lane's calls.
+    fn place(&mut self, lane: Lane) -> usize {
+        if let Some(&place) = self.lanes.get(&lane) {
+            return place;
         }
+        if self.lanes.len() >= self.sweep_at {
+            self.sweep();
+        }
+        let place = self.spare.pop().unwrap_or_else(|| {
+            self.open.push(OpenCalls::default());
+            self.open.len() - 1
+        });
+        self.lanes.insert(lane, place);
+        place
+    }
+
+    /// Lets go of empty lanes: goroutines end without a word.
+    fn sweep(&mut self) {
+        let (open, spare) = (&self.open, &mut self.spare);
+        self.lanes.retain(|_, &mut place| {
+            let empty = open.get(place).is_none_or(|open| open.calls.is_empty());
+            if empty {
+                spare.push(place);
+            }
+            !empty
+        });
+        self.sweep_at = self.lanes.len() * 2 + MANY_LANES;
+    }
+
+    fn forget(&mut self, lane: Lane) {
+        self.spare.extend(self.lanes.remove(&lane));
     }
 
     fn tell(&mut self, open: Open, ended: Ended, sink: &mut dyn Sink) -> io::Result<()> {
@@ -177,8 +218,8 @@ impl Tracker {
         let mut lanes: Vec<Lane> = self.lanes.keys().copied().collect();
         lanes.sort_unstable_by_key(|lane| (lane.thread, lane.goid));
         for lane in lanes {
-            let Some(mut open) = self.lanes.remove(&lane) else { continue };
-            while let Some(call) = open.calls.pop() {
+            let place = self.place(lane);
+            while let Some(call) = self.open[place].calls.pop() {
                 self.summary.open += 1;
                 let end_tid = call.call.thread.tid;
                 self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
@@ -207,10 +248,7 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn entry(&mut self, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
-        let mut lane = self.take_lane();
-        let result = self.enter(&mut lane, function, frames);
-        self.give_back(lane);
-        result
+        self.on_lane(|step, lane| step.enter(lane, function, frames))
     }
 
     fn enter(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
@@ -244,14 +282,7 @@ impl Step<'_> {
         self.tracker.tell(open, ended, self.sink)
     }
 
-    fn open(
-        &mut self,
-        lane: &OpenCalls,
-        function: u32,
-        depth: u32,
-        told: bool,
-        frames: Option<Frames<'_>>,
-    ) -> Open {
+    fn open(&mut self, lane: &OpenCalls, function: u32, depth: u32, told: bool, frames: Option<Frames<'_>>) -> Open {
         let thread = self.thread();
         self.tracker.last_id += 1;
         let call = Enter {
@@ -263,20 +294,13 @@ impl Step<'_> {
             thread,
             comm: lane.calls.last().map_or_else(|| self.world.comm(thread.pid), |open| open.call.comm.clone()),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
-            stack: frames.filter(|_| told).map(|frames| self.world.callers(thread.pid, frames)),
+            stack: frames.filter(|_| told).map(|frames| self.world.callers(thread.pid, frames, false)),
         };
         Open { call, depth: self.event.depth, lost: self.event.lost, told }
     }
 
     fn exit(&mut self, function: u32, end: End) -> io::Result<()> {
-        if !self.tracker.lanes.contains_key(&self.lane) {
-            self.tracker.summary.unmatched_returns += 1;
-            return Ok(());
-        }
-        let mut lane = self.take_lane();
-        let result = self.leave(&mut lane, function, end);
-        self.give_back(lane);
-        result
+        self.on_lane(|step, lane| step.leave(lane, function, end))
     }
 
     fn leave(&mut self, lane: &mut OpenCalls, function: u32, end: End) -> io::Result<()> {
@@ -287,21 +311,22 @@ impl Step<'_> {
                 self.pop(lane, Ended { end, end_ns: Some(self.event.time_ns), ..self.ended(lost) })
             }
             Some(top) if top.depth == self.event.depth => {
-                self.tracker.summary.unmatched_returns += 1;
+                self.unmatched();
                 self.close_left(lane)
             }
             _ => {
-                self.tracker.summary.unmatched_returns += 1;
+                self.unmatched();
                 Ok(())
             }
         }
     }
 
     fn passed(&mut self, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
-        let mut lane = self.take_lane();
-        let result = self.pass(&mut lane, function, frames);
-        self.give_back(lane);
-        result
+        self.on_lane(|step, lane| step.pass(lane, function, frames))
+    }
+
+    fn unmatched(&mut self) {
+        self.tracker.summary.unmatched_returns += u64::from(self.tracker.entries_ns.contains(&self.event.time_ns));
     }
 
     fn pass(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
@@ -315,7 +340,7 @@ impl Step<'_> {
             thread,
             comm: self.world.comm(thread.pid),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
-            stack: frames.map(|frames| self.world.callers(thread.pid, frames)),
+            stack: frames.map(|frames| self.world.callers(thread.pid, frames, true)),
         };
         if point.depth == 0 {
             let limits = self.tracker.limits;
@@ -328,9 +353,15 @@ impl Step<'_> {
         self.sink.point(&point)
     }
 
+    /// Every call of the lane is over, now.
     fn close_lane(&mut self, end: End) -> io::Result<()> {
-        let (lane, event) = (self.lane, self.event);
-        self.tracker.close(lane, event, end, self.sink)
+        self.on_lane(|step, lane| {
+            while !lane.calls.is_empty() {
+                let lost = step.is_in_doubt(lane);
+                step.pop(lane, Ended { end, end_ns: Some(step.event.time_ns), ..step.ended(lost) })?;
+            }
+            Ok(())
+        })
     }
 
     /// Calls deeper than the event are over, and their exits were not seen.
@@ -383,21 +414,13 @@ impl Step<'_> {
         Thread { pid: (self.event.pid_tgid >> 32) as u32, tid: self.event.pid_tgid as u32 }
     }
 
-    /// The lane, out of the map: so that it can be worked on beside the tracker.
-    fn take_lane(&mut self) -> OpenCalls {
-        match self.tracker.lanes.get_mut(&self.lane) {
-            Some(lane) => std::mem::take(lane),
-            None => self.tracker.spare.pop().unwrap_or_default(),
-        }
-    }
-
-    fn give_back(&mut self, lane: OpenCalls) {
-        if lane.calls.is_empty() {
-            self.tracker.lanes.remove(&self.lane);
-            self.tracker.keep(lane);
-        } else {
-            self.tracker.lanes.insert(self.lane, lane);
-        }
+    /// Works on the lane's calls, which are out of the tracker meanwhile.
+    fn on_lane(&mut self, work: impl FnOnce(&mut Self, &mut OpenCalls) -> io::Result<()>) -> io::Result<()> {
+        let place = self.tracker.place(self.lane);
+        let mut lane = std::mem::take(&mut self.tracker.open[place]);
+        let result = work(self, &mut lane);
+        self.tracker.open[place] = lane;
+        result
     }
 }
 

@@ -119,3 +119,41 @@ fn shape(options: &OutputOptions, zone: TimeZone, out: Box<dyn Write>) -> Box<dy
 mod laws;
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+mod tests {
+    use super::testing::Story;
+    use super::*;
+
+    /// A pipe whose reader has gone.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_told_to_the_caller_at_the_next_tick() {
+        for format in [Format::Tree, Format::Stream, Format::Json] {
+            for slow_ns in [None, Some(1)] {
+                let options = OutputOptions { format, slow_ns, ..OutputOptions::default() };
+                let mut sink = sink(&options, Box::new(Closed));
+                // JSON lines begin with one, which is written at once.
+                let began = sink.begin(&TraceInfo::default());
+                assert_eq!(began.is_err(), format == Format::Json);
+                if began.is_ok() {
+                    let mut story = Story::told_to(sink, testing::Written::default(), &["f"]);
+                    story.enter(1, 0, 0);
+                    story.leave(1, 5);
+                    assert_eq!(story.try_tick(10).map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+                }
+            }
+        }
+    }
+}

@@ -160,6 +160,11 @@ impl Story {
         self.written.take()
     }
 
+    /// A tick that may fail.
+    pub(super) fn try_tick(&mut self, at_ns: u64) -> io::Result<()> {
+        self.sink.tick(ORIGIN_NS + at_ns)
+    }
+
     /// The trace's end, and what was written until then.
     pub(super) fn end(mut self, summary: &Summary) -> String {
         self.sink.end(summary).expect("memory can be written");

@@ -44,13 +44,11 @@ fn defaults_are_those_of_the_contract() {
 #[test]
 fn every_option_arrives() {
     let trace = traced(
-        "-x a -x libssl -p 4711,12 -p 4711 --tid 5 --comm srv -o out --layout=stream --time=relative --duration 1.5s \
+        "-x a -x libssl -p 4711,12 -p 4711 -o out --layout=stream --time=relative --duration 1.5s \
          --limit 9 -q --dry-run --returns=none --max-depth 3 --stack=none --stack-depth 7 --buffer 5M --force --all f g",
     );
     assert_eq!(trace.binaries, [PathBuf::from("a"), PathBuf::from("libssl")]);
     assert_eq!(trace.target.pids, [12, 4711]);
-    assert_eq!(trace.target.tids, [5]);
-    assert_eq!(trace.target.comm.as_deref(), Some("srv"));
     assert_eq!(trace.output_file, Some(PathBuf::from("out")));
     assert_eq!((trace.output.format, trace.output.time), (Format::Stream, TimeFormat::Relative));
     assert_eq!((trace.duration_ns, trace.limit), (Some(1_500_000_000), Some(9)));
@@ -59,6 +57,9 @@ fn every_option_arrives() {
     assert_eq!(trace.output.max_depth, Some(3));
     assert_eq!(trace.buffer_bytes, 8 << 20);
     assert_eq!(trace.patterns, ["f", "g"]);
+
+    assert_eq!(traced("--tid 6,5 --tid 6 f").target.tids, [5, 6]);
+    assert_eq!(traced("-x a --comm srv f").target.comm.as_deref(), Some("srv"));
 
     let trace = traced("-p 1 --json --min-duration 10ms --slow 2m --stack=fp --stack-all --follow -vv f");
     assert_eq!(trace.output.format, Format::Json);
@@ -115,7 +116,10 @@ fn contradictions_are_named() {
         ("-p 1 f -- ./test", "-p and -- COMMAND"),
         ("--tid 1 f -- ./test", "--tid and -- COMMAND"),
         ("-x a --follow f", "--follow needs"),
-        ("-p 1 --tid 1 --follow f", "--follow and --tid"),
+        ("-p 1 --tid 1 f", "-p and --tid"),
+        ("-x a --tid 1 --follow f", "--follow needs"),
+        ("-p 1 --comm srv f", "--comm chooses"),
+        ("--comm srv f", "nothing to trace"),
         ("-x a --json --layout=tree f", "--json and --layout"),
         ("-x a --json --time=clock f", "--json and --time"),
         ("-x a --returns=none --slow 1s f", "need returns"),

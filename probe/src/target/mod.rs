@@ -205,8 +205,7 @@ pub fn process_of_thread(tid: u32) -> Option<u32> {
 
 /// The children of processes, their children, and so on.
 pub fn descendants(roots: &[u32]) -> Vec<u32> {
-    let parents: Vec<(u32, u32)> =
-        all_pids().into_iter().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+    let parents: Vec<(u32, u32)> = all_pids().into_iter().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
     let mut found: Vec<u32> = roots.to_vec();
     let mut next = 0;
     while let Some(&parent) = found.get(next) {

@@ -75,24 +75,15 @@ impl Modules {
 
 /// A return address in memory that belongs to no known file.
 pub fn nameless(address: ReturnAddr) -> Frame {
-    Frame {
-        function: None,
-        file: None,
-        line: None,
-        binary: None,
-        address: None,
-        ip: address.0.0,
-        inlined: false,
-    }
+    Frame { function: None, file: None, line: None, binary: None, address: None, ip: address.0.0, inlined: false }
 }
 
 impl Module {
     fn open(pid: u32, mapping: &Mapping) -> Self {
         let path = mapping.path.display().to_string();
         let path = path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned();
-        let binary = open_same_file(pid, mapping)
-            .and_then(|file| Binary::from_file(&file, &mapping.path).ok())
-            .map(Arc::new);
+        let binary =
+            open_same_file(pid, mapping).and_then(|file| Binary::from_file(&file, &mapping.path).ok()).map(Arc::new);
         let index = binary.clone().and_then(|binary| Index::new(binary).ok()).map(Arc::new);
         Self { path, binary, index, places: FxHashMap::default() }
     }

@@ -328,7 +328,8 @@ mod tests {
     #[test]
     fn a_path_with_blanks_is_whole_and_data_is_left_out() {
         let line = "7f00-7f10 r-xp 00000abc 08:01 99                         /tmp/a b (deleted)";
-        let expected = Mapping { start: 0x7f00, end: 0x7f10, offset: 0xabc, inode: 99, path: "/tmp/a b (deleted)".into() };
+        let expected =
+            Mapping { start: 0x7f00, end: 0x7f10, offset: 0xabc, inode: 99, path: "/tmp/a b (deleted)".into() };
         assert_eq!(parse_line(line), Some(expected));
         assert_eq!(parse_line(&line.replace("r-xp", "rw-p")), None);
         assert_eq!(parse_line("garbage"), None);

@@ -99,9 +99,7 @@ fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     }
     match pids.first() {
         Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path)).collect(),
-        None => {
-            request.binaries.iter().map(|path| TracedFile::open(path, &path.display().to_string())).collect()
-        }
+        None => request.binaries.iter().map(|path| TracedFile::open(path, &path.display().to_string())).collect(),
     }
 }
 

@@ -23,7 +23,12 @@ use crate::{
     output::{self, Notes, Sink},
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
-    target::{Change, TracedFile, WATCH_INTERVAL, command::{Running, Waiting}, modules::Modules, processes::Processes},
+    target::{
+        Change, TracedFile, WATCH_INTERVAL,
+        command::{Running, Waiting},
+        modules::Modules,
+        processes::Processes,
+    },
 };
 
 /// Records worked on before anything else is looked at.
@@ -110,7 +115,8 @@ impl<'a> Session<'a> {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
         }
         let world = Live::new(Processes::default(), modules, attachment.losses()?);
-        let tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
+        let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
+        tracker.entries_begin(monotonic_ns());
         let info = info(&plan);
         Ok(Self {
             notes: request.output.notes.clone(),
@@ -257,6 +263,7 @@ impl<'a> Session<'a> {
 
     /// Removes the probes, reads what is left, and tells the end.
     fn close(&mut self, read: io::Result<Ended>) -> Result<()> {
+        self.tracker.entries_end(monotonic_ns());
         self.attachment.detach();
         let outcome = read.and_then(|ended| {
             while !self.tracker.is_done() && self.read_batch()? > 0 {}

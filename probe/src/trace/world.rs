@@ -32,9 +32,8 @@ pub(super) struct Live {
 
 /// A stack that was named before: a process that calls in a loop has few.
 struct Remembered {
-    pid: u32,
-    generation: u32,
-    detail: u16,
+    /// Process, generation of its memory, how the walk ended, whether it began at a point.
+    kind: (u32, u32, u16, bool),
     key: Box<[u8]>,
     stack: Rc<CallerStack>,
 }
@@ -44,10 +43,10 @@ impl Live {
         Self { processes, modules, losses, stacks: FxHashMap::default() }
     }
 
-    fn name(&mut self, pid: u32, frames: Frames<'_>) -> CallerStack {
+    fn name(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> CallerStack {
         let mut stack = CallerStack::default();
         let mut true_next = true;
-        for address in frames.addresses() {
+        for (number, address) in frames.addresses().enumerate() {
             if !true_next {
                 stack.cut = Some(Cut::NoFramePointers);
                 return stack;
@@ -60,6 +59,9 @@ impl Live {
             };
             let named = self.modules.name(pid, mapping, address);
             true_next = named.keeps_frame_pointer;
+            if at_point && number == 0 {
+                continue;
+            }
             let is_root = named.frame.function.as_deref().is_some_and(is_root);
             stack.frames.push(named.frame);
             if is_root {
@@ -89,25 +91,25 @@ impl World for Live {
         self.processes.comm(pid)
     }
 
-    fn callers(&mut self, pid: u32, frames: Frames<'_>) -> Rc<CallerStack> {
+    fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {
         let generation = self.processes.generation(pid);
         let mut hasher = FxHasher::default();
-        (pid, generation, frames.key()).hash(&mut hasher);
+        (pid, generation, at_point, frames.key()).hash(&mut hasher);
         let hash = hasher.finish();
         if let Some(known) = self.stacks.get(&hash)
-            && (known.pid, known.generation, known.detail) == (pid, generation, frames.detail)
+            && known.kind == (pid, generation, frames.detail, at_point)
             && *known.key == *frames.key()
         {
             return known.stack.clone();
         }
-        let stack = Rc::new(self.name(pid, frames));
+        let stack = Rc::new(self.name(pid, frames, at_point));
         if self.stacks.len() >= MAX_STACKS {
             self.stacks.clear();
         }
         // A first sight of a process may have read its mappings: ask again what their state is.
         let generation = self.processes.generation(pid);
         let key = frames.key().into();
-        self.stacks.insert(hash, Remembered { pid, generation, detail: frames.detail, key, stack: stack.clone() });
+        self.stacks.insert(hash, Remembered { kind: (pid, generation, frames.detail, at_point), key, stack: stack.clone() });
         stack
     }
 

@@ -19,8 +19,6 @@ mod uprobes;
 
 use std::fmt;
 
-use iced_x86::FlowControl;
-
 use crate::addr::Vaddr;
 use crate::binary::Machine;
 use sweep::Sweep;
@@ -240,13 +238,15 @@ pub fn is_instruction_start(body: &Body<'_>, v: Vaddr) -> bool {
     })
 }
 
-/// The calls in `code`, which begins at `address`, that go straight to `target`; none on machines not read yet.
+/// The call instructions in a function's code (which begins at `address`) that call `target` directly.
 pub fn calls_to(machine: Machine, code: &[u8], address: Vaddr, target: Vaddr) -> Vec<Vaddr> {
     if machine != Machine::X86_64 {
         return Vec::new();
     }
-    let calls = sweep::instructions(address, code).filter(|i| i.flow_control() == FlowControl::Call);
-    calls.filter(|i| sweep::direct_target(i) == Some(target.0)).map(|i| Vaddr(i.ip())).collect()
+    sweep::instructions(address, code)
+        .filter(|i| i.is_call_near() && i.near_branch_target() == target.0)
+        .map(|i| Vaddr(i.ip()))
+        .collect()
 }
 
 impl Shape {

@@ -93,7 +93,8 @@ impl Index {
         let mut chosen = BTreeMap::new();
         let mut left_out = BTreeMap::new();
         let whole = (!patterns.is_empty() && patterns.iter().all(Pattern::is_negation)).then(everything);
-        let positive = patterns.iter().enumerate().filter(|(_, p)| !p.is_negation()).chain(whole.iter().map(|p| (0, p)));
+        let positive =
+            patterns.iter().enumerate().filter(|(_, p)| !p.is_negation()).chain(whole.iter().map(|p| (0, p)));
         for (number, pattern) in positive {
             let found = self.find(pattern);
             if found.hits.is_empty() && found.points.is_empty() {
@@ -149,9 +150,7 @@ impl Index {
         match &pattern.form {
             Form::Name(name) => self.find_name(name),
             Form::Regex(regex, beginning) => {
-                let hits = self.hits_by(None, |index, entry| {
-                    index.spellings(entry).iter().any(|s| regex.is_match(s))
-                });
+                let hits = self.hits_by(None, |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
                 Found { hits, takes_left_out: is_inside_left_out(beginning), ..Found::default() }
             }
             Form::File { path, line } => self.find_file(path, *line),
@@ -228,7 +227,8 @@ impl Index {
         let texts: Vec<_> = hits.iter().map(text).collect();
         let real: BTreeSet<&str> =
             texts.iter().flatten().filter(|(_, wrapper)| !wrapper).map(|(text, _)| text.as_str()).collect();
-        let keep = |t: &Option<(String, bool)>| t.as_ref().is_none_or(|(t, wrapper)| !wrapper || !real.contains(t.as_str()));
+        let keep =
+            |t: &Option<(String, bool)>| t.as_ref().is_none_or(|(t, wrapper)| !wrapper || !real.contains(t.as_str()));
         hits.iter().zip(&texts).filter(|(_, t)| keep(t)).map(|(hit, _)| *hit).collect()
     }
 
@@ -366,7 +366,9 @@ impl Index {
         let raw = self.raw(entry);
         match entry.source {
             Source::Go => go_names::unescaped(&String::from_utf8_lossy(raw)).into_owned(),
-            Source::Elf if entry.flags & FLAG_IFUNC != 0 => String::from_utf8_lossy(demangle::unversioned(raw)).into_owned(),
+            Source::Elf if entry.flags & FLAG_IFUNC != 0 => {
+                String::from_utf8_lossy(demangle::unversioned(raw)).into_owned()
+            }
             Source::Elf => demangle::bare(raw).into_owned(),
         }
     }

@@ -57,12 +57,23 @@ fn word<'a>(rest: &'a str, out: &mut String) -> &'a str {
     if word == "as" && after.starts_with(' ') && !out.ends_with(' ') {
         out.push(' ');
     }
+    if let Some(template) = constructor_of_typedef(word, out) {
+        out.push_str(template);
+        return after;
+    }
     out.push_str(word);
     if word == "as" && after.starts_with(' ') {
         out.push(' ');
         return after.trim_start_matches(' ');
     }
     if word == "operator" { operator(after, out) } else { after }
+}
+
+/// `basic_string` for the second word of `std::string::string`, and of `std::string::~string`.
+fn constructor_of_typedef(word: &str, out: &str) -> Option<&'static str> {
+    let (_, long) = STD_TYPEDEFS.iter().find(|(short, _)| *short == word)?;
+    let class = out.strip_suffix('~').unwrap_or(out).strip_suffix("::")?;
+    class.ends_with(long).then(|| long.split('<').next()).flatten()
 }
 
 fn is_word_or_colon(byte: u8) -> bool {
@@ -278,11 +289,18 @@ mod tests {
     fn spellings_of_one_name_have_one_key() {
         for (a, b) in [
             ("std::vector<int, std::allocator<int> >::at", "std::vector<int,std::allocator<int>>::at"),
-            ("std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >::append", "std::string::append"),
+            (
+                "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >::append",
+                "std::string::append",
+            ),
             ("s::gen_fn::<u8, 4>", "s::gen_fn<u8, 4>"),
             ("<s::Sq>::scale", "s::Sq::scale"),
             ("s::mid::{closure#0}", "s::mid::{{closure}}"),
             ("A::operator ()", "A::operator()"),
+            (
+                "std::string::~string",
+                "std::basic_string<char, std::char_traits<char>, std::allocator<char> >::~basic_string",
+            ),
         ] {
             assert_eq!(key(a), key(b));
         }

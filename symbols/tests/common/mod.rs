@@ -1,15 +1,13 @@
 //! Programs built for the tests, and the oracles they are compared with.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The Go toolchain of the tests: `PROBE_TEST_GO`, or where `make test` puts it.
 pub fn go_tool() -> PathBuf {
-    std::env::var_os("PROBE_TEST_GO").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/go1.27/go/bin/go"),
-        PathBuf::from,
-    )
+    std::env::var_os("PROBE_TEST_GO")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/go1.27/go/bin/go"), PathBuf::from)
 }
 
 /// Runs a command that must succeed; its standard output.
@@ -88,3 +86,79 @@ func main() {
 	fmt.Println(g.Get("a"), l.Len(), Gen(1), Gen("x"), len(list.items))
 }
 "#;
+
+/// A C++ program whose names have templates, operators, overloads, lambdas, constructors and thunks.
+pub fn cpp_program(dir: &Path) -> PathBuf {
+    let (source, program) = (dir.join("names.cc"), dir.join("names-cc"));
+    std::fs::write(&source, CPP_PROGRAM).unwrap();
+    run(Command::new("g++").args(["-std=c++17", "-O0", "-o"]).arg(&program).arg(&source));
+    program
+}
+
+const CPP_PROGRAM: &str = r#"
+#include <map>
+#include <ostream>
+#include <sstream>
+#include <string>
+#include <vector>
+namespace shop {
+struct Base { virtual ~Base() {} virtual int price(int n) const { return n; } };
+struct Other { virtual ~Other() {} virtual int weight() { return 1; } };
+struct Order : Base, Other {
+    explicit Order(int n) : n(n) {}
+    explicit Order(std::string s) : n(s.size()) {}
+    int price(int m) const override { return n * m; }
+    int weight() override { return n; }
+    int operator()(int k) { return k + n; }
+    bool operator<(Order const &o) const { return n < o.n; }
+    std::string label() const { return std::to_string(n); }
+    int n;
+};
+std::ostream &operator<<(std::ostream &s, Order const &o) { return s << o.n; }
+template <typename T> struct Stack { std::vector<T> items; void push(T t) { items.push_back(t); } };
+template <typename T, int N> T scale(T t) { return t * N; }
+int over(int a) { return a; }
+int over(int a, char const *) { return a + 1; }
+[[gnu::abi_tag("v2")]] int tagged() { return 2; }
+}
+namespace { int hidden(int x) { return x + 1; } }
+extern "C" int plain(int x) { return x; }
+int main(int argc, char **argv) {
+    shop::Order o(argc), p{std::string(argv[0])};
+    shop::Stack<int> s; s.push(o(1));
+    shop::Stack<std::string> t; t.push(o.label());
+    std::map<std::string, std::vector<int>> m; m["a"].push_back(1);
+    auto f = [&](int x) { return x + o.n; };
+    std::ostringstream out; out << o << (o < p);
+    std::string text = out.str(); text.append("x");
+    shop::Other *other = &o;
+    return shop::scale<int, 3>(1) + shop::over(1) + shop::over(1, "") + hidden(f(2)) + plain(1) + shop::tagged()
+        + o.price(1) + other->weight() + s.items.size() + text.size();
+}
+"#;
+
+/// A C program with a split function, and two static functions of one name, each split.
+pub fn c_program(dir: &Path) -> PathBuf {
+    let program = dir.join("names-c");
+    let body = r#"
+#include <stdlib.h>
+static int __attribute__((noinline)) same(int x) { if (__builtin_expect(x == NUMBER, 0)) abort(); return x + NUMBER; }
+int NAME(int x) { return same(x); }
+"#;
+    let mut sources = Vec::new();
+    for (name, number) in [("one", "11"), ("two", "22")] {
+        let source = dir.join(format!("{name}.c"));
+        std::fs::write(&source, body.replace("NAME", name).replace("NUMBER", number)).unwrap();
+        sources.push(source);
+    }
+    let main = dir.join("main.c");
+    let text = r#"
+#include <stdlib.h>
+int one(int), two(int);
+int __attribute__((noinline)) twice(int x) { if (__builtin_expect(x > 1000, 0)) abort(); return x * 2; }
+int main(int argc, char **argv) { return one(argc) + two(argc) + twice(argc); }
+"#;
+    std::fs::write(&main, text).unwrap();
+    run(Command::new("gcc").args(["-O2", "-o"]).arg(&program).arg(&main).args(&sources));
+    program
+}

@@ -103,9 +103,12 @@ impl Block {
 
     pub(super) fn point(&mut self, point: &Point) {
         let moved_in = self.moved_to(point.thread.tid);
+        // Calls deeper than its parent are over, though that was not told yet.
+        let is_parent = |at: &usize| self.lines.get(*at).is_some_and(|line| line.id == point.parent);
+        let level = self.path.iter().rposition(is_parent).map_or(self.path.len(), |parent| parent + 1);
         self.lines.push(Line {
             id: None,
-            level: self.path.len(),
+            level,
             function: point.function,
             start_ns: point.at_ns,
             tid: point.thread.tid,
@@ -137,9 +140,19 @@ impl Block {
             line.moved_out = (leave.end_tid != line.tid).then_some(leave.end_tid);
             self.tid_now = leave.end_tid;
         }
-        let short = duration_ns.is_some_and(|ns| ns < min_ns);
-        if short && !line.shown && lines[at + 1..].iter().all(|line| matches!(line.state, State::Point)) {
-            lines.truncate(at);
+        if !line.shown && duration_ns.is_some_and(|ns| ns < min_ns) {
+            self.forget(at);
+        }
+    }
+
+    /// Forgets a call and the points in it, unless a call in it is to be shown.
+    fn forget(&mut self, at: usize) {
+        let level = self.lines[at].level;
+        let inside = self.lines[at + 1..].iter().take_while(|line| line.level > level);
+        let (count, calls) = inside
+            .fold((0, 0), |(count, calls), line| (count + 1, calls + usize::from(!matches!(line.state, State::Point))));
+        if calls == 0 {
+            self.lines.drain(at..=at + count);
         }
     }
 

@@ -404,6 +404,21 @@ fn a_point_outside_all_traced_calls_is_a_block() {
 }
 
 #[test]
+fn a_point_stands_in_its_parent_also_when_deeper_calls_end_late() {
+    for (min_duration_ns, inner) in [(None, "      5 ns  ├─ main.(*Store).Get\n"), (Some(10), "")] {
+        let mut story = Story::new(&OutputOptions { min_duration_ns, ..OutputOptions::default() }, &FUNCTIONS);
+        story.enter(1, HANDLER, 0);
+        story.call(2, 1, GET, 10);
+        story.point(Some(1), POINT, 14);
+        story.leave(2, 15);
+        story.leave(1, 20);
+        let rest = "            └─ • main.work+0x12\n";
+        let header = "12:00:00.000000  srv 4711/4715 g42\n     20 ns  main.(*Store).Handler\n";
+        assert_eq!(shown(story), format!("{header}{inner}{rest}"));
+    }
+}
+
+#[test]
 fn times_can_be_relative_or_left_out() {
     for (time, header) in [
         (TimeFormat::Relative, "1.123456  srv 4711/4715 g42"),
