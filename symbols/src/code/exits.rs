@@ -94,8 +94,12 @@ fn is_counted(i: &Instruction) -> bool {
 fn indirect(body: &Body<'_>, i: &Instruction, depths: &OnceCell<Depths>) -> Way {
     // GCC and Clang put notrack on jump tables only (-fcf-protection); Go's indexed jumps are all tables.
     let is_table = has_notrack(body, i) || body.is_go && i.memory_index() != Register::None;
-    if is_table || depth_at(body, i, depths).is_some_and(|d| d != 0) {
+    if is_table {
         return Way::Inside;
+    }
+    // Behind a call that never returns the depth is a guess, so this is told to the reader of the events.
+    if depth_at(body, i, depths).is_some_and(|d| d != 0) {
+        return Way::Untold;
     }
     operand(i).map_or(Way::Untold, |operand| Way::Out(ExitKind::IndirectJump { operand }))
 }
