@@ -91,13 +91,20 @@ fn demangled_names_are_those_of_nm() {
             for name in index.aliases(function.id).iter().map(String::as_str).chain([function.name]) {
                 let ours = comparable(name);
                 // cpp_demangle 0.5 takes the first parameter of a constructor template for a return type.
-                let like = |theirs: &String| *theirs == ours || template(theirs).is_some_and(|t| Some(t) == template(&ours));
+                let like =
+                    |theirs: &String| *theirs == ours || template(theirs).is_some_and(|t| Some(t) == template(&ours));
                 if known.iter().any(like) { same += 1 } else { different.push(format!("{name} / {known:?}")) }
             }
         }
         // The demanglers disagree on constructors of typedefs (`std::string::string`) and on a few nested templates.
         let total = same + different.len();
-        assert!(different.len() * 50 <= total, "{}: {} of {total}\n{}", path.display(), different.len(), different[..different.len().min(30)].join("\n"));
+        assert!(
+            different.len() * 50 <= total,
+            "{}: {} of {total}\n{}",
+            path.display(),
+            different.len(),
+            different[..different.len().min(30)].join("\n")
+        );
     }
 }
 

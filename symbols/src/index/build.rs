@@ -81,7 +81,8 @@ fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32) -> 
     if !binary.is_executable(address) || !typed && !is_in_own_code_section(binary, &symbol) {
         return None;
     }
-    let text = table.strings.start.checked_add(usize::try_from(symbol.name).ok()?).filter(|&t| t < table.strings.end)?;
+    let text =
+        table.strings.start.checked_add(usize::try_from(symbol.name).ok()?).filter(|&t| t < table.strings.end)?;
     let raw = name_at(binary.data().get(..table.strings.end)?, text).filter(|raw| !raw.is_empty())?;
     // Assembler's local labels, and arm64's `$x` that mark code and data.
     if !typed && (raw.starts_with(b".L") || raw.starts_with(b"$")) {
@@ -150,7 +151,8 @@ fn labels_in_functions() -> impl FnMut(&Name) -> bool {
 
 /// The first name of each address. What it lacks (a size) it takes from the others.
 pub(super) fn functions(names: &[Name]) -> Vec<u32> {
-    let first = |i: usize, name: &Name| i.checked_sub(1).and_then(|p| names.get(p)).map(|p| p.address) != Some(name.address);
+    let first =
+        |i: usize, name: &Name| i.checked_sub(1).and_then(|p| names.get(p)).map(|p| p.address) != Some(name.address);
     names.iter().enumerate().filter(|(i, name)| first(*i, name)).filter_map(|(i, _)| u32::try_from(i).ok()).collect()
 }
 
