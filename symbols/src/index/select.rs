@@ -177,20 +177,19 @@ impl Index {
         let mut exact = Vec::new();
         let mut tail = Vec::new();
         let wanted = name.literal.as_bytes();
-        let mut mangled = Vec::new();
-        self.for_each_name(None, |hit, entry| {
-            if demangle::unversioned(self.raw(entry)) == wanted || self.raw(entry) == wanted {
-                mangled.push(hit);
+        self.for_each_name(name.needle.as_deref(), |hit, entry| {
+            let raw = self.raw(entry);
+            if raw == wanted || demangle::unversioned(raw) == wanted {
+                exact.push(hit);
+            } else if entry.flags & FLAG_PART == 0 {
+                // A part is meant only by its own symbol.
+                match self.fit(entry, name) {
+                    Some(Fit::Exact) => exact.push(hit),
+                    Some(Fit::Tail) => tail.push(hit),
+                    None => {}
+                }
             }
         });
-        self.for_each_name(name.needle.as_deref(), |hit, entry| match self.fit(entry, name) {
-            // A part is meant only by its own symbol.
-            _ if entry.flags & FLAG_PART != 0 => {}
-            Some(Fit::Exact) => exact.push(hit),
-            Some(Fit::Tail) => tail.push(hit),
-            None => {}
-        });
-        exact.extend(mangled);
         if name.literal == "main"
             && let Some(main) = self.main_of_program(&tail)
         {
