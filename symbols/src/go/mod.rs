@@ -9,6 +9,7 @@ mod buildinfo;
 mod find;
 pub(crate) mod names;
 mod pclntab;
+mod values;
 
 use crate::Error;
 use crate::addr::Vaddr;
@@ -44,12 +45,23 @@ const WORD_TEXT: usize = 22;
 impl Program {
     /// Looks for Go's tables. `None`: no Go program. An error: a Go program whose tables are broken.
     pub(crate) fn find(binary: &Binary) -> Result<Option<Self>, Error> {
-        let Some((table, module)) = find::tables(binary)? else { return Ok(None) };
+        let Some((table, module)) = find::tables(binary)? else {
+            return Ok(None);
+        };
         let version = buildinfo::version(binary);
         // `abi.FuncIDWrapper` is the last constant of its enumeration in every version (21 in Go 1.19, 23 in 1.27), and
         // every program has such functions: so the highest id is that one, also where the version is not known.
-        let wrapper_id = table.functions(binary).map(|f| f.id()).max().unwrap_or(u8::MAX);
-        Ok(Some(Self { table, module, version, wrapper_id }))
+        let wrapper_id = table
+            .functions(binary)
+            .map(|f| f.id())
+            .max()
+            .unwrap_or(u8::MAX);
+        Ok(Some(Self {
+            table,
+            module,
+            version,
+            wrapper_id,
+        }))
     }
 
     /// The toolchain's version as `go1.27.3`; `None` without build info.
@@ -69,7 +81,10 @@ impl Program {
 
     /// The addresses of Go's code: `start..end`. Functions of C are outside.
     pub fn text_range(&self, binary: &Binary) -> std::ops::Range<Vaddr> {
-        match self.module_word(WORD_MINPC).zip(self.module_word(WORD_MAXPC)) {
+        match self
+            .module_word(WORD_MINPC)
+            .zip(self.module_word(WORD_MAXPC))
+        {
             Some((min, max)) if min < max => min..max,
             _ => self.table.bounds(binary),
         }

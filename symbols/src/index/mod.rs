@@ -5,7 +5,10 @@
 //! Names stay in the file, as offsets; they are demangled when they are first asked for.
 
 mod build;
+mod fit;
+mod function;
 mod hints;
+mod places;
 mod select;
 
 use std::borrow::Cow;
@@ -22,6 +25,7 @@ use crate::demangle::{self, Scheme};
 use crate::go;
 
 pub use crate::go::SourceLine;
+pub use function::{Function, FunctionId, Language, LeftOut};
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -51,98 +55,6 @@ pub struct Index {
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
-}
-
-/// A function's place in the order of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FunctionId(pub u32);
-
-/// The language of a function, judged by how its symbol is mangled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Language {
-    /// In Go's function table.
-    Go,
-    /// Legacy or v0 mangling.
-    Rust,
-    /// Itanium mangling.
-    Cpp,
-    /// Not mangled: C, assembly, `extern "C"` of any language.
-    C,
-}
-
-impl fmt::Display for Language {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Go => "Go",
-            Self::Rust => "Rust",
-            Self::Cpp => "C++",
-            Self::C => "C",
-        })
-    }
-}
-
-/// Why a glob or regular expression does not take a function in by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum LeftOut {
-    /// `runtime.*`, and assembly without a package.
-    GoRuntime,
-    /// `internal/*`
-    GoInternal,
-    /// `vendor/*`
-    GoVendor,
-    /// Method, `-fm`, `defer` and `go` wrappers, `type:.eq.*`, `go:*`.
-    GoWrapper,
-    /// Adjusts `this` and jumps to the real function.
-    Thunk,
-    /// What the C runtime starts and ends a program with, and PLT stubs.
-    Startup,
-    /// A part (`.cold`) of another function.
-    Part,
-    /// Known only by its bounds.
-    Nameless,
-    /// The symbol is an IFUNC: its address is that of the resolver, which runs once, not of the function it chooses.
-    /// Never selected by name.
-    Ifunc,
-}
-
-impl fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::GoRuntime => "Go's runtime",
-            Self::GoInternal => "Go's internal packages",
-            Self::GoVendor => "Go's vendored packages",
-            Self::GoWrapper => "a wrapper made by the Go compiler",
-            Self::Thunk => "a thunk made by the C++ compiler",
-            Self::Startup => "a stub of the C runtime",
-            Self::Part => "a part of another function",
-            Self::Nameless => "a function without a name",
-            Self::Ifunc => "an indirect function: the symbol names its resolver",
-        })
-    }
-}
-
-/// One function.
-#[derive(Clone, Copy, Debug)]
-pub struct Function<'a> {
-    /// Its place in the index.
-    pub id: FunctionId,
-    /// Where it begins.
-    pub address: Vaddr,
-    /// Bytes of code; 0 if the file does not say.
-    pub size: u64,
-    /// As a person writes it: demangled, C++ with parameters, Rust without its hash, Go with unescaped package paths.
-    pub name: &'a str,
-    /// As the file spells it.
-    pub symbol: &'a str,
-    /// What it is written in.
-    pub language: Language,
-    /// Why globs leave it out by default.
-    pub left_out: Option<LeftOut>,
-    /// Go: written in assembly.
-    pub go_asm: bool,
-    /// Go: the outermost frame of a stack.
-    pub go_top_frame: bool,
 }
 
 /// One name of a function. Text and, for Go, all but the address stay in the file.
@@ -190,10 +102,27 @@ impl Index {
         let names = build::names(&binary)?;
         let functions = build::functions(&names);
         let enclosing = build::enclosing(&names, &functions);
-        let texts = std::iter::repeat_with(OnceLock::new).take(names.len()).collect();
+        let texts = std::iter::repeat_with(OnceLock::new)
+            .take(names.len())
+            .collect();
         let (parts, is_rust_program) = (OnceLock::new(), OnceLock::new());
-        let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
-        Ok(Self { binary, names, texts, text_left, functions, enclosing, parts, is_rust_program })
+        let text_left = AtomicUsize::new(
+            binary
+                .data()
+                .len()
+                .saturating_mul(8)
+                .saturating_add(MIN_TEXT),
+        );
+        Ok(Self {
+            binary,
+            names,
+            texts,
+            text_left,
+            functions,
+            enclosing,
+            parts,
+            is_rust_program,
+        })
     }
 
     /// The file.
@@ -216,7 +145,11 @@ impl Index {
     /// # Panics
     /// If the id is not from this index.
     pub fn function(&self, id: FunctionId) -> Function<'_> {
-        let at = self.functions.get(id.0 as usize).copied().expect("the id is from this index");
+        let at = self
+            .functions
+            .get(id.0 as usize)
+            .copied()
+            .expect("the id is from this index");
         self.view(id, at as usize)
     }
 
@@ -242,7 +175,9 @@ impl Index {
 
     /// The function whose code holds `v`.
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
-        let after = self.functions.partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
+        let after = self
+            .functions
+            .partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
         let mut at = after.checked_sub(1)?;
         for _ in 0..MAX_NESTING {
             if v < self.end(at) {
@@ -267,17 +202,25 @@ impl Index {
     pub fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
         let parts = self.parts.get_or_init(|| build::parts(self));
         let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
-        of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address, name.size)).collect()
+        of.iter()
+            .filter_map(|&part| self.first_name(part as usize))
+            .map(|name| (name.address, name.size))
+            .collect()
     }
 
     /// The position in `functions` of the one that begins at `v`.
     fn starting_at(&self, v: Vaddr) -> Option<usize> {
-        let address = |&n: &u32| self.names.get(n as usize).map_or(Vaddr(u64::MAX), |n| n.address);
+        let address = |&n: &u32| {
+            self.names
+                .get(n as usize)
+                .map_or(Vaddr(u64::MAX), |n| n.address)
+        };
         self.functions.binary_search_by_key(&v, address).ok()
     }
 
     fn is_part(&self, function: usize) -> bool {
-        self.first_name(function).is_some_and(|n| n.flags & FLAG_PART != 0)
+        self.first_name(function)
+            .is_some_and(|n| n.flags & FLAG_PART != 0)
     }
 
     fn first_name(&self, function: usize) -> Option<&Name> {
@@ -286,13 +229,22 @@ impl Index {
 
     /// Positions of the names of a function.
     fn names_of(&self, function: usize) -> std::ops::Range<usize> {
-        let start = self.functions.get(function).map_or(self.names.len(), |&n| n as usize);
-        start..self.functions.get(function + 1).map_or(self.names.len(), |&n| n as usize)
+        let start = self
+            .functions
+            .get(function)
+            .map_or(self.names.len(), |&n| n as usize);
+        start
+            ..self
+                .functions
+                .get(function + 1)
+                .map_or(self.names.len(), |&n| n as usize)
     }
 
     /// The address after a function's last byte, as far as it may be attributed to it.
     fn end(&self, function: usize) -> Vaddr {
-        let Some(name) = self.first_name(function) else { return Vaddr(0) };
+        let Some(name) = self.first_name(function) else {
+            return Vaddr(0);
+        };
         match self.size(name) {
             0 => self.end_of_unsized(function, name),
             size => Vaddr(name.address.0.saturating_add(size)),
@@ -301,9 +253,19 @@ impl Index {
 
     /// Assembly without a size reaches to the next symbol of its section. Its padding goes with it.
     fn end_of_unsized(&self, function: usize, name: &Name) -> Vaddr {
-        let next = self.first_name(function + 1).map_or(u64::MAX, |n| n.address.0);
-        let section = self.binary.sections().at(name.address).map_or(name.address, |s| s.end());
-        let bound = if name.source == Source::Go { name.address.0 } else { section.0.min(next) };
+        let next = self
+            .first_name(function + 1)
+            .map_or(u64::MAX, |n| n.address.0);
+        let section = self
+            .binary
+            .sections()
+            .at(name.address)
+            .map_or(name.address, |s| s.end());
+        let bound = if name.source == Source::Go {
+            name.address.0
+        } else {
+            section.0.min(next)
+        };
         Vaddr(bound.min(name.address.0.saturating_add(MAX_UNSIZED)))
     }
 
@@ -315,12 +277,16 @@ impl Index {
     }
 
     fn go_function(&self, name: &Name) -> Option<go::Function<'_>> {
-        self.binary.go()?.function(&self.binary, name.extra as usize)
+        self.binary
+            .go()?
+            .function(&self.binary, name.extra as usize)
     }
 
     fn view(&self, id: FunctionId, at: usize) -> Function<'_> {
         let name = self.names.get(at).expect("functions point to names");
-        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
+        let go = (name.source == Source::Go)
+            .then(|| self.go_function(name))
+            .flatten();
         let flags = go.as_ref().map_or(0, go::Function::flags);
         Function {
             id,
@@ -337,7 +303,10 @@ impl Index {
 
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
-        usize::try_from(name.text).ok().and_then(|at| crate::bytes::name_at(self.binary.data(), at)).unwrap_or_default()
+        usize::try_from(name.text)
+            .ok()
+            .and_then(|at| crate::bytes::name_at(self.binary.data(), at))
+            .unwrap_or_default()
     }
 
     fn language(&self, name: &Name) -> Language {
@@ -353,25 +322,32 @@ impl Index {
 
     /// The name as a person writes it, parameters included.
     fn display(&self, at: usize) -> &str {
-        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else { return "" };
+        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else {
+            return "";
+        };
         if let Some(text) = text.get() {
             return text;
         }
         let raw = self.raw(name);
         let made = match name.source {
-            Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
+            Source::Go => std::str::from_utf8(raw)
+                .map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
             Source::Elf => demangle::full(raw),
         };
         match made {
             Cow::Borrowed(plain) => plain,
-            Cow::Owned(made) => self.keep(text, made).unwrap_or_else(|| valid_beginning(raw)),
+            Cow::Owned(made) => self
+                .keep(text, made)
+                .unwrap_or_else(|| valid_beginning(raw)),
         }
     }
 
     /// Stores a demangled name, unless a hostile file's names fill the memory.
     fn keep<'a>(&self, place: &'a OnceLock<Box<str>>, made: String) -> Option<&'a str> {
         let take = |left: usize| left.checked_sub(made.len());
-        self.text_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        self.text_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .ok()?;
         Some(place.get_or_init(|| made.into_boxed_str()))
     }
 
@@ -386,21 +362,25 @@ impl Index {
         let raw = self.raw(name);
         match name.source {
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
-            Source::Elf => elf_left_out(demangle::unversioned(raw)),
+            Source::Elf => function::elf_left_out(demangle::unversioned(raw)),
         }
     }
 
     fn go_left_out(&self, name: &Name, text: &str) -> Option<LeftOut> {
         let wrapper = || {
             let program = self.binary.go()?;
-            program.is_wrapper(&program.function(&self.binary, name.extra as usize)?).then_some(LeftOut::GoWrapper)
+            program
+                .is_wrapper(&program.function(&self.binary, name.extra as usize)?)
+                .then_some(LeftOut::GoWrapper)
         };
         match go::names::kind(text) {
             go::names::Kind::Runtime => Some(LeftOut::GoRuntime),
             go::names::Kind::Internal => Some(LeftOut::GoInternal),
             go::names::Kind::Vendor => Some(LeftOut::GoVendor),
             go::names::Kind::Generated => Some(LeftOut::GoWrapper),
-            go::names::Kind::Ordinary if go::names::has_no_package(text) => Some(LeftOut::GoRuntime),
+            go::names::Kind::Ordinary if go::names::has_no_package(text) => {
+                Some(LeftOut::GoRuntime)
+            }
             go::names::Kind::Ordinary => wrapper(),
         }
     }
@@ -409,47 +389,27 @@ impl Index {
     fn is_rust_program(&self) -> bool {
         *self.is_rust_program.get_or_init(|| {
             // The length tells it from `lang_start_internal`, which libraries may carry too.
-            let finder = regex::bytes::Regex::new("^(_ZN3std2rt10lang_start17h|_R.*2rt10lang_start)");
+            let finder =
+                regex::bytes::Regex::new("^(_ZN3std2rt10lang_start17h|_R.*2rt10lang_start)");
             let finder = finder.expect("the pattern is ours");
-            self.names.iter().filter(|n| n.source == Source::Elf).any(|n| finder.is_match(self.raw(n)))
+            self.names
+                .iter()
+                .filter(|n| n.source == Source::Elf)
+                .any(|n| finder.is_match(self.raw(n)))
         })
     }
 }
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Index").field("binary", &self.binary).field("functions", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Index")
+            .field("binary", &self.binary)
+            .field("functions", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
 /// The part of a name before its first byte that is no UTF-8.
 fn valid_beginning(raw: &[u8]) -> &str {
     raw.utf8_chunks().next().map_or("", |chunk| chunk.valid())
-}
-
-/// What gcc's crtbegin.o, glibc's and musl's crt1.o and crti.o, and the linker bring along.
-const STARTUP: [&[u8]; 14] = [
-    b"_start",
-    b"__start",
-    b"_start_c",
-    b"_init",
-    b"_fini",
-    b"frame_dummy",
-    b"register_tm_clones",
-    b"deregister_tm_clones",
-    b"__do_global_dtors_aux",
-    b"__do_global_ctors_aux",
-    b"_dl_relocate_static_pie",
-    b"__libc_csu_init",
-    b"__libc_csu_fini",
-    b"call_weak_fn",
-];
-
-fn elf_left_out(symbol: &[u8]) -> Option<LeftOut> {
-    if STARTUP.contains(&symbol) || symbol.ends_with(b"@plt") || symbol.ends_with(b"$plt") {
-        return Some(LeftOut::Startup);
-    }
-    // Itanium ABI 5.1.4: _ZTh, _ZTv, _ZTc.
-    let thunk = [&b"_ZTh"[..], b"_ZTv", b"_ZTc"].iter().any(|prefix| symbol.starts_with(prefix));
-    thunk.then_some(LeftOut::Thunk)
 }

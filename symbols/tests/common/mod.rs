@@ -1,5 +1,9 @@
 //! Programs built for the tests, and the oracles they are compared with.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part of it"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,9 +18,15 @@ pub fn go_tool() -> PathBuf {
 
 /// Runs a command that must succeed; its standard output.
 pub fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|e| panic!("failed to start {command:?}: {e}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|e| panic!("failed to start {command:?}: {e}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{complaint}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{complaint}",
+        output.status
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -25,9 +35,17 @@ pub fn go(dir: &Path) -> Command {
 }
 
 pub fn go_with(tool: &Path, dir: &Path) -> Command {
-    assert!(tool.exists(), "{} is missing: `make test` installs it", tool.display());
+    assert!(
+        tool.exists(),
+        "{} is missing: `make test` installs it",
+        tool.display()
+    );
     let mut command = Command::new(tool);
-    command.current_dir(dir).env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "-mod=mod");
+    command
+        .current_dir(dir)
+        .env("GOTOOLCHAIN", "local")
+        .env("GOPROXY", "off")
+        .env("GOFLAGS", "-mod=mod");
     command
 }
 
@@ -35,7 +53,11 @@ pub fn go_with(tool: &Path, dir: &Path) -> Command {
 pub fn write_go_program(dir: &Path, cgo: bool) {
     std::fs::create_dir_all(dir.join("foo.v1")).unwrap();
     std::fs::write(dir.join("go.mod"), "module example.com/ge.v2\n\ngo 1.19\n").unwrap();
-    std::fs::write(dir.join("foo.v1/foo.go"), "package foo\n\n//go:noinline\nfunc F() int { return 3 }\n").unwrap();
+    std::fs::write(
+        dir.join("foo.v1/foo.go"),
+        "package foo\n\n//go:noinline\nfunc F() int { return 3 }\n",
+    )
+    .unwrap();
     let c = if cgo {
         "/*\nint c_add(int a, int b) { return a + b; }\n*/\nimport \"C\"\n\n//go:noinline\nfunc c() int { return int(C.c_add(1, 2)) }\n"
     } else {
@@ -93,7 +115,10 @@ func main() {
 pub fn cpp_program(dir: &Path) -> PathBuf {
     let (source, program) = (dir.join("names.cc"), dir.join("names-cc"));
     std::fs::write(&source, CPP_PROGRAM).unwrap();
-    run(Command::new("g++").args(["-std=c++17", "-O0", "-o"]).arg(&program).arg(&source));
+    run(Command::new("g++")
+        .args(["-std=c++17", "-O0", "-o"])
+        .arg(&program)
+        .arg(&source));
     program
 }
 
@@ -150,7 +175,11 @@ int NAME(int x) { return same(x); }
     let mut sources = Vec::new();
     for (name, number) in [("one", "11"), ("two", "22")] {
         let source = dir.join(format!("{name}.c"));
-        std::fs::write(&source, body.replace("NAME", name).replace("NUMBER", number)).unwrap();
+        std::fs::write(
+            &source,
+            body.replace("NAME", name).replace("NUMBER", number),
+        )
+        .unwrap();
         sources.push(source);
     }
     let main = dir.join("main.c");
@@ -161,6 +190,10 @@ int __attribute__((noinline)) twice(int x) { if (__builtin_expect(x > 1000, 0)) 
 int main(int argc, char **argv) { return one(argc) + two(argc) + twice(argc); }
 "#;
     std::fs::write(&main, text).unwrap();
-    run(Command::new("gcc").args(["-O2", "-o"]).arg(&program).arg(&main).args(&sources));
+    run(Command::new("gcc")
+        .args(["-O2", "-o"])
+        .arg(&program)
+        .arg(&main)
+        .args(&sources));
     program
 }
