@@ -388,9 +388,8 @@ impl Index {
     /// Whether the file is a Rust executable: its C `main` calls `std::rt::lang_start` with the crate's.
     fn is_rust_program(&self) -> bool {
         *self.is_rust_program.get_or_init(|| {
-            // The length tells it from `lang_start_internal`, which libraries may carry too.
-            let finder =
-                regex::bytes::Regex::new("^(_ZN3std2rt10lang_start17h|_R.*2rt10lang_start)");
+            // The former is often inlined into `main`, and the latter into nothing but a closure of it left.
+            let finder = regex::bytes::Regex::new("^(_ZN3std2rt|_R.*2rt)(10lang_start|19lang_start_internal)");
             let finder = finder.expect("the pattern is ours");
             self.names
                 .iter()
