@@ -1,3 +1,12 @@
+# make build    target/release/probe; needs cargo and a linker
+# make install  to $(DESTDIR)$(PREFIX): the program, its man page, completions for bash, zsh and fish
+# make demo     traces a real Go program and a real Rust program (root)
+# make test     everything: formatting, lints, the prebuilt objects, unit and live tests (root)
+# make bench    what a traced call costs, beside other tools (root)
+# make bpf      the kernel half's objects anew, after a change of it
+#
+# demo, test, bench and bpf install what they need on Debian 12: testdata/setup.sh.
+
 # aya 0.16 declares Rust 1.98. Older compilers build it all the same, with the version check off and one library
 # feature (stable since 1.98) switched on. Drop this block when 1.98 is everywhere.
 RUSTC_MINOR := $(shell rustc --version | sed -E 's/^rustc 1\.([0-9]+).*/\1/')
@@ -7,6 +16,68 @@ export RUSTFLAGS = -Zcrate-attr=feature(result_option_map_or_default)
 OLD = --ignore-rust-version
 endif
 
-.PHONY: build
+PREFIX ?= /usr/local
+SETUP = testdata/setup.sh
+CARGO_HOME_BIN = $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+export PATH := $(CURDIR)/.testdeps/bin:$(PATH):$(CARGO_HOME_BIN)
+export PROBE_TEST_GO ?= $(CURDIR)/.testdeps/go1.27/go/bin/go
+export PROBE_TEST_OLD_GO ?= /usr/bin/go
+export PROBE_TEST_ESBUILD ?= $(CURDIR)/.testdeps/esbuild/bin/esbuild
+
+.PHONY: build install demo test lint bench bpf setup-% programs as-root
 build:
-	cargo build --release --locked $(OLD) -p probe
+	cargo build --release --locked $(OLD) --target-dir target -p probe
+
+PROBE = target/release/probe
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: build
+	install -D -m 755 $(PROBE) $(DESTDIR)$(PREFIX)/bin/probe
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
+		$(SHARE)/fish/vendor_completions.d
+	$(PROBE) man >$(SHARE)/man/man1/probe.1
+	$(PROBE) completions bash >$(SHARE)/bash-completion/completions/probe
+	$(PROBE) completions zsh >$(SHARE)/zsh/site-functions/_probe
+	$(PROBE) completions fish >$(SHARE)/fish/vendor_completions.d/probe.fish
+
+as-root:
+	@[ "$$(id -u)" = 0 ] || { echo 'uprobes and their set-up need root: run make as root' >&2; exit 1; }
+
+setup-%:
+	$(SETUP) $*
+
+# Each program's own output stands between the blocks of its trace.
+GO_DEMO = testdata/build/go/demo
+RUST_DEMO = testdata/build/rust/demo
+demo: as-root setup-demo
+	$(MAKE) build
+	$(MAKE) -C testdata demo
+	@echo; echo '# A Go program: its methods, and the JSON encoder that they call'
+	$(PROBE) -x $(GO_DEMO) 'main.(*Store).*' 'encoding/json.(*Encoder).Encode' -- $(GO_DEMO)
+	@echo; echo '# A Rust program: a type, an implementation of a trait, a function'
+	$(PROBE) -x $(RUST_DEMO) 'demo::Warehouse::*' '<demo::*' demo::lift -- $(RUST_DEMO)
+
+programs:
+	$(MAKE) -C testdata
+
+lint:
+	cargo fmt --all --check
+	cargo fmt --check --manifest-path testdata/rust/counts/Cargo.toml
+	cargo fmt --check --manifest-path testdata/rust/demo/Cargo.toml
+	cargo clippy --locked $(OLD) --workspace --all-targets -- -D warnings
+
+# The prebuilt objects come first: the tests below run what is in them. `cargo test` comes last: its results are what
+# one wants to see at the end.
+test: as-root setup-test
+	$(MAKE) lint
+	test -z "$$($(dir $(PROBE_TEST_GO))gofmt -l testdata/go | tee /dev/stderr)"
+	probe-ebpf/check-prebuilt.sh --rebuild
+	$(MAKE) programs
+	cargo test --locked $(OLD) -p symbols -p probe-ebpf -p probe
+
+bench: as-root setup-bench
+	$(MAKE) build programs
+	cargo bench --locked $(OLD) -p probe
+
+# The objects under probe-ebpf/prebuilt are committed: only a change of the kernel half needs this.
+bpf: setup-bpf
+	probe-ebpf/build.sh

@@ -77,12 +77,7 @@ impl Binary {
     fn from_data(data: Data) -> Result<Self, Error> {
         let layout = Layout::parse(&data)?;
         let sections = Sections::parse(&data);
-        Ok(Self {
-            data,
-            layout,
-            sections,
-            go: OnceLock::new(),
-        })
+        Ok(Self { data, layout, sections, go: OnceLock::new() })
     }
 
     /// The machine it is made for.
@@ -97,30 +92,16 @@ impl Binary {
 
     /// The address at which a place of the file is mapped. If it is mapped twice, the executable mapping is meant.
     pub fn vaddr(&self, o: FileOffset) -> Option<Vaddr> {
-        let here = |s: &&Segment| {
-            o.0.checked_sub(s.file_offset.0)
-                .is_some_and(|into| into < s.file_size)
-        };
+        let here = |s: &&Segment| o.0.checked_sub(s.file_offset.0).is_some_and(|into| into < s.file_size);
         let mut holding = self.segments().iter().filter(here);
         let first = holding.next()?;
-        let segment = if first.executable {
-            first
-        } else {
-            holding.find(|s| s.executable).unwrap_or(first)
-        };
-        segment
-            .vaddr
-            .checked_add(o.0.checked_sub(segment.file_offset.0)?)
+        let segment = if first.executable { first } else { holding.find(|s| s.executable).unwrap_or(first) };
+        segment.vaddr.checked_add(o.0.checked_sub(segment.file_offset.0)?)
     }
 
     /// Whether the address is in an executable segment.
     pub fn is_executable(&self, v: Vaddr) -> bool {
-        self.segments().iter().any(|s| {
-            s.executable
-                && v.0
-                    .checked_sub(s.vaddr.0)
-                    .is_some_and(|into| into < s.mem_size)
-        })
+        self.segments().iter().any(|s| s.executable && v.0.checked_sub(s.vaddr.0).is_some_and(|into| into < s.mem_size))
     }
 
     /// `len` bytes at an address, if all of them come from the file.
@@ -209,10 +190,7 @@ impl Binary {
     /// The pointer stored at an address, as the loader leaves it with a load bias of 0: a relative relocation, if there
     /// is one for it, else the word in the file.
     pub fn pointer_at(&self, v: Vaddr) -> Option<Vaddr> {
-        let relocated = self
-            .relocations()
-            .find(|&(place, _)| place == v)
-            .map(|(_, target)| target);
+        let relocated = self.relocations().find(|&(place, _)| place == v).map(|(_, target)| target);
         relocated.or_else(|| self.bytes_at(v, 8).and_then(|b| u64_at(b, 0)).map(Vaddr))
     }
 
@@ -233,10 +211,7 @@ impl Binary {
     /// Relative relocations: (place, what the place points to).
     pub(crate) fn relocations(&self) -> impl Iterator<Item = (Vaddr, Vaddr)> {
         let (start, len) = self.layout.rela.unwrap_or((0, 0));
-        let table = self
-            .data
-            .get(start..start.saturating_add(len))
-            .unwrap_or_default();
+        let table = self.data.get(start..start.saturating_add(len)).unwrap_or_default();
         relative_relocations(self.machine(), table)
     }
 
@@ -262,8 +237,6 @@ impl Binary {
 impl fmt::Debug for Binary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Binary");
-        out.field("machine", &self.machine())
-            .field("bytes", &self.data.len())
-            .finish_non_exhaustive()
+        out.field("machine", &self.machine()).field("bytes", &self.data.len()).finish_non_exhaustive()
     }
 }

@@ -8,22 +8,16 @@ pub(crate) fn slice(data: &[u8], at: u64, len: u64) -> Option<&[u8]> {
 }
 
 pub(crate) fn u32_at(data: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        data.get(at..at.checked_add(4)?)?.try_into().ok()?,
-    ))
+    Some(u32::from_le_bytes(data.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
 pub(crate) fn u64_at(data: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(
-        data.get(at..at.checked_add(8)?)?.try_into().ok()?,
-    ))
+    Some(u64::from_le_bytes(data.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
 /// The bytes from `at` up to the next NUL, without it. `None` if there is none.
 pub(crate) fn c_bytes(data: &[u8], at: usize) -> Option<&[u8]> {
-    std::ffi::CStr::from_bytes_until_nul(data.get(at..)?)
-        .ok()
-        .map(std::ffi::CStr::to_bytes)
+    std::ffi::CStr::from_bytes_until_nul(data.get(at..)?).ok().map(std::ffi::CStr::to_bytes)
 }
 
 /// Longer names are taken for broken ones: symbols that all point into one long string must not cost its square.

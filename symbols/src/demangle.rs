@@ -27,17 +27,8 @@ pub(crate) enum Scheme {
 
 /// Suffixes that compilers put behind a function's name, most with a number after them.
 /// GCC: cgraph clones (`.part`, `.isra`, `.constprop`, `.lto_priv`, `.cold`, `.localalias`); LLVM: `.llvm`, `.cold`, `.__uniq`.
-const CLONE_SUFFIXES: [&[u8]; 9] = [
-    b".cold",
-    b".part",
-    b".isra",
-    b".constprop",
-    b".lto_priv",
-    b".localalias",
-    b".llvm",
-    b".clone",
-    b".__uniq",
-];
+const CLONE_SUFFIXES: [&[u8]; 9] =
+    [b".cold", b".part", b".isra", b".constprop", b".lto_priv", b".localalias", b".llvm", b".clone", b".__uniq"];
 
 /// A symbol without its version (`@GLIBC_2.14`) and clone suffixes.
 pub(crate) fn base(symbol: &[u8]) -> &[u8] {
@@ -64,10 +55,7 @@ pub(crate) fn whole_of_part(symbol: &[u8]) -> Option<&[u8]> {
 
 fn without_clone_suffix(name: &[u8]) -> Option<&[u8]> {
     let shorter = without_number(name);
-    CLONE_SUFFIXES
-        .iter()
-        .find_map(|suffix| shorter.strip_suffix(*suffix))
-        .filter(|rest| !rest.is_empty())
+    CLONE_SUFFIXES.iter().find_map(|suffix| shorter.strip_suffix(*suffix)).filter(|rest| !rest.is_empty())
 }
 
 fn without_number(name: &[u8]) -> &[u8] {
@@ -108,28 +96,13 @@ pub(crate) fn full(symbol: &[u8]) -> Cow<'_, str> {
 
 /// The full name without the return type.
 pub(crate) fn with_parameters(symbol: &[u8]) -> Cow<'_, str> {
-    name(
-        symbol,
-        &DemangleOptions::new()
-            .recursion_limit(MAX_DEPTH)
-            .no_return_type(),
-    )
+    name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type())
 }
 
 /// The name without parameters, return type and ABI tags.
 pub(crate) fn bare(symbol: &[u8]) -> Cow<'_, str> {
-    let name = name(
-        symbol,
-        &DemangleOptions::new()
-            .recursion_limit(MAX_DEPTH)
-            .no_return_type()
-            .no_params(),
-    );
-    if name.contains("[abi:") {
-        Cow::Owned(without_abi_tags(&name))
-    } else {
-        name
-    }
+    let name = name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type().no_params());
+    if name.contains("[abi:") { Cow::Owned(without_abi_tags(&name)) } else { name }
 }
 
 fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
@@ -138,9 +111,7 @@ fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
         Scheme::Plain => None,
         Scheme::Rust => rust(base),
         Scheme::Itanium => match thunk(base) {
-            Some((prefix, target)) => {
-                itanium(&target, options).map(|name| format!("{prefix}{name}"))
-            }
+            Some((prefix, target)) => itanium(&target, options).map(|name| format!("{prefix}{name}")),
             None => itanium(base, options),
         },
     };
@@ -168,18 +139,8 @@ fn thunk(base: &[u8]) -> Option<(&'static str, Vec<u8>)> {
     let rest = base.strip_prefix(b"_ZT")?;
     let (kind, _) = rest.split_first()?;
     let (prefix, target) = match kind {
-        b'h' | b'v' => (
-            if *kind == b'h' {
-                "non-virtual thunk to "
-            } else {
-                "virtual thunk to "
-            },
-            call_offset(rest)?,
-        ),
-        b'c' => (
-            "covariant return thunk to ",
-            call_offset(call_offset(rest.get(1..)?)?)?,
-        ),
+        b'h' | b'v' => (if *kind == b'h' { "non-virtual thunk to " } else { "virtual thunk to " }, call_offset(rest)?),
+        b'c' => ("covariant return thunk to ", call_offset(call_offset(rest.get(1..)?)?)?),
         _ => return None,
     };
     Some((prefix, [b"_Z", target].concat()))
@@ -206,16 +167,9 @@ fn with_literal_suffixes(mut name: String) -> String {
     ];
     for (cast, suffix) in TYPES {
         let mut from = 0;
-        while let Some(at) = name
-            .get(from..)
-            .and_then(|rest| rest.find(cast))
-            .map(|at| from + at)
-        {
+        while let Some(at) = name.get(from..).and_then(|rest| rest.find(cast)).map(|at| from + at) {
             let digits = name.get(at + cast.len()..).unwrap_or_default();
-            let len = digits
-                .bytes()
-                .take_while(|b| b.is_ascii_digit() || *b == b'-')
-                .count();
+            let len = digits.bytes().take_while(|b| b.is_ascii_digit() || *b == b'-').count();
             if len > 0 {
                 let literal = format!("{}{suffix}", digits.get(..len).unwrap_or_default());
                 name.replace_range(at..at + cast.len() + len, &literal);
@@ -276,11 +230,7 @@ mod tests {
         // Each argument is a pair of the one before: 2^40 letters.
         let mut symbol = String::from("_Z1f4PairIiiE");
         for level in 0..40 {
-            let back = if level == 0 {
-                "S1_".to_owned()
-            } else {
-                format!("S{level}_")
-            };
+            let back = if level == 0 { "S1_".to_owned() } else { format!("S{level}_") };
             symbol.push_str(&format!("S_I{back}{back}E"));
         }
         assert!(full(symbol.as_bytes()).len() <= MAX_NAME);

@@ -67,24 +67,17 @@ impl Sections {
             .and_then(|s| s.file_range(LittleEndian))
             .and_then(|(at, len)| in_file(data, at, len));
         let file = |s: &object::elf::SectionHeader64<LittleEndian>| {
-            s.file_range(LittleEndian)
-                .and_then(|(at, len)| in_file(data, at, len))
+            s.file_range(LittleEndian).and_then(|(at, len)| in_file(data, at, len))
         };
         let mut found = Self::default();
         for header in table {
             let kind = header.sh_type(LittleEndian);
             let name = name_range(data, names.as_ref(), header.sh_name.get(LittleEndian));
             if kind == SHT_SYMTAB || kind == SHT_DYNSYM {
-                let linked = usize::try_from(header.sh_link(LittleEndian))
-                    .ok()
-                    .and_then(|i| table.get(i));
+                let linked = usize::try_from(header.sh_link(LittleEndian)).ok().and_then(|i| table.get(i));
                 let symbols = file(header).zip(linked.and_then(file));
                 let symbols = symbols.map(|(entries, strings)| SymbolTable { entries, strings });
-                let place = if kind == SHT_SYMTAB {
-                    &mut found.symtab
-                } else {
-                    &mut found.dynsym
-                };
+                let place = if kind == SHT_SYMTAB { &mut found.symtab } else { &mut found.dynsym };
                 *place = place.take().or(symbols);
             }
             let flags = header.sh_flags(LittleEndian).0;
@@ -92,11 +85,7 @@ impl Sections {
                 name,
                 address: Vaddr(header.sh_addr(LittleEndian)),
                 size: header.sh_size(LittleEndian),
-                file: if kind == SHT_NOBITS {
-                    0..0
-                } else {
-                    file(header).unwrap_or(0..0)
-                },
+                file: if kind == SHT_NOBITS { 0..0 } else { file(header).unwrap_or(0..0) },
                 executable: flags & SHF_EXECINSTR.0 != 0,
                 allocated: flags & SHF_ALLOC.0 != 0,
             });
@@ -106,9 +95,7 @@ impl Sections {
 
     /// The section called `name`.
     pub(crate) fn named(&self, data: &[u8], name: &str) -> Option<&Section> {
-        self.sections
-            .iter()
-            .find(|s| data.get(s.name.clone()) == Some(name.as_bytes()))
+        self.sections.iter().find(|s| data.get(s.name.clone()) == Some(name.as_bytes()))
     }
 
     /// The allocated section that holds `v`.
@@ -119,8 +106,7 @@ impl Sections {
 
 impl Section {
     pub(crate) fn holds(&self, v: Vaddr) -> bool {
-        v.0.checked_sub(self.address.0)
-            .is_some_and(|into| into < self.size)
+        v.0.checked_sub(self.address.0).is_some_and(|into| into < self.size)
     }
 
     /// The address after its last byte.

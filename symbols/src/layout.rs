@@ -3,12 +3,8 @@
 //! The section table plays no part here: a file without one runs, and must be readable all the same.
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::header::{
-    EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_AARCH64, EM_X86_64, ET_DYN, machine_to_str,
-};
-use goblin::elf::program_header::{
-    PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS, ProgramHeader,
-};
+use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_AARCH64, EM_X86_64, ET_DYN, machine_to_str};
+use goblin::elf::program_header::{PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS, ProgramHeader};
 use goblin::elf::{Dynamic, Elf, dynamic};
 
 use crate::Error;
@@ -69,19 +65,14 @@ impl Layout {
             EM_X86_64 => Machine::X86_64,
             EM_AARCH64 => Machine::Aarch64,
             other => {
-                return Err(Error::OtherMachine {
-                    found: machine_to_str(other).to_owned(),
-                });
+                return Err(Error::OtherMachine { found: machine_to_str(other).to_owned() });
             }
         };
         let count = usize::from(header.e_phnum).min(MAX_PROGRAM_HEADERS);
-        let table_end = header
-            .e_phoff
-            .saturating_add((count as u64).saturating_mul(u64::from(header.e_phentsize)));
+        let table_end = header.e_phoff.saturating_add((count as u64).saturating_mul(u64::from(header.e_phentsize)));
         check_end(data, "the program header table", table_end)?;
         let ctx = Ctx::new(Container::Big, Endian::Little);
-        let offset = usize::try_from(header.e_phoff)
-            .map_err(|_| Error::Malformed("program header offset".into()))?;
+        let offset = usize::try_from(header.e_phoff).map_err(|_| Error::Malformed("program header offset".into()))?;
         let headers = ProgramHeader::parse(data, offset, count, ctx).map_err(malformed)?;
         let mut layout = Self {
             machine,
@@ -122,12 +113,7 @@ impl Layout {
         };
         match header.p_type {
             PT_INTERP => self.interpreter = c_str(bytes, 0).map(str::to_owned),
-            PT_TLS => {
-                self.tls = Some(Tls {
-                    mem_size: header.p_memsz,
-                    align: header.p_align.max(1),
-                })
-            }
+            PT_TLS => self.tls = Some(Tls { mem_size: header.p_memsz, align: header.p_align.max(1) }),
             PT_NOTE => self.read_notes(bytes, header.p_align),
             _ => {}
         }
@@ -136,32 +122,21 @@ impl Layout {
     fn read_notes(&mut self, bytes: &[u8], align: u64) {
         let align = if align == 8 { 8 } else { 4 };
         let mut at = 0usize;
-        while let (Some(name_len), Some(desc_len), Some(kind)) = (
-            u32_at(bytes, at),
-            u32_at(bytes, at.saturating_add(4)),
-            u32_at(bytes, at.saturating_add(8)),
-        ) {
+        while let (Some(name_len), Some(desc_len), Some(kind)) =
+            (u32_at(bytes, at), u32_at(bytes, at.saturating_add(4)), u32_at(bytes, at.saturating_add(8)))
+        {
             let name_at = at + 12;
-            let Some(desc_at) = name_at
-                .checked_add(name_len as usize)
-                .map(|n| n.next_multiple_of(align))
-            else {
+            let Some(desc_at) = name_at.checked_add(name_len as usize).map(|n| n.next_multiple_of(align)) else {
                 return;
             };
             let Some(end) = desc_at.checked_add(desc_len as usize) else {
                 return;
             };
-            let (Some(name), Some(desc)) = (
-                bytes.get(name_at..name_at + name_len as usize),
-                bytes.get(desc_at..end),
-            ) else {
+            let (Some(name), Some(desc)) = (bytes.get(name_at..name_at + name_len as usize), bytes.get(desc_at..end))
+            else {
                 return;
             };
-            if name == b"GNU\0"
-                && kind == NOTE_GNU_BUILD_ID
-                && self.build_id.is_none()
-                && !desc.is_empty()
-            {
+            if name == b"GNU\0" && kind == NOTE_GNU_BUILD_ID && self.build_id.is_none() && !desc.is_empty() {
                 self.build_id = Some(desc.to_vec());
             }
             self.go_note |= name == b"Go\0\0";
@@ -172,37 +147,22 @@ impl Layout {
     fn read_dynamic(&mut self, data: &[u8], dynamic: &Dynamic) {
         // goblin turns the addresses into file offsets for its own use only; ours go through `locate`.
         let segments = self.segments.clone();
-        let value = |tag: u64| {
-            dynamic
-                .dyns
-                .iter()
-                .find(|d| d.d_tag == tag)
-                .map(|d| d.d_val)
-        };
+        let value = |tag: u64| dynamic.dyns.iter().find(|d| d.d_tag == tag).map(|d| d.d_val);
         let at = |tag: u64| value(tag).and_then(|v| locate(&segments, Vaddr(v)));
         let strings = at(dynamic::DT_STRTAB).and_then(|(offset, left)| {
             let len = value(dynamic::DT_STRSZ).unwrap_or(0).min(left);
             Some((usize::try_from(offset.0).ok()?, usize::try_from(len).ok()?))
         });
         if let Some((start, len)) = strings {
-            let table = data
-                .get(start..start.saturating_add(len))
-                .unwrap_or_default();
+            let table = data.get(start..start.saturating_add(len)).unwrap_or_default();
             let text = |offset: u64| c_str(table, usize::try_from(offset).ok()?).map(str::to_owned);
             self.soname = value(dynamic::DT_SONAME).and_then(text);
-            self.needed = dynamic
-                .dyns
-                .iter()
-                .filter(|d| d.d_tag == dynamic::DT_NEEDED)
-                .filter_map(|d| text(d.d_val))
-                .collect();
+            self.needed =
+                dynamic.dyns.iter().filter(|d| d.d_tag == dynamic::DT_NEEDED).filter_map(|d| text(d.d_val)).collect();
             self.dynamic_symbols = at(dynamic::DT_SYMTAB).and_then(|(offset, left)| {
                 let hash = at(dynamic::DT_HASH).and_then(|(o, l)| slice(data, o.0, l));
                 let gnu = at(dynamic::DT_GNU_HASH).and_then(|(o, l)| slice(data, o.0, l));
-                let count = hash
-                    .and_then(|h| u32_at(h, 4))
-                    .map(u64::from)
-                    .or_else(|| gnu_hash_count(gnu?))?;
+                let count = hash.and_then(|h| u32_at(h, 4)).map(u64::from).or_else(|| gnu_hash_count(gnu?))?;
                 Some(DynamicSymbols {
                     table: usize::try_from(offset.0).ok()?,
                     count: usize::try_from(count.min(left / 24)).ok()?,
@@ -235,11 +195,7 @@ fn gnu_hash_count(table: &[u8]) -> Option<u64> {
     let buckets_at = 16usize.checked_add(usize::try_from(bloom).ok()?.checked_mul(8)?)?;
     let chains_at = buckets_at.checked_add(usize::try_from(buckets).ok()?.checked_mul(4)?)?;
     let heads = table.get(buckets_at..chains_at)?;
-    let last = heads
-        .chunks_exact(4)
-        .filter_map(|c| u32_at(c, 0))
-        .max()
-        .unwrap_or(0);
+    let last = heads.chunks_exact(4).filter_map(|c| u32_at(c, 0)).max().unwrap_or(0);
     if last < first {
         return Some(u64::from(first));
     }
@@ -263,14 +219,10 @@ fn check_identity(data: &[u8]) -> Result<(), Error> {
     check_end(data, "the ELF header", HEADER_SIZE)?;
     let (class, order) = (data.get(EI_CLASS), data.get(EI_DATA));
     if class != Some(&ELFCLASS64) {
-        return Err(Error::OtherMachine {
-            found: "a 32-bit file".into(),
-        });
+        return Err(Error::OtherMachine { found: "a 32-bit file".into() });
     }
     if order != Some(&ELFDATA2LSB) {
-        return Err(Error::OtherMachine {
-            found: "a big-endian file".into(),
-        });
+        return Err(Error::OtherMachine { found: "a big-endian file".into() });
     }
     Ok(())
 }
@@ -281,9 +233,7 @@ fn segments(data: &[u8], headers: &[ProgramHeader]) -> Result<Vec<Segment>, Erro
         .map(|h| {
             check_end(data, "a segment", h.p_offset.saturating_add(h.p_filesz))?;
             if h.p_vaddr.checked_add(h.p_memsz.max(h.p_filesz)).is_none() {
-                return Err(Error::Malformed(
-                    "a segment wraps around the address space".into(),
-                ));
+                return Err(Error::Malformed("a segment wraps around the address space".into()));
             }
             Ok(Segment {
                 vaddr: Vaddr(h.p_vaddr),
@@ -299,11 +249,7 @@ fn segments(data: &[u8], headers: &[ProgramHeader]) -> Result<Vec<Segment>, Erro
 
 fn check_end(data: &[u8], what: &'static str, end: u64) -> Result<(), Error> {
     let length = data.len() as u64;
-    if end > length {
-        Err(Error::Truncated { what, end, length })
-    } else {
-        Ok(())
-    }
+    if end > length { Err(Error::Truncated { what, end, length }) } else { Ok(()) }
 }
 
 fn malformed(error: goblin::error::Error) -> Error {
@@ -311,10 +257,7 @@ fn malformed(error: goblin::error::Error) -> Error {
 }
 
 /// Entries of a RELA table that say "the word at .0 is the load address plus .1".
-pub(crate) fn relative_relocations(
-    machine: Machine,
-    table: &[u8],
-) -> impl Iterator<Item = (Vaddr, Vaddr)> {
+pub(crate) fn relative_relocations(machine: Machine, table: &[u8]) -> impl Iterator<Item = (Vaddr, Vaddr)> {
     let relative = match machine {
         Machine::X86_64 => u64::from(goblin::elf::reloc::R_X86_64_RELATIVE),
         Machine::Aarch64 => u64::from(goblin::elf::reloc::R_AARCH64_RELATIVE),

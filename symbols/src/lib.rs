@@ -6,11 +6,14 @@
 //! * [`binary`]: an ELF file held in memory: its layout as the loader sees it, its sections and symbols.
 //! * [`index`]: all functions of a binary; look-up by name pattern and by address.
 //! * [`pattern`]: what a person types, parsed.
+//! * [`code`]: machine code: function exits, the cheapest right entry point, what must not be probed.
+//! * [`unwind`]: whether a frame pointer is kept at an address.
 //! * [`go`]: a Go program's function table, module data and build info.
 
 pub mod addr;
 pub mod binary;
 mod bytes;
+pub mod code;
 mod demangle;
 mod elf;
 mod error;
@@ -19,5 +22,6 @@ pub mod index;
 mod layout;
 mod mmap;
 pub mod pattern;
+pub mod unwind;
 
 pub use error::Error;

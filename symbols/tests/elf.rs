@@ -37,11 +37,7 @@ struct Line {
 
 /// Defined functions, by readelf.
 fn readelf(path: &Path) -> Vec<Line> {
-    let out = common::run(
-        Command::new("readelf")
-            .args(["--symbols", "--wide"])
-            .arg(path),
-    );
+    let out = common::run(Command::new("readelf").args(["--symbols", "--wide"]).arg(path));
     let parse = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, value, size, kind, _, _, section, name, ..] = words.as_slice() else {
@@ -50,15 +46,9 @@ fn readelf(path: &Path) -> Vec<Line> {
         if !matches!(*kind, "FUNC" | "IFUNC") || matches!(*section, "UND" | "ABS" | "COM") {
             return None;
         }
-        let size = size
-            .strip_prefix("0x")
-            .map_or_else(|| size.parse().ok(), |h| u64::from_str_radix(h, 16).ok())?;
+        let size = size.strip_prefix("0x").map_or_else(|| size.parse().ok(), |h| u64::from_str_radix(h, 16).ok())?;
         let name = name.split('@').next()?.to_owned();
-        Some(Line {
-            address: u64::from_str_radix(value, 16).ok()?,
-            size,
-            name,
-        })
+        Some(Line { address: u64::from_str_radix(value, 16).ok()?, size, name })
     };
     out.lines().filter_map(parse).collect()
 }
@@ -74,31 +64,14 @@ fn functions_and_sizes_are_those_of_readelf() {
         }
         let ours: BTreeMap<u64, _> = index.functions().map(|f| (f.address.0, f)).collect();
         for (address, lines) in &by_address {
-            let function = ours
-                .get(address)
-                .unwrap_or_else(|| panic!("{}: {}", path.display(), lines[0].name));
-            assert!(
-                lines
-                    .iter()
-                    .any(|l| l.name == function.symbol.split('@').next().unwrap()),
-                "{function:?}"
-            );
-            assert!(
-                lines.iter().any(|l| l.size == function.size),
-                "{function:?}"
-            );
-            assert!(
-                index.starts_function(Vaddr(*address)) || function.left_out == Some(LeftOut::Part)
-            );
+            let function = ours.get(address).unwrap_or_else(|| panic!("{}: {}", path.display(), lines[0].name));
+            assert!(lines.iter().any(|l| l.name == function.symbol.split('@').next().unwrap()), "{function:?}");
+            assert!(lines.iter().any(|l| l.size == function.size), "{function:?}");
+            assert!(index.starts_function(Vaddr(*address)) || function.left_out == Some(LeftOut::Part));
         }
         // What is there besides has no type: assembly, `_start`.
         let untyped = ours.keys().filter(|a| !by_address.contains_key(a)).count();
-        assert!(
-            untyped * 50 <= ours.len().max(200),
-            "{}: {untyped} of {}",
-            path.display(),
-            ours.len()
-        );
+        assert!(untyped * 50 <= ours.len().max(200), "{}: {untyped} of {}", path.display(), ours.len());
     }
 }
 
@@ -108,42 +81,24 @@ fn demangled_names_are_those_of_nm() {
     for path in files(dir.path()) {
         let index = index(&path);
         let mut nm = common::run(Command::new("nm").args(["-C", "--defined-only"]).arg(&path));
-        nm.push_str(&common::run(
-            Command::new("nm")
-                .args(["-CD", "--defined-only"])
-                .arg(&path),
-        ));
+        nm.push_str(&common::run(Command::new("nm").args(["-CD", "--defined-only"]).arg(&path)));
         let mut names: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
         for line in nm.lines() {
             let mut words = line.splitn(3, ' ');
-            let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
-            else {
+            let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) else {
                 continue;
             };
-            names
-                .entry(u64::from_str_radix(address, 16).unwrap())
-                .or_default()
-                .insert(comparable(name));
+            names.entry(u64::from_str_radix(address, 16).unwrap()).or_default().insert(comparable(name));
         }
         let (mut same, mut different) = (0, Vec::new());
         for function in index.functions() {
             let known = &names[&function.address.0];
-            for name in index
-                .aliases(function.id)
-                .iter()
-                .map(String::as_str)
-                .chain([function.name])
-            {
+            for name in index.aliases(function.id).iter().map(String::as_str).chain([function.name]) {
                 let ours = comparable(name);
                 // cpp_demangle 0.5 takes the first parameter of a constructor template for a return type.
-                let like = |theirs: &String| {
-                    *theirs == ours || template(theirs).is_some_and(|t| Some(t) == template(&ours))
-                };
-                if known.iter().any(like) {
-                    same += 1
-                } else {
-                    different.push(format!("{name} / {known:?}"))
-                }
+                let like =
+                    |theirs: &String| *theirs == ours || template(theirs).is_some_and(|t| Some(t) == template(&ours));
+                if known.iter().any(like) { same += 1 } else { different.push(format!("{name} / {known:?}")) }
             }
         }
         // The demanglers disagree on constructors of typedefs (`std::string::string`) and on a few nested templates.
@@ -168,11 +123,7 @@ fn comparable(name: &str) -> String {
     let name = name.split("@").next().unwrap();
     let name = name.split(" [clone").next().unwrap();
     let hashless = match name.rfind("::h") {
-        Some(at)
-            if name.len() - at == 19 && name[at + 3..].bytes().all(|b| b.is_ascii_hexdigit()) =>
-        {
-            &name[..at]
-        }
+        Some(at) if name.len() - at == 19 && name[at + 3..].bytes().all(|b| b.is_ascii_hexdigit()) => &name[..at],
         _ => name,
     };
     let base = ["cold", "part", "isra", "constprop", "lto_priv", "llvm"]
@@ -182,14 +133,9 @@ fn comparable(name: &str) -> String {
         .map_or(hashless, |at| &hashless[..at]);
     let text = base.replace(' ', "");
     // Typedefs, which the demanglers write out or not.
-    ["istream", "ostream", "iostream"]
-        .iter()
-        .fold(text, |text, stream| {
-            text.replace(
-                &format!("std::basic_{stream}<char,std::char_traits<char>>"),
-                &format!("std::{stream}"),
-            )
-        })
+    ["istream", "ostream", "iostream"].iter().fold(text, |text, stream| {
+        text.replace(&format!("std::basic_{stream}<char,std::char_traits<char>>"), &format!("std::{stream}"))
+    })
 }
 
 #[test]
@@ -202,24 +148,13 @@ fn addresses_are_attributed_to_the_function_that_holds_them() {
             assert_eq!(index.at(f.address).unwrap().address, f.address, "{f:?}");
             let last = f.address.checked_add(f.size - 1).unwrap();
             let holder = index.at(last).unwrap();
-            assert!(
-                holder.address >= f.address && holder.address <= last,
-                "{f:?} {holder:?}"
-            );
+            assert!(holder.address >= f.address && holder.address <= last, "{f:?} {holder:?}");
             // Padding behind the function is nobody's.
             let end = f.address.checked_add(f.size).unwrap();
-            let covered = functions[..=i]
-                .iter()
-                .rev()
-                .take(2000)
-                .any(|g| g.address.0 + g.size > end.0);
+            let covered = functions[..=i].iter().rev().take(2000).any(|g| g.address.0 + g.size > end.0);
             let next = functions.get(i + 1).is_none_or(|n| n.address > end);
             if next && !covered {
-                assert!(
-                    index.at(end).is_none_or(|g| g.size == 0),
-                    "{f:?} {:?}",
-                    index.at(end)
-                );
+                assert!(index.at(end).is_none_or(|g| g.size == 0), "{f:?} {:?}", index.at(end));
             }
         }
         assert!(index.at(Vaddr(0)).is_none());
@@ -229,60 +164,28 @@ fn addresses_are_attributed_to_the_function_that_holds_them() {
 
 #[test]
 fn addresses_and_file_offsets_are_those_of_readelf() {
-    for path in [
-        std::env::current_exe().unwrap(),
-        "/usr/lib/x86_64-linux-gnu/libc.so.6".into(),
-    ] {
+    for path in [std::env::current_exe().unwrap(), "/usr/lib/x86_64-linux-gnu/libc.so.6".into()] {
         let binary = Binary::open(&path).unwrap();
-        let out = common::run(
-            Command::new("readelf")
-                .args(["--segments", "--wide"])
-                .arg(&path),
-        );
+        let out = common::run(Command::new("readelf").args(["--segments", "--wide"]).arg(&path));
         let mut loads = 0;
         for line in out.lines().filter(|l| l.trim_start().starts_with("LOAD")) {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let hex =
-                |i: usize| u64::from_str_radix(words[i].trim_start_matches("0x"), 16).unwrap();
+            let hex = |i: usize| u64::from_str_radix(words[i].trim_start_matches("0x"), 16).unwrap();
             let (offset, vaddr, file_size) = (hex(1), hex(2), hex(4));
             let last = file_size - 1;
-            assert_eq!(
-                binary.file_offset(Vaddr(vaddr + last)),
-                Some(FileOffset(offset + last))
-            );
-            assert!(
-                binary
-                    .file_offset(Vaddr(vaddr + file_size))
-                    .is_none_or(|o| o.0 != offset + file_size)
-            );
+            assert_eq!(binary.file_offset(Vaddr(vaddr + last)), Some(FileOffset(offset + last)));
+            assert!(binary.file_offset(Vaddr(vaddr + file_size)).is_none_or(|o| o.0 != offset + file_size));
             if line.contains(" E ") {
-                assert_eq!(
-                    binary.vaddr(FileOffset(offset + last)),
-                    Some(Vaddr(vaddr + last))
-                );
+                assert_eq!(binary.vaddr(FileOffset(offset + last)), Some(Vaddr(vaddr + last)));
                 assert!(binary.is_executable(Vaddr(vaddr)));
             }
             loads += 1;
         }
         assert_eq!(loads, binary.segments().len());
-        let notes = common::run(
-            Command::new("readelf")
-                .args(["--notes", "--dynamic", "--wide"])
-                .arg(&path),
-        );
-        let id: String = binary
-            .build_id()
-            .unwrap_or_default()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let notes = common::run(Command::new("readelf").args(["--notes", "--dynamic", "--wide"]).arg(&path));
+        let id: String = binary.build_id().unwrap_or_default().iter().map(|b| format!("{b:02x}")).collect();
         assert!(id.is_empty() || notes.contains(&format!("Build ID: {id}")));
-        assert!(
-            binary
-                .needed()
-                .iter()
-                .all(|n| notes.contains(&format!("[{n}]")))
-        );
+        assert!(binary.needed().iter().all(|n| notes.contains(&format!("[{n}]"))));
         assert_eq!(binary.needed().len(), notes.matches("(NEEDED)").count());
     }
 }
@@ -294,18 +197,9 @@ fn functions_of_a_file_without_sections_come_from_the_dynamic_section() {
         let library = Path::new("/usr/lib/x86_64-linux-gnu").join(library);
         let bare = dir.path().join("bare.so");
         std::fs::copy(&library, &bare).unwrap();
-        common::run(
-            Command::new("llvm-strip")
-                .arg("--strip-sections")
-                .arg(&bare),
-        );
+        common::run(Command::new("llvm-strip").arg("--strip-sections").arg(&bare));
         let (full, bare) = (index(&library), index(&bare));
-        let addresses = |i: &Index| {
-            i.functions()
-                .filter(|f| f.size > 0)
-                .map(|f| f.address)
-                .collect::<Vec<_>>()
-        };
+        let addresses = |i: &Index| i.functions().filter(|f| f.size > 0).map(|f| f.address).collect::<Vec<_>>();
         assert_eq!(addresses(&full), addresses(&bare));
     }
 }
@@ -315,10 +209,7 @@ fn cold_parts_belong_to_their_function() {
     let dir = tempfile::tempdir().unwrap();
     let path = common::c_program(dir.path());
     let index = index(&path);
-    let part = index
-        .functions()
-        .find(|f| f.symbol == "twice.cold")
-        .expect("gcc split the function");
+    let part = index.functions().find(|f| f.symbol == "twice.cold").expect("gcc split the function");
     assert_eq!((part.name, part.left_out), ("twice", Some(LeftOut::Part)));
     assert!(!index.starts_function(part.address));
     let whole = index.functions().find(|f| f.symbol == "twice").unwrap();
@@ -347,17 +238,8 @@ fn what_is_wrong_with_a_file_is_said() {
     assert!(say(&good[..good.len() / 2]).starts_with("truncated: a segment"));
     let mut other = good.clone();
     other[18] = 243;
-    assert!(
-        say(&other).contains("made for another machine: RISC"),
-        "{}",
-        say(&other)
-    );
-    assert!(
-        Binary::open(Path::new("/"))
-            .unwrap_err()
-            .to_string()
-            .contains("directory")
-    );
+    assert!(say(&other).contains("made for another machine: RISC"), "{}", say(&other));
+    assert!(Binary::open(Path::new("/")).unwrap_err().to_string().contains("directory"));
     let no_symbols = Binary::open(Path::new("/usr/bin/true")).unwrap();
     let stripped = Index::new(Arc::new(no_symbols));
     assert!(stripped.is_err_and(|e| e.to_string().starts_with("no symbols")));

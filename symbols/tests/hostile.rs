@@ -23,58 +23,24 @@ fn exercise(bytes: Vec<u8>) {
         return;
     };
     let binary = Arc::new(binary);
-    let _ = (
-        binary.build_id(),
-        binary.soname(),
-        binary.needed(),
-        binary.interpreter(),
-        binary.go_error(),
-    );
-    let _ = (
-        binary.pointer_at(Vaddr(u64::MAX - 3)),
-        binary.bytes_at(Vaddr(1), u64::MAX),
-        binary.symbol_value("main"),
-    );
+    let _ = (binary.build_id(), binary.soname(), binary.needed(), binary.interpreter(), binary.go_error());
+    let _ = (binary.pointer_at(Vaddr(u64::MAX - 3)), binary.bytes_at(Vaddr(1), u64::MAX), binary.symbol_value("main"));
     if let Some(program) = binary.go() {
-        let _ = (
-            program.types(),
-            program.text_range(&binary),
-            program.version(),
-        );
+        let _ = (program.types(), program.text_range(&binary), program.version());
         for function in program.functions(&binary).step_by(37) {
-            let _ = (
-                function.name(),
-                function.size(),
-                function.lines().take(1000).count(),
-            );
+            let _ = (function.name(), function.size(), function.lines().take(1000).count());
         }
     }
     let Ok(index) = Index::new(binary) else {
         return;
     };
     for function in index.functions().step_by(5) {
-        let _ = (
-            index.at(function.address),
-            index.line(function.address),
-            index.starts_function(function.address),
-        );
+        let _ = (index.at(function.address), index.line(function.address), index.starts_function(function.address));
         let _ = index.parts(function.id).len();
     }
-    let patterns = [
-        "*",
-        "main",
-        "Store.Get",
-        "/e$/",
-        "@main.go:30",
-        "0x1040",
-        "main+0x4",
-        "!main.*",
-    ];
+    let patterns = ["*", "main", "Store.Get", "/e$/", "@main.go:30", "0x1040", "main+0x4", "!main.*"];
     let patterns: Vec<Pattern> = patterns.iter().map(|p| p.parse().unwrap()).collect();
-    let _ = (
-        index.select(&patterns, true),
-        index.nearest(&patterns[2], 3),
-    );
+    let _ = (index.select(&patterns, true), index.nearest(&patterns[2], 3));
     assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
 }
 
@@ -111,11 +77,7 @@ fn break_in_many_ways(good: &[u8], places: &[usize], rounds: usize) {
     }
     for round in 0..rounds / 4 {
         // Cut, and cut with the rest filled up: then the headers' promises are kept by zeros.
-        let cut = if round % 2 == 0 {
-            next(good.len())
-        } else {
-            next(0x1000)
-        };
+        let cut = if round % 2 == 0 { next(good.len()) } else { next(0x1000) };
         let mut bytes = good[..cut].to_vec();
         exercise(bytes.clone());
         bytes.resize(good.len(), 0);
@@ -125,11 +87,7 @@ fn break_in_many_ways(good: &[u8], places: &[usize], rounds: usize) {
 
 /// Where sections lie in a file, by readelf.
 fn section_starts(path: &Path) -> Vec<usize> {
-    let out = common::run(
-        std::process::Command::new("readelf")
-            .args(["--sections", "--wide"])
-            .arg(path),
-    );
+    let out = common::run(std::process::Command::new("readelf").args(["--sections", "--wide"]).arg(path));
     let starts = out.lines().filter_map(|line| {
         let (_, rest) = line.split_once(']')?;
         usize::from_str_radix(rest.split_whitespace().nth(3)?, 16).ok()
@@ -143,12 +101,7 @@ fn broken_go_programs_do_no_harm() {
     common::write_go_program(dir.path(), false);
     for flags in ["-buildmode=exe", "-buildmode=pie"] {
         let program = dir.path().join("program");
-        common::run(
-            common::go(dir.path())
-                .args(["build", flags, "-ldflags=-s -w", "-o"])
-                .arg(&program)
-                .arg("."),
-        );
+        common::run(common::go(dir.path()).args(["build", flags, "-ldflags=-s -w", "-o"]).arg(&program).arg("."));
         let good = std::fs::read(&program).unwrap();
         break_in_many_ways(&good, &section_starts(&program), 24);
     }
@@ -157,10 +110,7 @@ fn broken_go_programs_do_no_harm() {
 #[test]
 fn broken_programs_of_c_and_cpp_do_no_harm() {
     let dir = tempfile::tempdir().unwrap();
-    for program in [
-        common::cpp_program(dir.path()),
-        common::c_program(dir.path()),
-    ] {
+    for program in [common::cpp_program(dir.path()), common::c_program(dir.path())] {
         let good = std::fs::read(&program).unwrap();
         break_in_many_ways(&good, &section_starts(&program), 120);
     }
@@ -173,22 +123,13 @@ fn a_hundred_thousand_symbols_of_one_name_take_no_quadratic_time() {
     let mut text = String::from(".text\n.globl _start\n_start: ret\n");
     for i in 0..100_000 {
         // The same name for all, as local symbols of one file cannot have: renamed below.
-        text.push_str(&format!(
-            ".type s{i:05},@function\ns{i:05}: nop\n.size s{i:05},1\n"
-        ));
+        text.push_str(&format!(".type s{i:05},@function\ns{i:05}: nop\n.size s{i:05},1\n"));
     }
     for i in 0..20_000 {
-        text.push_str(&format!(
-            ".type t{i:05}.cold,@function\n.set t{i:05}.cold, _start\n"
-        ));
+        text.push_str(&format!(".type t{i:05}.cold,@function\n.set t{i:05}.cold, _start\n"));
     }
     std::fs::write(&source, text).unwrap();
-    common::run(
-        std::process::Command::new("gcc")
-            .args(["-nostdlib", "-static", "-o"])
-            .arg(&object)
-            .arg(&source),
-    );
+    common::run(std::process::Command::new("gcc").args(["-nostdlib", "-static", "-o"]).arg(&object).arg(&source));
     let mut bytes = std::fs::read(&object).unwrap();
     let names = bytes.windows(7).position(|w| w == b"s00000\0").unwrap();
     for at in (names..bytes.len()).step_by(7).take(100_000) {

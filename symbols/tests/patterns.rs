@@ -28,29 +28,15 @@ fn names(selection: &Selection) -> BTreeSet<&str> {
 fn check(index: &Index, rows: &[(&[&str], &[&str])]) {
     for (patterns, expected) in rows {
         let selection = select(index, patterns);
-        assert_eq!(
-            names(&selection),
-            expected.iter().copied().collect(),
-            "{patterns:?}"
-        );
-        assert_eq!(
-            selection.unmatched.is_empty(),
-            !expected.is_empty(),
-            "{patterns:?}"
-        );
+        assert_eq!(names(&selection), expected.iter().copied().collect(), "{patterns:?}");
+        assert_eq!(selection.unmatched.is_empty(), !expected.is_empty(), "{patterns:?}");
     }
 }
 
 fn go_index(dir: &Path) -> Index {
     common::write_go_program(dir, true);
     let program = dir.join("program");
-    common::run(
-        common::go(dir)
-            .env("CGO_ENABLED", "1")
-            .args(["build", "-ldflags=-s -w", "-o"])
-            .arg(&program)
-            .arg("."),
-    );
+    common::run(common::go(dir).env("CGO_ENABLED", "1").args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg("."));
     index(&program)
 }
 
@@ -69,36 +55,15 @@ fn go_functions_are_found_as_written() {
             (&["Store.Len"], &["main.Store.Len"]),
             (&["main.(*Store).*"], &["main.(*Store).Get"]),
             (&["main.(*Store).Get-fm"], &["main.(*Store).Get-fm"]),
-            (
-                &["main.(*List).Push"],
-                &["main.(*List[go.shape.string]).Push"],
-            ),
-            (
-                &["main.(*List[...]).Push"],
-                &["main.(*List[go.shape.string]).Push"],
-            ),
-            (
-                &["main.Gen"],
-                &["main.Gen[go.shape.int]", "main.Gen[go.shape.string]"],
-            ),
+            (&["main.(*List).Push"], &["main.(*List[go.shape.string]).Push"]),
+            (&["main.(*List[...]).Push"], &["main.(*List[go.shape.string]).Push"]),
+            (&["main.Gen"], &["main.Gen[go.shape.int]", "main.Gen[go.shape.string]"]),
             (&["main.Gen[int]"], &["main.Gen[go.shape.int]"]),
-            (
-                &["main.Gen[...]"],
-                &["main.Gen[go.shape.int]", "main.Gen[go.shape.string]"],
-            ),
+            (&["main.Gen[...]"], &["main.Gen[go.shape.int]", "main.Gen[go.shape.string]"]),
             (&["main"], &["main.main"]),
-            (
-                &["example.com/ge.v2/foo%2ev1.F"],
-                &["example.com/ge.v2/foo.v1.F"],
-            ),
-            (
-                &["example.com/ge.v2/foo.v1.F"],
-                &["example.com/ge.v2/foo.v1.F"],
-            ),
-            (
-                &["example.com/ge.v2/foo.v1.*"],
-                &["example.com/ge.v2/foo.v1.F"],
-            ),
+            (&["example.com/ge.v2/foo%2ev1.F"], &["example.com/ge.v2/foo.v1.F"]),
+            (&["example.com/ge.v2/foo.v1.F"], &["example.com/ge.v2/foo.v1.F"]),
+            (&["example.com/ge.v2/foo.v1.*"], &["example.com/ge.v2/foo.v1.F"]),
             (&["/^main\\.c$/"], &["main.c"]),
             (&["main.{c,main}"], &["main.c", "main.main"]),
             (&["main.{c,main}", "!main.c"], &["main.main"]),
@@ -113,36 +78,16 @@ fn go_left_outs_are_taken_in_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let index = go_index(dir.path());
     let all = select(&index, &["*"]);
-    assert!(
-        all.matches
-            .iter()
-            .all(|m| !m.name.starts_with("runtime.") && !m.name.starts_with("internal/"))
-    );
+    assert!(all.matches.iter().all(|m| !m.name.starts_with("runtime.") && !m.name.starts_with("internal/")));
     assert!(names(&all).contains("main.main"));
     let kinds: BTreeSet<LeftOut> = all.left_out.iter().map(|(_, why)| *why).collect();
-    assert!(
-        kinds.is_superset(&[LeftOut::GoRuntime, LeftOut::GoInternal, LeftOut::GoWrapper].into()),
-        "{kinds:?}"
-    );
-    assert!(
-        select(&index, &["runtime.gc*"])
-            .matches
-            .iter()
-            .all(|m| m.name.starts_with("runtime.gc"))
-    );
-    assert_eq!(
-        names(&select(&index, &["runtime.mallocgc"])),
-        ["runtime.mallocgc"].into()
-    );
+    assert!(kinds.is_superset(&[LeftOut::GoRuntime, LeftOut::GoInternal, LeftOut::GoWrapper].into()), "{kinds:?}");
+    assert!(select(&index, &["runtime.gc*"]).matches.iter().all(|m| m.name.starts_with("runtime.gc")));
+    assert_eq!(names(&select(&index, &["runtime.mallocgc"])), ["runtime.mallocgc"].into());
     let everything = index.select(&["*".parse().unwrap()], true);
     assert_eq!(everything.matches.len(), index.len());
     // The assembly and the wrapper that calls it share a name: one call is one.
-    assert_eq!(
-        select(&index, &["internal/bytealg.IndexByteString"])
-            .matches
-            .len(),
-        1
-    );
+    assert_eq!(select(&index, &["internal/bytealg.IndexByteString"]).matches.len(), 1);
     let without = select(&index, &["!runtime.*"]);
     assert_eq!(names(&without), names(&all));
     assert_eq!(
@@ -156,18 +101,10 @@ fn functions_of_c_in_a_go_program_come_from_its_symbols() {
     let dir = tempfile::tempdir().unwrap();
     common::write_go_program(dir.path(), true);
     let program = dir.path().join("program");
-    common::run(
-        common::go(dir.path())
-            .env("CGO_ENABLED", "1")
-            .args(["build", "-o"])
-            .arg(&program)
-            .arg("."),
-    );
+    common::run(common::go(dir.path()).env("CGO_ENABLED", "1").args(["build", "-o"]).arg(&program).arg("."));
     let index = index(&program);
     let selection = select(&index, &["c_add"]);
-    let Matched::Function(id) = selection.matches[0].what else {
-        panic!("{selection:?}")
-    };
+    let Matched::Function(id) = selection.matches[0].what else { panic!("{selection:?}") };
     assert_eq!(index.function(id).language, symbols::index::Language::C);
     assert!(index.functions().all(|f| !f.symbol.ends_with(".abi0")));
 }
@@ -177,46 +114,20 @@ fn places_in_go_functions_are_points() {
     let dir = tempfile::tempdir().unwrap();
     let index = go_index(dir.path());
     let get = select(&index, &["main.(*Store).Get"]);
-    let Matched::Function(id) = get.matches[0].what else {
-        panic!("{get:?}")
-    };
+    let Matched::Function(id) = get.matches[0].what else { panic!("{get:?}") };
     let function = index.function(id);
     let by_address = select(&index, &[&function.address.to_string()]);
     assert_eq!(by_address.matches[0].what, Matched::Function(id));
     let inside = select(&index, &["main.(*Store).Get+0x4"]);
     let address = function.address.checked_add(4).unwrap();
-    assert_eq!(
-        inside.matches[0].what,
-        Matched::Point {
-            address,
-            function: Some(id),
-            offset: 4
-        }
-    );
+    assert_eq!(inside.matches[0].what, Matched::Point { address, function: Some(id), offset: 4 });
     assert_eq!(inside.matches[0].name, "main.(*Store).Get+0x4");
-    assert_eq!(
-        select(&index, &[&address.to_string()]).matches[0].what,
-        inside.matches[0].what
-    );
-    assert!(
-        select(&index, &["main.(*Store).Get+0x10000"])
-            .matches
-            .is_empty()
-    );
+    assert_eq!(select(&index, &[&address.to_string()]).matches[0].what, inside.matches[0].what);
+    assert!(select(&index, &["main.(*Store).Get+0x10000"]).matches.is_empty());
     assert!(select(&index, &["0x1"]).matches.is_empty());
-    let line = common::GO_PROGRAM
-        .lines()
-        .position(|l| l.contains("list.Push"))
-        .unwrap()
-        + 1;
+    let line = common::GO_PROGRAM.lines().position(|l| l.contains("list.Push")).unwrap() + 1;
     let at_line = select(&index, &[&format!("@main.go:{line}")]);
-    assert!(
-        at_line
-            .matches
-            .iter()
-            .any(|m| m.name.starts_with("main.main+0x")),
-        "{at_line:?}"
-    );
+    assert!(at_line.matches.iter().any(|m| m.name.starts_with("main.main+0x")), "{at_line:?}");
     for found in &at_line.matches {
         if let Matched::Point { address, .. } = found.what {
             assert_eq!(index.line(address).unwrap().line as usize, line);
@@ -254,16 +165,10 @@ fn cpp_functions_are_found_with_and_without_parameters() {
             ),
             (&["shop::scale"], &["shop::scale<int, 3>"]),
             (&["shop::scale<int>"], &["shop::scale<int, 3>"]),
-            (
-                &["std::vector<int>::push_back"],
-                &["std::vector<int, std::allocator<int> >::push_back"],
-            ),
+            (&["std::vector<int>::push_back"], &["std::vector<int, std::allocator<int> >::push_back"]),
             (&["shop::tagged"], &["shop::tagged"]),
             (&["hidden"], &["(anonymous namespace)::hidden"]),
-            (
-                &["(anonymous namespace)::hidden"],
-                &["(anonymous namespace)::hidden"],
-            ),
+            (&["(anonymous namespace)::hidden"], &["(anonymous namespace)::hidden"]),
             (&["plain"], &["plain"]),
             (&["main"], &["main"]),
             (&["_ZN4shop4overEi"], &["shop::over"]),
@@ -273,36 +178,18 @@ fn cpp_functions_are_found_with_and_without_parameters() {
     );
     assert_eq!(select(&index, &["shop::over"]).matches.len(), 2);
     assert_eq!(select(&index, &["shop::over(int)"]).matches.len(), 1);
-    assert_eq!(
-        select(&index, &["shop::over(int, char const*)"])
-            .matches
-            .len(),
-        1
-    );
-    assert_eq!(
-        select(&index, &["shop::Order::price(int)"]).matches.len(),
-        1
-    );
+    assert_eq!(select(&index, &["shop::over(int, char const*)"]).matches.len(), 1);
+    assert_eq!(select(&index, &["shop::Order::price(int)"]).matches.len(), 1);
     // Two constructors; C1 and C2 are at one address or count as one name.
     assert!(select(&index, &["shop::Order::Order(int)"]).matches.len() <= 2);
     let vectors = select(&index, &["std::vector::push_back"]);
-    assert!(
-        vectors.matches.len() >= 2
-            && vectors
-                .matches
-                .iter()
-                .all(|m| m.name.ends_with("::push_back"))
-    );
+    assert!(vectors.matches.len() >= 2 && vectors.matches.iter().all(|m| m.name.ends_with("::push_back")));
     let all = select(&index, &["*"]);
     assert!(!names(&all).contains("_start") && !names(&all).contains("frame_dummy"));
     assert!(names(&select(&index, &["_start"])).contains("_start"));
     assert!(all.left_out.iter().any(|(_, why)| *why == LeftOut::Thunk));
     assert!(all.matches.iter().all(|m| !m.exact));
-    assert!(
-        index
-            .nearest(&"shop::overr".parse().unwrap(), 3)
-            .contains(&"shop::over".to_owned())
-    );
+    assert!(index.nearest(&"shop::overr".parse().unwrap(), 3).contains(&"shop::over".to_owned()));
 }
 
 #[inline(never)]
@@ -337,10 +224,7 @@ fn rust_functions_are_found_with_and_without_their_generics() {
     let mut square = Square(2);
     square.grow();
     let shapes: [&dyn Area; 1] = [&square];
-    assert_eq!(
-        (shapes[0].area(), bait(1u8).len(), bait("x").len()),
-        (9, 2, 6)
-    );
+    assert_eq!((shapes[0].area(), bait(1u8).len(), bait("x").len()), (9, 2, 6));
     let index = index(&std::env::current_exe().unwrap());
     let only = |pattern: &str| {
         let selection = select(&index, &[pattern]);
@@ -354,30 +238,18 @@ fn rust_functions_are_found_with_and_without_their_generics() {
         ["<patterns::Square as patterns::Area>::area"].into()
     );
     for tail in ["Square::area", "patterns::Square::area"] {
-        assert_eq!(
-            names(&only(tail)),
-            ["<patterns::Square as patterns::Area>::area"].into()
-        );
+        assert_eq!(names(&only(tail)), ["<patterns::Square as patterns::Area>::area"].into());
     }
     assert_eq!(only("patterns::Square::grow").matches.len(), 1);
     assert_eq!(only("Square::grow").matches.len(), 1);
     assert!(only("patterns::bait::{{closure}}").matches.len() >= 2);
-    assert_eq!(
-        only("patterns::bait::{closure#0}").matches.len(),
-        only("patterns::bait::{{closure}}").matches.len()
-    );
+    assert_eq!(only("patterns::bait::{closure#0}").matches.len(), only("patterns::bait::{{closure}}").matches.len());
     assert_eq!(names(&only("main")), ["patterns::main"].into());
     assert!(only("patterns::Square::*").matches.len() >= 2);
-    let raw = index
-        .functions()
-        .find(|f| f.name == "patterns::bait" || f.name.starts_with("patterns::bait::<"))
-        .unwrap();
+    let raw =
+        index.functions().find(|f| f.name == "patterns::bait" || f.name.starts_with("patterns::bait::<")).unwrap();
     assert_eq!(only(raw.symbol).matches.len(), 1);
-    assert!(
-        index
-            .functions()
-            .all(|f| !f.name.contains("::h0123456789abcdef"))
-    );
+    assert!(index.functions().all(|f| !f.name.contains("::h0123456789abcdef")));
 }
 
 #[test]

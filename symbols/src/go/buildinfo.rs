@@ -18,33 +18,20 @@ pub(super) fn version(binary: &Binary) -> Option<String> {
         Some((_, bytes)) => find_in(bytes)?,
         None => scan(binary)?,
     };
-    let text = if blob.get(15)? & INLINE != 0 {
-        inline(blob)?
-    } else {
-        pointed_to(binary, blob)?
-    };
+    let text = if blob.get(15)? & INLINE != 0 { inline(blob)? } else { pointed_to(binary, blob)? };
     let text = std::str::from_utf8(text).ok()?;
-    text.starts_with("go")
-        .then(|| text.to_owned())
-        .or_else(|| text.starts_with("devel").then(|| text.to_owned()))
+    text.starts_with("go").then(|| text.to_owned()).or_else(|| text.starts_with("devel").then(|| text.to_owned()))
 }
 
 /// Linkers place the blob at the start of a writable segment; look there first.
 fn scan(binary: &Binary) -> Option<&[u8]> {
     let segments = binary.segments();
-    let ordered = segments
-        .iter()
-        .filter(|s| s.writable)
-        .chain(segments.iter().filter(|s| !s.writable));
-    ordered
-        .filter_map(|s| binary.bytes_at(s.vaddr, s.file_size))
-        .find_map(find_in)
+    let ordered = segments.iter().filter(|s| s.writable).chain(segments.iter().filter(|s| !s.writable));
+    ordered.filter_map(|s| binary.bytes_at(s.vaddr, s.file_size)).find_map(find_in)
 }
 
 fn find_in(bytes: &[u8]) -> Option<&[u8]> {
-    let at = (0..bytes.len())
-        .step_by(ALIGN)
-        .find(|&at| bytes.get(at..).is_some_and(|b| b.starts_with(MAGIC)))?;
+    let at = (0..bytes.len()).step_by(ALIGN).find(|&at| bytes.get(at..).is_some_and(|b| b.starts_with(MAGIC)))?;
     bytes.get(at..)
 }
 

@@ -4,11 +4,13 @@
 //! * `pclntab`: functions, their bounds, files and lines, for Go 1.16 to 1.27.
 //! * `find`: where these tables are, with and without section headers.
 //! * `buildinfo`: the version of the toolchain.
+//! * `runtime`: offsets of fields that name a goroutine.
 
 mod buildinfo;
 mod find;
 pub(crate) mod names;
 mod pclntab;
+mod runtime;
 mod values;
 
 use crate::Error;
@@ -16,6 +18,7 @@ use crate::addr::Vaddr;
 use crate::binary::Binary;
 
 pub use pclntab::{Function, SourceLine, TableVersion};
+pub use runtime::RuntimeOffsets;
 
 /// Words of moduledata that are read: the last one known is gofunc of Go 1.27.
 const MODULE_WORDS: usize = 48;
@@ -51,17 +54,8 @@ impl Program {
         let version = buildinfo::version(binary);
         // `abi.FuncIDWrapper` is the last constant of its enumeration in every version (21 in Go 1.19, 23 in 1.27), and
         // every program has such functions: so the highest id is that one, also where the version is not known.
-        let wrapper_id = table
-            .functions(binary)
-            .map(|f| f.id())
-            .max()
-            .unwrap_or(u8::MAX);
-        Ok(Some(Self {
-            table,
-            module,
-            version,
-            wrapper_id,
-        }))
+        let wrapper_id = table.functions(binary).map(|f| f.id()).max().unwrap_or(u8::MAX);
+        Ok(Some(Self { table, module, version, wrapper_id }))
     }
 
     /// The toolchain's version as `go1.27.3`; `None` without build info.
@@ -81,10 +75,7 @@ impl Program {
 
     /// The addresses of Go's code: `start..end`. Functions of C are outside.
     pub fn text_range(&self, binary: &Binary) -> std::ops::Range<Vaddr> {
-        match self
-            .module_word(WORD_MINPC)
-            .zip(self.module_word(WORD_MAXPC))
-        {
+        match self.module_word(WORD_MINPC).zip(self.module_word(WORD_MAXPC)) {
             Some((min, max)) if min < max => min..max,
             _ => self.table.bounds(binary),
         }

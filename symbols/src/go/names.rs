@@ -29,10 +29,7 @@ pub(crate) fn kind(name: &str) -> Kind {
         ("type..", Kind::Generated),
         ("go.buildid", Kind::Generated),
     ];
-    PREFIXES
-        .iter()
-        .find(|(prefix, _)| name.starts_with(prefix))
-        .map_or(Kind::Ordinary, |&(_, kind)| kind)
+    PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)).map_or(Kind::Ordinary, |&(_, kind)| kind)
 }
 
 /// Assembly of the runtime that belongs to no package: `_rt0_amd64`, `memeqbody`, `gogo`.
@@ -48,25 +45,15 @@ pub(crate) fn unescaped(name: &str) -> Cow<'_, str> {
     let mut out = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let code = if first == b'%' {
-            after.get(..2).and_then(hex)
-        } else {
-            None
-        };
+        let code = if first == b'%' { after.get(..2).and_then(hex) } else { None };
         out.push(code.unwrap_or(first));
-        rest = if code.is_some() {
-            after.get(2..).unwrap_or_default()
-        } else {
-            after
-        };
+        rest = if code.is_some() { after.get(2..).unwrap_or_default() } else { after };
     }
     String::from_utf8(out).map_or(Cow::Borrowed(name), Cow::Owned)
 }
 
 fn hex(digits: &[u8]) -> Option<u8> {
-    let text = std::str::from_utf8(digits)
-        .ok()
-        .filter(|t| t.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let text = std::str::from_utf8(digits).ok().filter(|t| t.bytes().all(|b| b.is_ascii_hexdigit()))?;
     u8::from_str_radix(text, 16).ok()
 }
 
@@ -98,11 +85,7 @@ pub(crate) fn without_receiver_marks(name: &str) -> Option<String> {
     let at = name.find("(*")?;
     let (before, receiver) = (name.get(..at)?, name.get(at + 2..)?);
     let close = receiver.find(").")?;
-    Some(format!(
-        "{before}{}{}",
-        receiver.get(..close)?,
-        receiver.get(close + 1..)?
-    ))
+    Some(format!("{before}{}{}", receiver.get(..close)?, receiver.get(close + 1..)?))
 }
 
 /// All spellings by which a person may mean a name: as it is, without escapes, without or with abridged type
@@ -148,10 +131,7 @@ mod tests {
             "example.com/ge.v2/foo.v1.(*List[...]).Push",
             "example.com/ge.v2/foo.v1.(*List[string]).Push",
         ] {
-            assert!(
-                all.iter().any(|s| s == expected),
-                "{expected} not in {all:?}"
-            );
+            assert!(all.iter().any(|s| s == expected), "{expected} not in {all:?}");
         }
     }
 
@@ -164,10 +144,7 @@ mod tests {
 
     #[test]
     fn receivers_lose_their_star() {
-        assert_eq!(
-            without_receiver_marks("main.(*Store).Get").as_deref(),
-            Some("main.Store.Get")
-        );
+        assert_eq!(without_receiver_marks("main.(*Store).Get").as_deref(), Some("main.Store.Get"));
         assert_eq!(without_receiver_marks("main.Get"), None);
     }
 }

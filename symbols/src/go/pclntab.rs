@@ -46,24 +46,9 @@ impl TableVersion {
 
     fn shape(self) -> Shape {
         match self {
-            Self::Go1_16 => Shape {
-                offsets: 24,
-                entry: 16,
-                name: 8,
-                id: 40,
-            },
-            Self::Go1_18 => Shape {
-                offsets: 32,
-                entry: 8,
-                name: 4,
-                id: 36,
-            },
-            Self::Go1_20 => Shape {
-                offsets: 32,
-                entry: 8,
-                name: 4,
-                id: 40,
-            },
+            Self::Go1_16 => Shape { offsets: 24, entry: 16, name: 8, id: 40 },
+            Self::Go1_18 => Shape { offsets: 32, entry: 8, name: 4, id: 36 },
+            Self::Go1_20 => Shape { offsets: 32, entry: 8, name: 4, id: 40 },
         }
     }
 }
@@ -120,28 +105,16 @@ pub struct SourceLine<'a> {
 impl Pclntab {
     pub(super) fn parse(binary: &Binary, address: Vaddr, len: u64) -> Result<Self, Error> {
         let broken = || Error::GoTable("its header is broken");
-        let start = binary
-            .file_offset(address)
-            .and_then(|o| usize::try_from(o.0).ok())
-            .ok_or_else(broken)?;
+        let start = binary.file_offset(address).and_then(|o| usize::try_from(o.0).ok()).ok_or_else(broken)?;
         let bytes = binary.bytes_at(address, len).ok_or_else(broken)?;
         let version = u32_at(bytes, 0).and_then(TableVersion::of_magic);
-        let version = version.ok_or(Error::GoTable(
-            "its layout is unknown (Go 1.16 to 1.27 are known)",
-        ))?;
+        let version = version.ok_or(Error::GoTable("its layout is unknown (Go 1.16 to 1.27 are known)"))?;
         let (zero, quantum, pointer) = (bytes.get(4..6), bytes.get(6), bytes.get(7));
-        if zero != Some(&[0, 0])
-            || pointer != Some(&8)
-            || !quantum.is_some_and(|q| matches!(q, 1 | 2 | 4))
-        {
+        if zero != Some(&[0, 0]) || pointer != Some(&8) || !quantum.is_some_and(|q| matches!(q, 1 | 2 | 4)) {
             return Err(broken());
         }
         let shape = version.shape();
-        let word = |at: usize| {
-            u64_at(bytes, at)
-                .and_then(|w| usize::try_from(w).ok())
-                .ok_or_else(broken)
-        };
+        let word = |at: usize| u64_at(bytes, at).and_then(|w| usize::try_from(w).ok()).ok_or_else(broken);
         let offset = |i: usize| word(shape.offsets + 8 * i);
         let table = Self {
             version,
@@ -157,18 +130,8 @@ impl Pclntab {
             text: Vaddr(0),
             relocated: Vec::new(),
         };
-        let ordered = [
-            table.names,
-            table.units,
-            table.files,
-            table.values,
-            table.functions,
-            bytes.len(),
-        ];
-        let entries = table
-            .count
-            .checked_mul(shape.entry)
-            .and_then(|n| n.checked_add(table.functions));
+        let ordered = [table.names, table.units, table.files, table.values, table.functions, bytes.len()];
+        let entries = table.count.checked_mul(shape.entry).and_then(|n| n.checked_add(table.functions));
         if table.count == 0 || !ordered.is_sorted() || entries.is_none_or(|end| end > bytes.len()) {
             return Err(broken());
         }
@@ -200,9 +163,7 @@ impl Pclntab {
     /// textStart of the header: Go 1.18 to 1.25.
     pub(super) fn header_text(&self, binary: &Binary) -> Option<Vaddr> {
         self.needs_text().then_some(())?;
-        binary
-            .pointer_at(self.address.checked_add(TEXT_START as u64)?)
-            .filter(|t| t.0 != 0)
+        binary.pointer_at(self.address.checked_add(TEXT_START as u64)?).filter(|t| t.0 != 0)
     }
 
     pub(super) fn set_text(&mut self, binary: &Binary, text: Vaddr) -> Result<(), Error> {
@@ -210,10 +171,7 @@ impl Pclntab {
         if self.version == TableVersion::Go1_16 && binary.is_pie() {
             let start = self.address.0.saturating_add(self.functions as u64);
             let end = start.saturating_add(16 * self.count as u64);
-            self.relocated = binary
-                .relocations()
-                .filter(|(place, _)| (start..end).contains(&place.0))
-                .collect();
+            self.relocated = binary.relocations().filter(|(place, _)| (start..end).contains(&place.0)).collect();
             self.relocated.sort_unstable_by_key(|&(place, _)| place);
         }
         Ok(())
@@ -224,21 +182,14 @@ impl Pclntab {
     pub(super) fn check(&self, binary: &Binary) -> Result<(), Error> {
         let code = |position| {
             let function = self.function(binary, position);
-            function.is_some_and(|f| {
-                binary.is_executable(f.address) && binary.bytes_at(f.address, 1).is_some()
-            })
+            function.is_some_and(|f| binary.is_executable(f.address) && binary.bytes_at(f.address, 1).is_some())
         };
         if !code(0) || !code(self.count - 1) {
             return Err(Error::GoTable("its functions are not in the code"));
         }
         let (bytes, entry) = (self.data(binary), self.version.shape().entry);
-        let addresses =
-            (0..self.count).map(|i| self.entry_address(bytes, self.functions + i * entry));
-        if addresses.is_sorted() {
-            Ok(())
-        } else {
-            Err(Error::GoTable("its functions are out of order"))
-        }
+        let addresses = (0..self.count).map(|i| self.entry_address(bytes, self.functions + i * entry));
+        if addresses.is_sorted() { Ok(()) } else { Err(Error::GoTable("its functions are out of order")) }
     }
 
     /// From the first function to the end of the last.
@@ -252,59 +203,38 @@ impl Pclntab {
         binary.data().get(self.bytes.clone()).unwrap_or_default()
     }
 
-    pub(super) fn functions<'a>(
-        &'a self,
-        binary: &'a Binary,
-    ) -> impl Iterator<Item = Function<'a>> + 'a {
+    pub(super) fn functions<'a>(&'a self, binary: &'a Binary) -> impl Iterator<Item = Function<'a>> + 'a {
         (0..self.count).filter_map(|position| self.function(binary, position))
     }
 
-    pub(super) fn function<'a>(
-        &'a self,
-        binary: &'a Binary,
-        position: usize,
-    ) -> Option<Function<'a>> {
+    pub(super) fn function<'a>(&'a self, binary: &'a Binary, position: usize) -> Option<Function<'a>> {
         if position >= self.count {
             return None;
         }
         let bytes = self.data(binary);
-        let entry = self
-            .functions
-            .checked_add(position.checked_mul(self.version.shape().entry)?)?;
+        let entry = self.functions.checked_add(position.checked_mul(self.version.shape().entry)?)?;
         let address = self.entry_address(bytes, entry)?;
         let func = match self.version {
             TableVersion::Go1_16 => usize::try_from(u64_at(bytes, entry + 8)?).ok()?,
-            TableVersion::Go1_18 | TableVersion::Go1_20 => {
-                usize::try_from(u32_at(bytes, entry + 4)?).ok()?
-            }
+            TableVersion::Go1_18 | TableVersion::Go1_20 => usize::try_from(u32_at(bytes, entry + 4)?).ok()?,
         };
         let func = self.functions.checked_add(func)?;
         // The fixed part of the record must be there; what it points to is checked when read.
         bytes.get(func..func.checked_add(self.version.shape().id + 4)?)?;
-        Some(Function {
-            table: self,
-            bytes,
-            address,
-            position,
-            func,
-        })
+        Some(Function { table: self, bytes, address, position, func })
     }
 
     fn entry_address(&self, bytes: &[u8], entry: usize) -> Option<Vaddr> {
         match self.version {
             TableVersion::Go1_16 => {
                 let place = Vaddr(self.address.0.checked_add(entry as u64)?);
-                let found = self
-                    .relocated
-                    .binary_search_by_key(&place, |&(place, _)| place);
+                let found = self.relocated.binary_search_by_key(&place, |&(place, _)| place);
                 match found.ok().and_then(|i| self.relocated.get(i)) {
                     Some(&(_, target)) => Some(target),
                     None => u64_at(bytes, entry).map(Vaddr),
                 }
             }
-            TableVersion::Go1_18 | TableVersion::Go1_20 => {
-                self.text.checked_add(u64::from(u32_at(bytes, entry)?))
-            }
+            TableVersion::Go1_18 | TableVersion::Go1_20 => self.text.checked_add(u64::from(u32_at(bytes, entry)?)),
         }
     }
 
@@ -313,14 +243,8 @@ impl Pclntab {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low + (high - low) / 2;
-            let entry = self
-                .functions
-                .checked_add(middle.checked_mul(self.version.shape().entry)?)?;
-            if self.entry_address(bytes, entry)? <= v {
-                low = middle + 1
-            } else {
-                high = middle
-            }
+            let entry = self.functions.checked_add(middle.checked_mul(self.version.shape().entry)?)?;
+            if self.entry_address(bytes, entry)? <= v { low = middle + 1 } else { high = middle }
         }
         let found = self.function(binary, low.checked_sub(1)?)?;
         (v.0.checked_sub(found.address.0)? < found.size()).then_some(found)
@@ -328,18 +252,10 @@ impl Pclntab {
 
     /// The path of file number `file` of compilation unit `unit`. Go 1.16+: runtime.funcfile.
     fn file<'a>(&self, bytes: &'a [u8], unit: u32, file: i32) -> Option<&'a str> {
-        let index = usize::try_from(unit)
-            .ok()?
-            .checked_add(usize::try_from(file).ok()?)?;
-        let at = self
-            .units
-            .checked_add(index.checked_mul(4)?)
-            .filter(|&at| at < self.files)?;
+        let index = usize::try_from(unit).ok()?.checked_add(usize::try_from(file).ok()?)?;
+        let at = self.units.checked_add(index.checked_mul(4)?).filter(|&at| at < self.files)?;
         let offset = u32_at(bytes, at).filter(|&offset| offset != u32::MAX)?;
-        let path = c_bytes(
-            bytes,
-            self.files.checked_add(usize::try_from(offset).ok()?)?,
-        )?;
+        let path = c_bytes(bytes, self.files.checked_add(usize::try_from(offset).ok()?)?)?;
         std::str::from_utf8(path).ok()
     }
 }
@@ -366,37 +282,24 @@ impl<'a> Function<'a> {
     /// Where its name is: (in the table, in the file).
     pub(crate) fn name_place(&self) -> Option<(usize, usize)> {
         let into = usize::try_from(self.after_name(0)?).ok()?;
-        let at = self
-            .table
-            .names
-            .checked_add(into)
-            .filter(|&at| at < self.table.units)?;
+        let at = self.table.names.checked_add(into).filter(|&at| at < self.table.units)?;
         Some((at, self.table.bytes.start.checked_add(at)?))
     }
 
     /// `abi.FuncID`.
     pub fn id(&self) -> u8 {
-        self.bytes
-            .get(self.func + self.table.version.shape().id)
-            .copied()
-            .unwrap_or(0)
+        self.bytes.get(self.func + self.table.version.shape().id).copied().unwrap_or(0)
     }
 
     /// `abi.FuncFlag`: 1 top frame, 2 writes SP, 4 assembly. Zero before Go 1.17.
     pub fn flags(&self) -> u8 {
-        self.bytes
-            .get(self.func + self.table.version.shape().id + 1)
-            .copied()
-            .unwrap_or(0)
+        self.bytes.get(self.func + self.table.version.shape().id + 1).copied().unwrap_or(0)
     }
 
     /// Bytes of code: the sum of the line table's steps, which is what the linker writes as the symbol's size. (The next
     /// function's address would count the padding in.) 0 if the table is broken.
     pub fn size(&self) -> u64 {
-        let last = self
-            .values(PC_LINE)
-            .and_then(|values| values.last())
-            .map_or(0, |(end, _)| end);
+        let last = self.values(PC_LINE).and_then(|values| values.last()).map_or(0, |(end, _)| end);
         // A line table that leads beyond the next function is broken; that function's address is then the better bound.
         match self.next_address() {
             Some(next) => last.min(next.0.saturating_sub(self.address.0)),
@@ -406,10 +309,7 @@ impl<'a> Function<'a> {
 
     fn next_address(&self) -> Option<Vaddr> {
         let entry = self.table.version.shape().entry;
-        let at = self
-            .table
-            .functions
-            .checked_add(self.position.checked_add(1)?.checked_mul(entry)?)?;
+        let at = self.table.functions.checked_add(self.position.checked_add(1)?.checked_mul(entry)?)?;
         self.table.entry_address(self.bytes, at)
     }
 
@@ -417,35 +317,23 @@ impl<'a> Function<'a> {
     /// many functions share must not be walked in full for each.
     fn values(&self, field: usize) -> Option<std::iter::Take<Values<'a>>> {
         let offset = self.after_name(field).filter(|&offset| offset != 0)?;
-        let start = self
-            .table
-            .values
-            .checked_add(usize::try_from(offset).ok()?)?;
+        let start = self.table.values.checked_add(usize::try_from(offset).ok()?)?;
         let bytes = self.bytes.get(start..self.table.functions)?;
-        let room = self
-            .next_address()
-            .map_or(MAX_LAST, |next| next.0.saturating_sub(self.address.0));
-        let runs = usize::try_from(room / u64::from(self.table.quantum))
-            .ok()?
-            .saturating_add(1);
+        let room = self.next_address().map_or(MAX_LAST, |next| next.0.saturating_sub(self.address.0));
+        let runs = usize::try_from(room / u64::from(self.table.quantum)).ok()?.saturating_add(1);
         Some(Values::new(bytes, self.table.quantum).take(runs))
     }
 
     fn value_at(&self, field: usize, v: Vaddr) -> Option<i32> {
         let into = v.0.checked_sub(self.address.0)?;
-        self.values(field)?
-            .find(|&(end, _)| into < end)
-            .map(|(_, value)| value)
+        self.values(field)?.find(|&(end, _)| into < end).map(|(_, value)| value)
     }
 
     /// The file and line of an address inside the function, inlined code included.
     pub fn line_at(&self, v: Vaddr) -> Option<SourceLine<'a>> {
         let line = u32::try_from(self.value_at(PC_LINE, v)?).ok()?;
         let file = self.value_at(PC_FILE, v)?;
-        Some(SourceLine {
-            file: self.table.file(self.bytes, self.after_name(UNIT)?, file)?,
-            line,
-        })
+        Some(SourceLine { file: self.table.file(self.bytes, self.after_name(UNIT)?, file)?, line })
     }
 
     /// Runs of code from one file and line, in order of address: (start, end, line).
@@ -454,30 +342,27 @@ impl<'a> Function<'a> {
         let mut files = this.values(PC_FILE).into_iter().flatten();
         let mut file = files.next();
         let mut start = 0;
-        this.values(PC_LINE)
-            .into_iter()
-            .flatten()
-            .flat_map(move |(end, line)| {
-                // A line's run may span several files' runs where two files have code on the same line number.
-                let mut runs = Vec::new();
-                while start < end {
-                    while file.is_some_and(|(file_end, _)| file_end <= start) {
-                        file = files.next();
-                    }
-                    let Some((file_end, number)) = file else {
-                        break;
-                    };
-                    let stop = end.min(file_end);
-                    if let (Ok(line), Some(unit)) = (u32::try_from(line), this.after_name(UNIT))
-                        && let Some(path) = this.table.file(this.bytes, unit, number)
-                    {
-                        let at = |into: u64| Vaddr(this.address.0.wrapping_add(into));
-                        runs.push((at(start), at(stop), SourceLine { file: path, line }));
-                    }
-                    start = stop;
+        this.values(PC_LINE).into_iter().flatten().flat_map(move |(end, line)| {
+            // A line's run may span several files' runs where two files have code on the same line number.
+            let mut runs = Vec::new();
+            while start < end {
+                while file.is_some_and(|(file_end, _)| file_end <= start) {
+                    file = files.next();
                 }
-                start = end;
-                runs
-            })
+                let Some((file_end, number)) = file else {
+                    break;
+                };
+                let stop = end.min(file_end);
+                if let (Ok(line), Some(unit)) = (u32::try_from(line), this.after_name(UNIT))
+                    && let Some(path) = this.table.file(this.bytes, unit, number)
+                {
+                    let at = |into: u64| Vaddr(this.address.0.wrapping_add(into));
+                    runs.push((at(start), at(stop), SourceLine { file: path, line }));
+                }
+                start = stop;
+            }
+            start = end;
+            runs
+        })
     }
 }

@@ -16,14 +16,7 @@ pub(super) struct Values<'a> {
 impl<'a> Values<'a> {
     /// The table at the start of `bytes`; addresses advance in steps of `quantum` bytes.
     pub(super) fn new(bytes: &'a [u8], quantum: u32) -> Self {
-        Self {
-            bytes,
-            at: 0,
-            quantum,
-            value: -1,
-            offset: 0,
-            first: true,
-        }
+        Self { bytes, at: 0, quantum, value: -1, offset: 0, first: true }
     }
 }
 
@@ -38,11 +31,8 @@ impl Iterator for Values<'_> {
         }
         self.first = false;
         let step = (delta >> 1) as i32;
-        self.value = self
-            .value
-            .wrapping_add(if delta & 1 == 1 { !step } else { step });
-        let span =
-            u64::from(uvarint(self.bytes, &mut self.at)?).checked_mul(u64::from(self.quantum))?;
+        self.value = self.value.wrapping_add(if delta & 1 == 1 { !step } else { step });
+        let span = u64::from(uvarint(self.bytes, &mut self.at)?).checked_mul(u64::from(self.quantum))?;
         self.offset = self.offset.checked_add(span)?;
         Some((self.offset, self.value))
     }

@@ -40,15 +40,7 @@ pub(super) fn names(binary: &Binary) -> Result<Vec<Name>, Error> {
             let (_, text) = f.name_place()?;
             let extra = u32::try_from(f.position).ok()?;
             let (source, text) = (Source::Go, text as u64);
-            Some(Name {
-                address: f.address,
-                size: 0,
-                text,
-                extra,
-                source,
-                rank: 0,
-                flags: 0,
-            })
+            Some(Name { address: f.address, size: 0, text, extra, source, rank: 0, flags: 0 })
         }));
     }
     if names.is_empty() {
@@ -64,13 +56,8 @@ pub(super) fn names(binary: &Binary) -> Result<Vec<Name>, Error> {
 
 /// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins.
 fn is_go_mark(binary: &Binary, name: &Name) -> bool {
-    let text = usize::try_from(name.text)
-        .ok()
-        .and_then(|at| name_at(binary.data(), at));
-    matches!(
-        text,
-        Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad")
-    )
+    let text = usize::try_from(name.text).ok().and_then(|at| name_at(binary.data(), at));
+    matches!(text, Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
 }
 
 fn elf_names(binary: &Binary, table: &SymbolTable) -> Vec<Name> {
@@ -88,21 +75,15 @@ fn elf_names(binary: &Binary, table: &SymbolTable) -> Vec<Name> {
 fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32) -> Option<Name> {
     let address = Vaddr(symbol.value);
     let typed = matches!(symbol.kind, STT_FUNC | STT_GNU_IFUNC);
-    if matches!(symbol.section, SHN_UNDEF | SHN_ABS | SHN_COMMON)
-        || !(typed || symbol.kind == STT_NOTYPE)
-    {
+    if matches!(symbol.section, SHN_UNDEF | SHN_ABS | SHN_COMMON) || !(typed || symbol.kind == STT_NOTYPE) {
         return None;
     }
     if !binary.is_executable(address) || !typed && !is_in_own_code_section(binary, &symbol) {
         return None;
     }
-    let text = table
-        .strings
-        .start
-        .checked_add(usize::try_from(symbol.name).ok()?)
-        .filter(|&t| t < table.strings.end)?;
-    let raw =
-        name_at(binary.data().get(..table.strings.end)?, text).filter(|raw| !raw.is_empty())?;
+    let text =
+        table.strings.start.checked_add(usize::try_from(symbol.name).ok()?).filter(|&t| t < table.strings.end)?;
+    let raw = name_at(binary.data().get(..table.strings.end)?, text).filter(|raw| !raw.is_empty())?;
     // Assembler's local labels, and arm64's `$x` that mark code and data.
     if !typed && (raw.starts_with(b".L") || raw.starts_with(b"$")) {
         return None;
@@ -123,15 +104,7 @@ fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32) -> 
         (_, STB_WEAK) => 2,
         _ => 1,
     };
-    Some(Name {
-        address,
-        size: symbol.size,
-        text: text as u64,
-        extra: file,
-        source: Source::Elf,
-        rank,
-        flags,
-    })
+    Some(Name { address, size: symbol.size, text: text as u64, extra: file, source: Source::Elf, rank, flags })
 }
 
 /// A symbol without a type is a function only if its own section holds code: `__executable_start` and `_etext` are none.
@@ -142,12 +115,7 @@ fn is_in_own_code_section(binary: &Binary, symbol: &Symbol) -> bool {
 
 /// By address, rank, then the name that looks least internal; the same name twice (`.symtab` and `.dynsym`) only once.
 fn order(binary: &Binary, names: &mut Vec<Name>) {
-    let raw = |n: &Name| {
-        usize::try_from(n.text)
-            .ok()
-            .and_then(|at| name_at(binary.data(), at))
-            .unwrap_or_default()
-    };
+    let raw = |n: &Name| usize::try_from(n.text).ok().and_then(|at| name_at(binary.data(), at)).unwrap_or_default();
     let look = |text: &[u8]| {
         let underscores = text.iter().take_while(|&&b| b == b'_').count();
         let mangled = text.starts_with(b"_Z") || text.starts_with(b"_R");
@@ -155,21 +123,14 @@ fn order(binary: &Binary, names: &mut Vec<Name>) {
     };
     // Few addresses have more than one name: only there the texts are looked at.
     names.sort_unstable_by_key(|n| (n.address, n.rank));
-    for twins in names
-        .chunk_by_mut(|a, b| (a.address, a.rank) == (b.address, b.rank))
-        .filter(|twins| twins.len() > 1)
-    {
+    for twins in names.chunk_by_mut(|a, b| (a.address, a.rank) == (b.address, b.rank)).filter(|twins| twins.len() > 1) {
         twins.sort_unstable_by(|a, b| {
             let (x, y) = (demangle::unversioned(raw(a)), demangle::unversioned(raw(b)));
-            look(x)
-                .cmp(&look(y))
-                .then_with(|| x.cmp(y))
-                .then_with(|| b.size.cmp(&a.size))
+            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| b.size.cmp(&a.size))
         });
     }
     names.dedup_by(|later, kept| {
-        later.address == kept.address
-            && demangle::unversioned(raw(later)) == demangle::unversioned(raw(kept))
+        later.address == kept.address && demangle::unversioned(raw(later)) == demangle::unversioned(raw(kept))
     });
 }
 
@@ -192,29 +153,16 @@ fn labels_in_functions() -> impl FnMut(&Name) -> bool {
 
 /// The first name of each address. What it lacks (a size) it takes from the others.
 pub(super) fn functions(names: &[Name]) -> Vec<u32> {
-    let first = |i: usize, name: &Name| {
-        i.checked_sub(1)
-            .and_then(|p| names.get(p))
-            .map(|p| p.address)
-            != Some(name.address)
-    };
-    names
-        .iter()
-        .enumerate()
-        .filter(|(i, name)| first(*i, name))
-        .filter_map(|(i, _)| u32::try_from(i).ok())
-        .collect()
+    let first =
+        |i: usize, name: &Name| i.checked_sub(1).and_then(|p| names.get(p)).map(|p| p.address) != Some(name.address);
+    names.iter().enumerate().filter(|(i, name)| first(*i, name)).filter_map(|(i, _)| u32::try_from(i).ok()).collect()
 }
 
 /// For each function the nearest earlier one that reaches beyond its start.
 pub(super) fn enclosing(names: &[Name], functions: &[u32]) -> Vec<u32> {
     let mut open: Vec<(u64, u32)> = Vec::new();
     let mut enclosing = Vec::with_capacity(functions.len());
-    for (i, name) in functions
-        .iter()
-        .enumerate()
-        .filter_map(|(i, &n)| Some((i as u32, names.get(n as usize)?)))
-    {
+    for (i, name) in functions.iter().enumerate().filter_map(|(i, &n)| Some((i as u32, names.get(n as usize)?))) {
         while open.last().is_some_and(|&(end, _)| end <= name.address.0) {
             open.pop();
         }
@@ -232,31 +180,20 @@ pub(super) fn enclosing(names: &[Name], functions: &[u32]) -> Vec<u32> {
 pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
     let mut wanted: FxHashMap<&[u8], Vec<(u32, &Name)>> = FxHashMap::default();
     for function in 0..index.functions.len() {
-        if let Some(name) = index
-            .first_name(function)
-            .filter(|n| n.flags & FLAG_PART != 0)
+        if let Some(name) = index.first_name(function).filter(|n| n.flags & FLAG_PART != 0)
             && let Some(whole) = demangle::whole_of_part(index.raw(name))
         {
-            wanted
-                .entry(whole)
-                .or_default()
-                .push((function as u32, name));
+            wanted.entry(whole).or_default().push((function as u32, name));
         }
     }
     // For each part the best owner so far.
     let mut owners: FxHashMap<u32, (u8, u32)> = FxHashMap::default();
     for function in 0..index.functions.len() {
-        for name in index
-            .names_of(function)
-            .filter_map(|at| index.names.get(at))
-        {
+        for name in index.names_of(function).filter_map(|at| index.names.get(at)) {
             if wanted.is_empty() || name.flags & FLAG_PART != 0 {
                 continue;
             }
-            let parts = wanted
-                .get(demangle::unversioned(index.raw(name)))
-                .map(Vec::as_slice)
-                .unwrap_or_default();
+            let parts = wanted.get(demangle::unversioned(index.raw(name))).map(Vec::as_slice).unwrap_or_default();
             for &(part, part_name) in parts.iter().take(MAX_NAMESAKES) {
                 let fit = match (name.flags & FLAG_LOCAL != 0, name.extra == part_name.extra) {
                     (true, true) => 2,

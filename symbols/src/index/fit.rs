@@ -19,9 +19,7 @@ impl Index {
     pub(super) fn spellings(&self, entry: &Entry) -> Vec<Cow<'_, str>> {
         let raw = self.raw(entry);
         match entry.source {
-            Source::Go => std::str::from_utf8(raw)
-                .map(go_names::spellings)
-                .unwrap_or_default(),
+            Source::Go => std::str::from_utf8(raw).map(go_names::spellings).unwrap_or_default(),
             Source::Elf => vec![demangle::bare(raw)],
         }
     }
@@ -34,23 +32,15 @@ impl Index {
         if !self.is_mangled(entry) {
             return false;
         }
-        let key = spellings
-            .first()
-            .map(|s| canonical::key(s))
-            .unwrap_or_default();
+        let key = spellings.first().map(|s| canonical::key(s)).unwrap_or_default();
         let by_type = canonical::by_self_type(&key);
-        [Some(&key), by_type.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|key| {
-                glob.key.is_match(key)
-                    || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k))
-            })
+        [Some(&key), by_type.as_ref()].into_iter().flatten().any(|key| {
+            glob.key.is_match(key) || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k))
+        })
     }
 
     fn is_mangled(&self, entry: &Entry) -> bool {
-        entry.source == Source::Elf
-            && demangle::scheme(demangle::base(self.raw(entry))) != Scheme::Plain
+        entry.source == Source::Elf && demangle::scheme(demangle::base(self.raw(entry))) != Scheme::Plain
     }
 
     pub(super) fn fit(&self, entry: &Entry, name: &Name) -> Option<Fit> {
@@ -58,17 +48,11 @@ impl Index {
         match entry.source {
             Source::Go => fit_go(std::str::from_utf8(raw).ok()?, &name.literal),
             Source::Elf => match demangle::scheme(demangle::base(raw)) {
-                Scheme::Plain => {
-                    (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact)
-                }
+                Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
                 Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
                 Scheme::Itanium => {
                     let full = name.with_parameters;
-                    let text = if full {
-                        demangle::with_parameters(raw)
-                    } else {
-                        demangle::bare(raw)
-                    };
+                    let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
                     fit_key(&canonical::key(&text), &name.key)
                 }
             },
@@ -107,14 +91,8 @@ fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
         return Some(Fit::Exact);
     }
     let is_tail = |key: &str| {
-        canonical::element_starts(key).any(|at| {
-            key.get(at..)
-                .is_some_and(|tail| canonical::same(wanted, tail))
-        })
+        canonical::element_starts(key).any(|at| key.get(at..).is_some_and(|tail| canonical::same(wanted, tail)))
     };
-    let by_type = || {
-        canonical::by_self_type(name)
-            .is_some_and(|key| canonical::same(wanted, &key) || is_tail(&key))
-    };
+    let by_type = || canonical::by_self_type(name).is_some_and(|key| canonical::same(wanted, &key) || is_tail(&key));
     (is_tail(name) || by_type()).then_some(Fit::Tail)
 }

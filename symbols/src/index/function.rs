@@ -120,8 +120,6 @@ pub(super) fn elf_left_out(symbol: &[u8]) -> Option<LeftOut> {
         return Some(LeftOut::Startup);
     }
     // Itanium ABI 5.1.4: _ZTh, _ZTv, _ZTc.
-    let thunk = [&b"_ZTh"[..], b"_ZTv", b"_ZTc"]
-        .iter()
-        .any(|prefix| symbol.starts_with(prefix));
+    let thunk = [&b"_ZTh"[..], b"_ZTv", b"_ZTc"].iter().any(|prefix| symbol.starts_with(prefix));
     thunk.then_some(LeftOut::Thunk)
 }

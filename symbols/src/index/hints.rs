@@ -19,9 +19,7 @@ impl Index {
             Form::Regex(..) | Form::File { .. } | Form::Address(_) => return Vec::new(),
         };
         let wanted = wanted.to_lowercase();
-        let word = last_element(&wanted)
-            .trim_matches(|c: char| !c.is_alphanumeric() && c != '_')
-            .to_owned();
+        let word = last_element(&wanted).trim_matches(|c: char| !c.is_alphanumeric() && c != '_').to_owned();
         if word.is_empty() {
             return Vec::new();
         }
@@ -33,11 +31,7 @@ impl Index {
                 Source::Elf => demangle::bare(raw),
             };
             if let Some(score) = score(&name.to_lowercase(), &wanted, &word) {
-                let shown = if entry.source == Source::Go {
-                    go_names::unescaped(&name)
-                } else {
-                    name.as_ref().into()
-                };
+                let shown = if entry.source == Source::Go { go_names::unescaped(&name) } else { name.as_ref().into() };
                 scored.push((score, shown.into_owned()));
             }
         }
@@ -50,17 +44,14 @@ impl Index {
 /// The part behind the last separator.
 fn last_element(name: &str) -> &str {
     let name = name.trim_end_matches(['>', ']']);
-    name.rfind(['.', ':', '/', '<', '['])
-        .and_then(|at| name.get(at + 1..))
-        .unwrap_or(name)
+    name.rfind(['.', ':', '/', '<', '[']).and_then(|at| name.get(at + 1..)).unwrap_or(name)
 }
 
 /// The lower, the nearer; `None` is too far.
 fn score(name: &str, wanted: &str, word: &str) -> Option<usize> {
     let element = last_element(name);
     // Of equals the one whose path is more like what was typed.
-    let path =
-        usize::from(!name.ends_with(wanted)) + usize::from(name.len().abs_diff(wanted.len()) > 8);
+    let path = usize::from(!name.ends_with(wanted)) + usize::from(name.len().abs_diff(wanted.len()) > 8);
     if element == word {
         return Some(path);
     }
@@ -86,9 +77,7 @@ fn distance(a: &str, b: &str, allowed: usize) -> Option<usize> {
     for (i, x) in a.iter().enumerate() {
         let mut next = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let mut best = (row[j] + usize::from(x != y))
-                .min(row[j + 1] + 1)
-                .min(next[j] + 1);
+            let mut best = (row[j] + usize::from(x != y)).min(row[j + 1] + 1).min(next[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 best = best.min(before[j - 1] + 1);
             }
@@ -105,12 +94,7 @@ mod tests {
 
     #[test]
     fn distance_counts_single_edits() {
-        for (a, b, expected) in [
-            ("get", "gte", 1),
-            ("handler", "handlr", 1),
-            ("same", "same", 0),
-            ("ab", "cd", 2),
-        ] {
+        for (a, b, expected) in [("get", "gte", 1), ("handler", "handlr", 1), ("same", "same", 0), ("ab", "cd", 2)] {
             assert_eq!(distance(a, b, 4), Some(expected));
         }
         assert_eq!(distance("short", "muchlonger", 4), None);

@@ -102,27 +102,10 @@ impl Index {
         let names = build::names(&binary)?;
         let functions = build::functions(&names);
         let enclosing = build::enclosing(&names, &functions);
-        let texts = std::iter::repeat_with(OnceLock::new)
-            .take(names.len())
-            .collect();
+        let texts = std::iter::repeat_with(OnceLock::new).take(names.len()).collect();
         let (parts, is_rust_program) = (OnceLock::new(), OnceLock::new());
-        let text_left = AtomicUsize::new(
-            binary
-                .data()
-                .len()
-                .saturating_mul(8)
-                .saturating_add(MIN_TEXT),
-        );
-        Ok(Self {
-            binary,
-            names,
-            texts,
-            text_left,
-            functions,
-            enclosing,
-            parts,
-            is_rust_program,
-        })
+        let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
+        Ok(Self { binary, names, texts, text_left, functions, enclosing, parts, is_rust_program })
     }
 
     /// The file.
@@ -145,11 +128,7 @@ impl Index {
     /// # Panics
     /// If the id is not from this index.
     pub fn function(&self, id: FunctionId) -> Function<'_> {
-        let at = self
-            .functions
-            .get(id.0 as usize)
-            .copied()
-            .expect("the id is from this index");
+        let at = self.functions.get(id.0 as usize).copied().expect("the id is from this index");
         self.view(id, at as usize)
     }
 
@@ -175,9 +154,7 @@ impl Index {
 
     /// The function whose code holds `v`.
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
-        let after = self
-            .functions
-            .partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
+        let after = self.functions.partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
         let mut at = after.checked_sub(1)?;
         for _ in 0..MAX_NESTING {
             if v < self.end(at) {
@@ -202,25 +179,17 @@ impl Index {
     pub fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
         let parts = self.parts.get_or_init(|| build::parts(self));
         let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
-        of.iter()
-            .filter_map(|&part| self.first_name(part as usize))
-            .map(|name| (name.address, name.size))
-            .collect()
+        of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address, name.size)).collect()
     }
 
     /// The position in `functions` of the one that begins at `v`.
     fn starting_at(&self, v: Vaddr) -> Option<usize> {
-        let address = |&n: &u32| {
-            self.names
-                .get(n as usize)
-                .map_or(Vaddr(u64::MAX), |n| n.address)
-        };
+        let address = |&n: &u32| self.names.get(n as usize).map_or(Vaddr(u64::MAX), |n| n.address);
         self.functions.binary_search_by_key(&v, address).ok()
     }
 
     fn is_part(&self, function: usize) -> bool {
-        self.first_name(function)
-            .is_some_and(|n| n.flags & FLAG_PART != 0)
+        self.first_name(function).is_some_and(|n| n.flags & FLAG_PART != 0)
     }
 
     fn first_name(&self, function: usize) -> Option<&Name> {
@@ -229,15 +198,8 @@ impl Index {
 
     /// Positions of the names of a function.
     fn names_of(&self, function: usize) -> std::ops::Range<usize> {
-        let start = self
-            .functions
-            .get(function)
-            .map_or(self.names.len(), |&n| n as usize);
-        start
-            ..self
-                .functions
-                .get(function + 1)
-                .map_or(self.names.len(), |&n| n as usize)
+        let start = self.functions.get(function).map_or(self.names.len(), |&n| n as usize);
+        start..self.functions.get(function + 1).map_or(self.names.len(), |&n| n as usize)
     }
 
     /// The address after a function's last byte, as far as it may be attributed to it.
@@ -253,19 +215,9 @@ impl Index {
 
     /// Assembly without a size reaches to the next symbol of its section. Its padding goes with it.
     fn end_of_unsized(&self, function: usize, name: &Name) -> Vaddr {
-        let next = self
-            .first_name(function + 1)
-            .map_or(u64::MAX, |n| n.address.0);
-        let section = self
-            .binary
-            .sections()
-            .at(name.address)
-            .map_or(name.address, |s| s.end());
-        let bound = if name.source == Source::Go {
-            name.address.0
-        } else {
-            section.0.min(next)
-        };
+        let next = self.first_name(function + 1).map_or(u64::MAX, |n| n.address.0);
+        let section = self.binary.sections().at(name.address).map_or(name.address, |s| s.end());
+        let bound = if name.source == Source::Go { name.address.0 } else { section.0.min(next) };
         Vaddr(bound.min(name.address.0.saturating_add(MAX_UNSIZED)))
     }
 
@@ -277,16 +229,12 @@ impl Index {
     }
 
     fn go_function(&self, name: &Name) -> Option<go::Function<'_>> {
-        self.binary
-            .go()?
-            .function(&self.binary, name.extra as usize)
+        self.binary.go()?.function(&self.binary, name.extra as usize)
     }
 
     fn view(&self, id: FunctionId, at: usize) -> Function<'_> {
         let name = self.names.get(at).expect("functions point to names");
-        let go = (name.source == Source::Go)
-            .then(|| self.go_function(name))
-            .flatten();
+        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
         let flags = go.as_ref().map_or(0, go::Function::flags);
         Function {
             id,
@@ -303,10 +251,7 @@ impl Index {
 
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
-        usize::try_from(name.text)
-            .ok()
-            .and_then(|at| crate::bytes::name_at(self.binary.data(), at))
-            .unwrap_or_default()
+        usize::try_from(name.text).ok().and_then(|at| crate::bytes::name_at(self.binary.data(), at)).unwrap_or_default()
     }
 
     fn language(&self, name: &Name) -> Language {
@@ -330,24 +275,19 @@ impl Index {
         }
         let raw = self.raw(name);
         let made = match name.source {
-            Source::Go => std::str::from_utf8(raw)
-                .map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
+            Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
             Source::Elf => demangle::full(raw),
         };
         match made {
             Cow::Borrowed(plain) => plain,
-            Cow::Owned(made) => self
-                .keep(text, made)
-                .unwrap_or_else(|| valid_beginning(raw)),
+            Cow::Owned(made) => self.keep(text, made).unwrap_or_else(|| valid_beginning(raw)),
         }
     }
 
     /// Stores a demangled name, unless a hostile file's names fill the memory.
     fn keep<'a>(&self, place: &'a OnceLock<Box<str>>, made: String) -> Option<&'a str> {
         let take = |left: usize| left.checked_sub(made.len());
-        self.text_left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .ok()?;
+        self.text_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         Some(place.get_or_init(|| made.into_boxed_str()))
     }
 
@@ -369,18 +309,14 @@ impl Index {
     fn go_left_out(&self, name: &Name, text: &str) -> Option<LeftOut> {
         let wrapper = || {
             let program = self.binary.go()?;
-            program
-                .is_wrapper(&program.function(&self.binary, name.extra as usize)?)
-                .then_some(LeftOut::GoWrapper)
+            program.is_wrapper(&program.function(&self.binary, name.extra as usize)?).then_some(LeftOut::GoWrapper)
         };
         match go::names::kind(text) {
             go::names::Kind::Runtime => Some(LeftOut::GoRuntime),
             go::names::Kind::Internal => Some(LeftOut::GoInternal),
             go::names::Kind::Vendor => Some(LeftOut::GoVendor),
             go::names::Kind::Generated => Some(LeftOut::GoWrapper),
-            go::names::Kind::Ordinary if go::names::has_no_package(text) => {
-                Some(LeftOut::GoRuntime)
-            }
+            go::names::Kind::Ordinary if go::names::has_no_package(text) => Some(LeftOut::GoRuntime),
             go::names::Kind::Ordinary => wrapper(),
         }
     }
@@ -391,20 +327,14 @@ impl Index {
             // The former is often inlined into `main`, and the latter into nothing but a closure of it left.
             let finder = regex::bytes::Regex::new("^(_ZN3std2rt|_R.*2rt)(10lang_start|19lang_start_internal)");
             let finder = finder.expect("the pattern is ours");
-            self.names
-                .iter()
-                .filter(|n| n.source == Source::Elf)
-                .any(|n| finder.is_match(self.raw(n)))
+            self.names.iter().filter(|n| n.source == Source::Elf).any(|n| finder.is_match(self.raw(n)))
         })
     }
 }
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Index")
-            .field("binary", &self.binary)
-            .field("functions", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Index").field("binary", &self.binary).field("functions", &self.len()).finish_non_exhaustive()
     }
 }
 

@@ -84,13 +84,9 @@ impl Index {
         }
         let mut chosen = BTreeMap::new();
         let mut left_out = BTreeMap::new();
-        let whole =
-            (!patterns.is_empty() && patterns.iter().all(Pattern::is_negation)).then(everything);
-        let positive = patterns
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| !p.is_negation())
-            .chain(whole.iter().map(|p| (0, p)));
+        let whole = (!patterns.is_empty() && patterns.iter().all(Pattern::is_negation)).then(everything);
+        let positive =
+            patterns.iter().enumerate().filter(|(_, p)| !p.is_negation()).chain(whole.iter().map(|p| (0, p)));
         for (number, pattern) in positive {
             let found = self.find(pattern);
             if found.hits.is_empty() && found.points.is_empty() {
@@ -100,10 +96,7 @@ impl Index {
             self.choose(number, &found, all, &removed, &mut chosen, &mut left_out);
         }
         left_out.retain(|&function, _| !chosen.contains_key(&self.start(function)));
-        selection.left_out = left_out
-            .into_iter()
-            .map(|(function, why)| (FunctionId(function), why))
-            .collect();
+        selection.left_out = left_out.into_iter().map(|(function, why)| (FunctionId(function), why)).collect();
         selection.matches = chosen.into_values().collect();
         selection
     }
@@ -117,11 +110,7 @@ impl Index {
         chosen: &mut BTreeMap<Vaddr, Match>,
         left_out: &mut BTreeMap<u32, LeftOut>,
     ) {
-        for hit in found
-            .hits
-            .iter()
-            .filter(|hit| !removed.contains(&hit.function))
-        {
+        for hit in found.hits.iter().filter(|hit| !removed.contains(&hit.function)) {
             let Some(entry) = self.names.get(hit.name as usize) else {
                 continue;
             };
@@ -132,55 +121,31 @@ impl Index {
                 }
                 _ => {
                     let what = Matched::Function(FunctionId(hit.function));
-                    let new = Match {
-                        what,
-                        pattern,
-                        name: self.bare(entry),
-                        exact: found.exact,
-                    };
+                    let new = Match { what, pattern, name: self.bare(entry), exact: found.exact };
                     let held = chosen.entry(entry.address).or_insert(new);
                     held.exact |= found.exact;
                 }
             }
         }
         for &(address, function, offset) in &found.points {
-            let name = function
-                .and_then(|hit| self.names.get(hit.name as usize))
-                .map(|n| self.bare(n));
-            let name =
-                name.map_or_else(|| address.to_string(), |name| format!("{name}+{offset:#x}"));
+            let name = function.and_then(|hit| self.names.get(hit.name as usize)).map(|n| self.bare(n));
+            let name = name.map_or_else(|| address.to_string(), |name| format!("{name}+{offset:#x}"));
             let function = function.map(|hit| FunctionId(hit.function));
-            let what = Matched::Point {
-                address,
-                function,
-                offset,
-            };
-            chosen.entry(address).or_insert(Match {
-                what,
-                pattern,
-                name,
-                exact: true,
-            });
+            let what = Matched::Point { address, function, offset };
+            chosen.entry(address).or_insert(Match { what, pattern, name, exact: true });
         }
     }
 
     pub(super) fn start(&self, function: u32) -> Vaddr {
-        self.first_name(function as usize)
-            .map_or(Vaddr(0), |n| n.address)
+        self.first_name(function as usize).map_or(Vaddr(0), |n| n.address)
     }
 
     fn find(&self, pattern: &Pattern) -> Found {
         match &pattern.form {
             Form::Name(name) => self.find_name(name),
             Form::Regex(regex, beginning) => {
-                let hits = self.hits_by(None, |index, entry| {
-                    index.spellings(entry).iter().any(|s| regex.is_match(s))
-                });
-                Found {
-                    hits,
-                    takes_left_out: is_inside_left_out(beginning),
-                    ..Found::default()
-                }
+                let hits = self.hits_by(None, |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
+                Found { hits, takes_left_out: is_inside_left_out(beginning), ..Found::default() }
             }
             Form::File { path, line } => self.find_file(path, *line),
             Form::Address(address) => self.find_address(*address),
@@ -192,32 +157,14 @@ impl Index {
         let (hits, fit) = self.find_named(name);
         if !hits.is_empty() {
             let many = fit == Fit::Tail && hits.len() > MANY;
-            let note = many.then(|| {
-                format!(
-                    "the tail `{}` matches {} functions",
-                    name.literal,
-                    hits.len()
-                )
-            });
-            return Found {
-                hits,
-                takes_left_out: true,
-                exact: true,
-                note,
-                ..Found::default()
-            };
+            let note = many.then(|| format!("the tail `{}` matches {} functions", name.literal, hits.len()));
+            return Found { hits, takes_left_out: true, exact: true, note, ..Found::default() };
         }
         let Some(glob) = &name.glob else {
             return Found::default();
         };
-        let hits = self.hits_by(glob.needle.as_deref(), |index, entry| {
-            index.fits_glob(entry, glob)
-        });
-        Found {
-            hits,
-            takes_left_out: is_inside_left_out(&glob.beginning),
-            ..Found::default()
-        }
+        let hits = self.hits_by(glob.needle.as_deref(), |index, entry| index.fits_glob(entry, glob));
+        Found { hits, takes_left_out: is_inside_left_out(&glob.beginning), ..Found::default() }
     }
 
     /// Functions of exactly this name, else of this tail.
@@ -243,11 +190,7 @@ impl Index {
         {
             return (main, Fit::Tail);
         }
-        let (hits, fit) = if exact.is_empty() {
-            (tail, Fit::Tail)
-        } else {
-            (exact, Fit::Exact)
-        };
+        let (hits, fit) = if exact.is_empty() { (tail, Fit::Tail) } else { (exact, Fit::Exact) };
         (self.without_wrappers_of_others(one_per_function(hits)), fit)
     }
 
@@ -258,12 +201,10 @@ impl Index {
             return None;
         }
         let is_main = |hit: &&Hit| {
-            self.names
-                .get(hit.name as usize)
-                .is_some_and(|n| match n.source {
-                    Source::Go => self.raw(n) == b"main.main",
-                    Source::Elf => !is_go && self.bare(n).matches("::").count() == 1,
-                })
+            self.names.get(hit.name as usize).is_some_and(|n| match n.source {
+                Source::Go => self.raw(n) == b"main.main",
+                Source::Elf => !is_go && self.bare(n).matches("::").count() == 1,
+            })
         };
         let found: Vec<Hit> = tails.iter().filter(is_main).copied().collect();
         (!found.is_empty()).then_some(found)
@@ -272,54 +213,30 @@ impl Index {
     /// In Go, a wrapper often has the name of what it wraps (assembly, value receivers): one call would count twice.
     fn without_wrappers_of_others(&self, hits: Vec<Hit>) -> Vec<Hit> {
         let text = |hit: &Hit| -> Option<(String, bool)> {
-            let entry = self
-                .names
-                .get(hit.name as usize)
-                .filter(|e| e.source == Source::Go)?;
+            let entry = self.names.get(hit.name as usize).filter(|e| e.source == Source::Go)?;
             let raw = String::from_utf8_lossy(self.raw(entry));
             let plain = go_names::without_receiver_marks(&raw).unwrap_or_else(|| raw.into_owned());
             let program = self.binary.go()?;
-            Some((
-                plain,
-                program.is_wrapper(&program.function(&self.binary, entry.extra as usize)?),
-            ))
+            Some((plain, program.is_wrapper(&program.function(&self.binary, entry.extra as usize)?)))
         };
         let texts: Vec<_> = hits.iter().map(text).collect();
-        let real: BTreeSet<&str> = texts
-            .iter()
-            .flatten()
-            .filter(|(_, wrapper)| !wrapper)
-            .map(|(text, _)| text.as_str())
-            .collect();
-        let keep = |t: &Option<(String, bool)>| {
-            t.as_ref()
-                .is_none_or(|(t, wrapper)| !wrapper || !real.contains(t.as_str()))
-        };
-        hits.iter()
-            .zip(&texts)
-            .filter(|(_, t)| keep(t))
-            .map(|(hit, _)| *hit)
-            .collect()
+        let real: BTreeSet<&str> =
+            texts.iter().flatten().filter(|(_, wrapper)| !wrapper).map(|(text, _)| text.as_str()).collect();
+        let keep =
+            |t: &Option<(String, bool)>| t.as_ref().is_none_or(|(t, wrapper)| !wrapper || !real.contains(t.as_str()));
+        hits.iter().zip(&texts).filter(|(_, t)| keep(t)).map(|(hit, _)| *hit).collect()
     }
 
     /// Calls `visit` for every name in whose symbol `needle` occurs.
     fn for_each_name<'a>(&'a self, needle: Option<&str>, mut visit: impl FnMut(Hit, &'a Entry)) {
-        let finder = needle.map(|n| {
-            bytes::Regex::new(&regex::escape(n)).expect("an escaped word is an expression")
-        });
+        let finder = needle.map(|n| bytes::Regex::new(&regex::escape(n)).expect("an escaped word is an expression"));
         for function in 0..self.functions.len() {
             for at in self.names_of(function) {
                 let Some(entry) = self.names.get(at) else {
                     continue;
                 };
                 if finder.as_ref().is_none_or(|f| f.is_match(self.raw(entry))) {
-                    visit(
-                        Hit {
-                            function: function as u32,
-                            name: at as u32,
-                        },
-                        entry,
-                    );
+                    visit(Hit { function: function as u32, name: at as u32 }, entry);
                 }
             }
         }
@@ -329,9 +246,7 @@ impl Index {
     fn hits_by(&self, needle: Option<&str>, fits: impl Fn(&Self, &Entry) -> bool) -> Vec<Hit> {
         let mut hits: Vec<Hit> = Vec::new();
         self.for_each_name(needle, |hit, entry| {
-            let known = hits
-                .last()
-                .is_some_and(|last| last.function == hit.function);
+            let known = hits.last().is_some_and(|last| last.function == hit.function);
             if !known && fits(self, entry) {
                 hits.push(hit);
             }

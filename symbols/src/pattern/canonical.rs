@@ -6,26 +6,14 @@
 
 /// Stand-ins for the brackets in the names of operators, so that every other `<` opens arguments and every other `(`
 /// parameters. Private to this comparison; control characters occur in no name.
-const OPERATOR_BRACKETS: [(u8, u8); 6] = [
-    (b'<', 1),
-    (b'>', 2),
-    (b'(', 3),
-    (b')', 4),
-    (b'[', 5),
-    (b']', 6),
-];
+const OPERATOR_BRACKETS: [(u8, u8); 6] = [(b'<', 1), (b'>', 2), (b'(', 3), (b')', 4), (b'[', 5), (b']', 6)];
 
 /// Operators with brackets, longest first.
-const OPERATORS: [&str; 13] = [
-    "<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "()", "[]", "<", ">",
-];
+const OPERATORS: [&str; 13] = ["<=>", "<<=", ">>=", "->*", "<<", ">>", "<=", ">=", "->", "()", "[]", "<", ">"];
 
 /// Typedefs of the C++ library that demanglers and people use for templates.
 const STD_TYPEDEFS: [(&str, &str); 4] = [
-    (
-        "string",
-        "basic_string<char,std::char_traits<char>,std::allocator<char>>",
-    ),
+    ("string", "basic_string<char,std::char_traits<char>,std::allocator<char>>"),
     ("ostream", "basic_ostream<char,std::char_traits<char>>"),
     ("istream", "basic_istream<char,std::char_traits<char>>"),
     ("iostream", "basic_iostream<char,std::char_traits<char>>"),
@@ -55,9 +43,7 @@ pub(crate) fn key(text: &str) -> String {
 fn word<'a>(rest: &'a str, out: &mut String) -> &'a str {
     let end = rest.bytes().position(|b| !is_word(b)).unwrap_or(rest.len());
     let (word, after) = rest.split_at(end);
-    let in_std = out
-        .strip_suffix("std::")
-        .is_some_and(|before| !before.bytes().last().is_some_and(is_word_or_colon));
+    let in_std = out.strip_suffix("std::").is_some_and(|before| !before.bytes().last().is_some_and(is_word_or_colon));
     if in_std {
         if INLINE_NAMESPACES.contains(&word) && after.starts_with("::") {
             return after.get(2..).unwrap_or_default();
@@ -80,21 +66,14 @@ fn word<'a>(rest: &'a str, out: &mut String) -> &'a str {
         out.push(' ');
         return after.trim_start_matches(' ');
     }
-    if word == "operator" {
-        operator(after, out)
-    } else {
-        after
-    }
+    if word == "operator" { operator(after, out) } else { after }
 }
 
 /// `basic_string` for the second word of `std::string::string`, and of `std::string::~string`.
 fn constructor_of_typedef(word: &str, out: &str) -> Option<&'static str> {
     let (_, long) = STD_TYPEDEFS.iter().find(|(short, _)| *short == word)?;
     let class = out.strip_suffix('~').unwrap_or(out).strip_suffix("::")?;
-    class
-        .ends_with(long)
-        .then(|| long.split('<').next())
-        .flatten()
+    class.ends_with(long).then(|| long.split('<').next()).flatten()
 }
 
 fn is_word_or_colon(byte: u8) -> bool {
@@ -107,10 +86,7 @@ fn operator<'a>(after: &'a str, out: &mut String) -> &'a str {
         return after;
     };
     for byte in found.bytes() {
-        let stand_in = OPERATOR_BRACKETS
-            .iter()
-            .find(|(b, _)| *b == byte)
-            .map_or(byte, |(_, s)| *s);
+        let stand_in = OPERATOR_BRACKETS.iter().find(|(b, _)| *b == byte).map_or(byte, |(_, s)| *s);
         out.push(char::from(stand_in));
     }
     symbol.get(found.len()..).unwrap_or_default()
@@ -120,8 +96,7 @@ fn mark<'a>(rest: &'a str, first: char, out: &mut String) -> &'a str {
     let after = rest.get(first.len_utf8()..).unwrap_or_default();
     if first == ' ' {
         let next = after.trim_start_matches(' ');
-        let separates =
-            out.bytes().last().is_some_and(is_word) && next.bytes().next().is_some_and(is_word);
+        let separates = out.bytes().last().is_some_and(is_word) && next.bytes().next().is_some_and(is_word);
         if separates {
             out.push(' ');
         }
@@ -157,12 +132,8 @@ fn unqualified(text: &str) -> String {
     // Each round takes one pair of brackets away, so the length bounds the rounds; real names have one or two.
     while text.starts_with('<')
         && let Some(close) = closing(text.as_bytes(), 0)
-        && text
-            .get(close + 1..)
-            .is_some_and(|rest| rest.starts_with("::"))
-        && text
-            .get(1..close)
-            .is_some_and(|inner| split_as(inner).is_none() && !inner.starts_with("impl "))
+        && text.get(close + 1..).is_some_and(|rest| rest.starts_with("::"))
+        && text.get(1..close).is_some_and(|inner| split_as(inner).is_none() && !inner.starts_with("impl "))
     {
         text.remove(close);
         text.remove(0);
@@ -251,12 +222,10 @@ pub(crate) fn same(pattern: &str, name: &str) -> bool {
     loop {
         match (pattern.get(p), name.get(n)) {
             (Some(a), Some(b)) if a == b => (p, n) = (p + 1, n + 1),
-            (wanted, Some(b'<')) if wanted != Some(&b'<') && opens_arguments(name, n) => {
-                match closing(name, n) {
-                    Some(close) => n = close + 1,
-                    None => return false,
-                }
-            }
+            (wanted, Some(b'<')) if wanted != Some(&b'<') && opens_arguments(name, n) => match closing(name, n) {
+                Some(close) => n = close + 1,
+                None => return false,
+            },
             (Some(b'>'), Some(b',')) => match end_of_arguments(name, n) {
                 Some(close) => n = close,
                 None => return false,
@@ -272,10 +241,7 @@ pub(crate) fn same(pattern: &str, name: &str) -> bool {
 }
 
 fn is_qualifier(rest: &[u8]) -> bool {
-    matches!(
-        rest,
-        b"const" | b"volatile" | b"const volatile" | b"&" | b"&&" | b"const&" | b"const&&"
-    )
+    matches!(rest, b"const" | b"volatile" | b"const volatile" | b"&" | b"&&" | b"const&" | b"const&&")
 }
 
 /// A `<` behind a name opens its arguments; one at the start of an element belongs to `<T as Trait>`.
@@ -326,10 +292,7 @@ mod tests {
     #[test]
     fn spellings_of_one_name_have_one_key() {
         for (a, b) in [
-            (
-                "std::vector<int, std::allocator<int> >::at",
-                "std::vector<int,std::allocator<int>>::at",
-            ),
+            ("std::vector<int, std::allocator<int> >::at", "std::vector<int,std::allocator<int>>::at"),
             (
                 "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >::append",
                 "std::string::append",
@@ -350,48 +313,20 @@ mod tests {
     #[test]
     fn arguments_may_be_missing_in_the_pattern_only() {
         for (pattern, name, expected) in [
-            (
-                "std::vector::push_back",
-                "std::vector<int, std::allocator<int> >::push_back",
-                true,
-            ),
-            (
-                "std::vector<int>::push_back",
-                "std::vector<int, std::allocator<int> >::push_back",
-                true,
-            ),
-            (
-                "std::vector<char>::push_back",
-                "std::vector<int, std::allocator<int> >::push_back",
-                false,
-            ),
-            (
-                "std::vector<int>::push_back",
-                "std::vector::push_back",
-                false,
-            ),
+            ("std::vector::push_back", "std::vector<int, std::allocator<int> >::push_back", true),
+            ("std::vector<int>::push_back", "std::vector<int, std::allocator<int> >::push_back", true),
+            ("std::vector<char>::push_back", "std::vector<int, std::allocator<int> >::push_back", false),
+            ("std::vector<int>::push_back", "std::vector::push_back", false),
             ("f", "f<int>", true),
             ("operator<<", "operator<< <char>", true),
             ("operator<", "operator<< <char>", false),
             ("A::operator->", "A<int>::operator->", true),
             ("f(int)", "f(int) const", true),
             ("f(int)", "f(int, int)", false),
-            (
-                "<Vec<T> as core::fmt::Write>::write_str",
-                "<Vec<T> as core::fmt::Write>::write_str",
-                true,
-            ),
-            (
-                "<Vec as core::fmt::Write>::write_str",
-                "<Vec<T> as core::fmt::Write>::write_str",
-                true,
-            ),
+            ("<Vec<T> as core::fmt::Write>::write_str", "<Vec<T> as core::fmt::Write>::write_str", true),
+            ("<Vec as core::fmt::Write>::write_str", "<Vec<T> as core::fmt::Write>::write_str", true),
         ] {
-            assert_eq!(
-                same(&key(pattern), &key(name)),
-                expected,
-                "{pattern} / {name}"
-            );
+            assert_eq!(same(&key(pattern), &key(name)), expected, "{pattern} / {name}");
         }
     }
 
@@ -399,15 +334,9 @@ mod tests {
     fn trait_methods_are_found_by_their_type() {
         for (name, expected) in [
             ("<s::Sq as s::Shape>::area", "s::Sq::area"),
-            (
-                "<alloc::vec::Vec<T> as core::fmt::Debug>::fmt",
-                "alloc::vec::Vec<T>::fmt",
-            ),
+            ("<alloc::vec::Vec<T> as core::fmt::Debug>::fmt", "alloc::vec::Vec<T>::fmt"),
             ("core::str::<impl str>::len", "str::len"),
-            (
-                "alloc::str::<impl alloc::borrow::ToOwned for str>::to_owned",
-                "str::to_owned",
-            ),
+            ("alloc::str::<impl alloc::borrow::ToOwned for str>::to_owned", "str::to_owned"),
         ] {
             assert_eq!(by_self_type(&key(name)).as_deref(), Some(expected));
         }

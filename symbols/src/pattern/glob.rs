@@ -43,16 +43,11 @@ enum Token {
 }
 
 fn token(chars: &[char], at: usize, depth: usize) -> Token {
-    let (c, next) = (
-        chars.get(at).copied().unwrap_or('\0'),
-        chars.get(at + 1).copied(),
-    );
+    let (c, next) = (chars.get(at).copied().unwrap_or('\0'), chars.get(at + 1).copied());
     let previous = at.checked_sub(1).and_then(|i| chars.get(i)).copied();
     match c {
         '\\' => next.map_or(Token::Literal('\\', 1), |next| Token::Literal(next, 2)),
-        '*' if previous == Some('(') && next.is_some_and(|n| n.is_alphabetic() || n == '_') => {
-            Token::Literal('*', 1)
-        }
+        '*' if previous == Some('(') && next.is_some_and(|n| n.is_alphabetic() || n == '_') => Token::Literal('*', 1),
         '*' => Token::Run,
         '?' => Token::One,
         '{' if depth < MAX_DEPTH && !after_path_separator(chars, at) => {
@@ -158,23 +153,13 @@ mod tests {
 
     #[test]
     fn names_are_no_globs() {
-        for name in [
-            "main.(*Store).Get",
-            "s::{closure#0}",
-            "a::{b,c}",
-            r"f\*",
-            "main.Gen[...]",
-            "{{closure}}",
-        ] {
+        for name in ["main.(*Store).Get", "s::{closure#0}", "a::{b,c}", r"f\*", "main.Gen[...]", "{{closure}}"] {
             assert_eq!(regex(name), None, "{name}");
         }
     }
 
     #[test]
     fn literal_text_is_what_every_match_contains() {
-        assert_eq!(
-            literals("runtime.gc*Mark{a,b}c"),
-            ["runtime.gc", "Mark", "c"]
-        );
+        assert_eq!(literals("runtime.gc*Mark{a,b}c"), ["runtime.gc", "Mark", "c"]);
     }
 }

@@ -104,17 +104,11 @@ impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(typed: &str) -> Result<Self, PatternError> {
-        let (negated, text) = typed
-            .strip_prefix('!')
-            .map_or((false, typed), |rest| (true, rest));
+        let (negated, text) = typed.strip_prefix('!').map_or((false, typed), |rest| (true, rest));
         if text.is_empty() {
             return Err(PatternError::Empty(typed.to_owned()));
         }
-        Ok(Self {
-            typed: typed.to_owned(),
-            negated,
-            form: form(text)?,
-        })
+        Ok(Self { typed: typed.to_owned(), negated, form: form(text)? })
     }
 }
 
@@ -143,25 +137,16 @@ fn regex(typed: &str, source: &str) -> Result<Form, PatternError> {
     if source.is_empty() {
         return Err(PatternError::Empty(typed.to_owned()));
     }
-    Ok(Form::Regex(
-        compile(typed, source)?,
-        literal_beginning(source),
-    ))
+    Ok(Form::Regex(compile(typed, source)?, literal_beginning(source)))
 }
 
 /// The plain text that an anchored expression begins with.
 fn literal_beginning(source: &str) -> String {
     let mut out = String::new();
-    let mut chars = source
-        .strip_prefix('^')
-        .unwrap_or_default()
-        .chars()
-        .peekable();
+    let mut chars = source.strip_prefix('^').unwrap_or_default().chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            '\\' if chars.peek().is_some_and(|n| n.is_ascii_punctuation()) => {
-                out.extend(chars.next())
-            }
+            '\\' if chars.peek().is_some_and(|n| n.is_ascii_punctuation()) => out.extend(chars.next()),
             c if c.is_alphanumeric() || matches!(c, '_' | '/' | ':' | '-') => out.push(c),
             '?' | '*' | '{' | '|' => {
                 // What stands before is optional.
@@ -175,36 +160,25 @@ fn literal_beginning(source: &str) -> String {
 }
 
 fn compile(typed: &str, source: &str) -> Result<Regex, PatternError> {
-    Regex::new(source).map_err(|e| PatternError::Regex {
-        pattern: typed.to_owned(),
-        why: e.to_string(),
-    })
+    Regex::new(source).map_err(|e| PatternError::Regex { pattern: typed.to_owned(), why: e.to_string() })
 }
 
 fn file(typed: &str, place: &str) -> Result<Form, PatternError> {
     let (path, line) = match place.rsplit_once(':') {
         Some((path, line)) if !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()) => {
             let number = line.parse().ok().filter(|&n: &u32| n > 0);
-            (
-                path,
-                Some(number.ok_or_else(|| PatternError::Line(typed.to_owned()))?),
-            )
+            (path, Some(number.ok_or_else(|| PatternError::Line(typed.to_owned()))?))
         }
         _ => (place, None),
     };
     if path.is_empty() {
         return Err(PatternError::Empty(typed.to_owned()));
     }
-    Ok(Form::File {
-        path: path.to_owned(),
-        line,
-    })
+    Ok(Form::File { path: path.to_owned(), line })
 }
 
 fn number(text: &str) -> Result<u64, PatternError> {
-    let digits = text
-        .strip_prefix("0x")
-        .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+    let digits = text.strip_prefix("0x").filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
     let number = digits.and_then(|d| u64::from_str_radix(d, 16).ok());
     number.ok_or_else(|| PatternError::Address(text.to_owned()))
 }
@@ -232,10 +206,7 @@ impl Glob {
         };
         let key = glob::regex(&canonical::key(text)).unwrap_or_else(|| plain.clone());
         let pieces = glob::literals(text);
-        let needle = pieces
-            .iter()
-            .flat_map(|piece| needle::certain_words(piece))
-            .max_by_key(|word| word.len());
+        let needle = pieces.iter().flat_map(|piece| needle::certain_words(piece)).max_by_key(|word| word.len());
         Ok(Some(Self {
             plain: compile(text, &plain)?,
             key: compile(text, &key)?,
@@ -254,11 +225,7 @@ fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
-        out.push(if c == '\\' {
-            chars.next().unwrap_or('\\')
-        } else {
-            c
-        });
+        out.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
     }
     out
 }
@@ -293,59 +260,29 @@ mod tests {
 
     #[test]
     fn each_form_is_told_from_the_others() {
-        assert!(
-            matches!(parse("main.(*Store).Get").form, Form::Name(n) if n.glob.is_none() && !n.with_parameters)
-        );
+        assert!(matches!(parse("main.(*Store).Get").form, Form::Name(n) if n.glob.is_none() && !n.with_parameters));
         assert!(matches!(parse("f(int)").form, Form::Name(n) if n.with_parameters));
         assert!(matches!(parse("A::operator()").form, Form::Name(n) if !n.with_parameters));
         assert!(matches!(parse("net/http.*").form, Form::Name(n) if n.glob.is_some()));
         assert!(matches!(parse("/^main/").form, Form::Regex(..)));
-        assert!(matches!(
-            parse("@a/b.go").form,
-            Form::File { line: None, .. }
-        ));
-        assert!(matches!(
-            parse("@b.go:12").form,
-            Form::File { line: Some(12), .. }
-        ));
-        assert!(matches!(
-            parse("0x401000").form,
-            Form::Address(Vaddr(0x401000))
-        ));
-        assert!(matches!(
-            parse("main.main+0x12").form,
-            Form::Offset(_, 0x12)
-        ));
+        assert!(matches!(parse("@a/b.go").form, Form::File { line: None, .. }));
+        assert!(matches!(parse("@b.go:12").form, Form::File { line: Some(12), .. }));
+        assert!(matches!(parse("0x401000").form, Form::Address(Vaddr(0x401000))));
+        assert!(matches!(parse("main.main+0x12").form, Form::Offset(_, 0x12)));
         assert!(parse("!main.*").is_negation());
         assert_eq!(parse("!main.*").to_string(), "!main.*");
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for text in [
-            "",
-            "!",
-            "//",
-            "/(/",
-            "@",
-            "@x.go:0",
-            "0x",
-            "0xzz",
-            "f+0x",
-            "0x11112222333344445",
-        ] {
+        for text in ["", "!", "//", "/(/", "@", "@x.go:0", "0x", "0xzz", "f+0x", "0x11112222333344445"] {
             assert!(text.parse::<Pattern>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_beginning_of_an_anchored_expression_is_known() {
-        for (source, beginning) in [
-            ("^runtime\\.gc", "runtime.gc"),
-            ("runtime", ""),
-            ("^ab?c", "a"),
-            ("^a(b)", "a"),
-        ] {
+        for (source, beginning) in [("^runtime\\.gc", "runtime.gc"), ("runtime", ""), ("^ab?c", "a"), ("^a(b)", "a")] {
             assert_eq!(literal_beginning(source), beginning);
         }
     }

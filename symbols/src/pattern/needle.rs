@@ -28,17 +28,11 @@ pub(super) fn last_word(literal: &str) -> Option<&str> {
         if in_word {
             start = start.or(Some(at));
         } else if let Some(from) = start.take() {
-            found = literal
-                .get(from..at)
-                .filter(|w| !w.starts_with(|c: char| c.is_ascii_digit()))
-                .or(found);
+            found = literal.get(from..at).filter(|w| !w.starts_with(|c: char| c.is_ascii_digit())).or(found);
         }
         match c {
             // Parameters: what follows is not the function's name.
-            '(' if !literal
-                .get(at..)
-                .is_some_and(|r| r.starts_with("(*") || r.starts_with("(anonymous")) =>
-            {
+            '(' if !literal.get(at..).is_some_and(|r| r.starts_with("(*") || r.starts_with("(anonymous")) => {
                 break;
             }
             '<' | '[' | '{' | '(' => depth += 1,
@@ -147,16 +141,11 @@ const MORE_WRITTEN_BY_DEMANGLERS: [&str; 30] = [
 
 /// Identifiers, or parts of some, in a piece of a glob that can only come from the symbol's own text.
 pub(super) fn certain_words(piece: &str) -> impl Iterator<Item = &str> {
-    piece
-        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .filter(|word| {
-            let own =
-                word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && word.is_ascii();
-            let mut written = WRITTEN_BY_DEMANGLERS
-                .iter()
-                .chain(&MORE_WRITTEN_BY_DEMANGLERS);
-            own && !written.any(|w| w.contains(word)) && !ends_in_digit(word)
-        })
+    piece.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| {
+        let own = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && word.is_ascii();
+        let mut written = WRITTEN_BY_DEMANGLERS.iter().chain(&MORE_WRITTEN_BY_DEMANGLERS);
+        own && !written.any(|w| w.contains(word)) && !ends_in_digit(word)
+    })
 }
 
 /// A word that ends in a digit may end in the length that a mangled name puts before the next one.
@@ -172,14 +161,8 @@ mod tests {
     fn the_needle_is_the_functions_own_name() {
         for (text, needle) in [
             ("main.(*Store).Get", Some("Get")),
-            (
-                "std::vector<int, std::allocator<int> >::push_back",
-                Some("push_back"),
-            ),
-            (
-                "<alloc::string::String as core::fmt::Write>::write_str",
-                Some("write_str"),
-            ),
+            ("std::vector<int, std::allocator<int> >::push_back", Some("push_back")),
+            ("<alloc::string::String as core::fmt::Write>::write_str", Some("write_str")),
             ("s::mid::{{closure}}", Some("mid")),
             ("f(int)", Some("f")),
             ("A::operator<<", None),

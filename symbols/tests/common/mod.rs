@@ -1,32 +1,20 @@
 //! Programs built for the tests, and the oracles they are compared with.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses its own part of it"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The Go toolchain of the tests: `PROBE_TEST_GO`, or where `make test` puts it.
 pub fn go_tool() -> PathBuf {
-    std::env::var_os("PROBE_TEST_GO").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/go1.27/go/bin/go"),
-        PathBuf::from,
-    )
+    std::env::var_os("PROBE_TEST_GO")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/go1.27/go/bin/go"), PathBuf::from)
 }
 
 /// Runs a command that must succeed; its standard output.
 pub fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("failed to start {command:?}: {e}"));
+    let output = command.output().unwrap_or_else(|e| panic!("failed to start {command:?}: {e}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{complaint}",
-        output.status
-    );
+    assert!(output.status.success(), "{command:?}: {}\n{complaint}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -35,17 +23,9 @@ pub fn go(dir: &Path) -> Command {
 }
 
 pub fn go_with(tool: &Path, dir: &Path) -> Command {
-    assert!(
-        tool.exists(),
-        "{} is missing: `make test` installs it",
-        tool.display()
-    );
+    assert!(tool.exists(), "{} is missing: `make test` installs it", tool.display());
     let mut command = Command::new(tool);
-    command
-        .current_dir(dir)
-        .env("GOTOOLCHAIN", "local")
-        .env("GOPROXY", "off")
-        .env("GOFLAGS", "-mod=mod");
+    command.current_dir(dir).env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "-mod=mod");
     command
 }
 
@@ -53,11 +33,7 @@ pub fn go_with(tool: &Path, dir: &Path) -> Command {
 pub fn write_go_program(dir: &Path, cgo: bool) {
     std::fs::create_dir_all(dir.join("foo.v1")).unwrap();
     std::fs::write(dir.join("go.mod"), "module example.com/ge.v2\n\ngo 1.19\n").unwrap();
-    std::fs::write(
-        dir.join("foo.v1/foo.go"),
-        "package foo\n\n//go:noinline\nfunc F() int { return 3 }\n",
-    )
-    .unwrap();
+    std::fs::write(dir.join("foo.v1/foo.go"), "package foo\n\n//go:noinline\nfunc F() int { return 3 }\n").unwrap();
     let c = if cgo {
         "/*\nint c_add(int a, int b) { return a + b; }\n*/\nimport \"C\"\n\n//go:noinline\nfunc c() int { return int(C.c_add(1, 2)) }\n"
     } else {
@@ -115,10 +91,7 @@ func main() {
 pub fn cpp_program(dir: &Path) -> PathBuf {
     let (source, program) = (dir.join("names.cc"), dir.join("names-cc"));
     std::fs::write(&source, CPP_PROGRAM).unwrap();
-    run(Command::new("g++")
-        .args(["-std=c++17", "-O0", "-o"])
-        .arg(&program)
-        .arg(&source));
+    run(Command::new("g++").args(["-std=c++17", "-O0", "-o"]).arg(&program).arg(&source));
     program
 }
 
@@ -175,11 +148,7 @@ int NAME(int x) { return same(x); }
     let mut sources = Vec::new();
     for (name, number) in [("one", "11"), ("two", "22")] {
         let source = dir.join(format!("{name}.c"));
-        std::fs::write(
-            &source,
-            body.replace("NAME", name).replace("NUMBER", number),
-        )
-        .unwrap();
+        std::fs::write(&source, body.replace("NAME", name).replace("NUMBER", number)).unwrap();
         sources.push(source);
     }
     let main = dir.join("main.c");
@@ -190,10 +159,6 @@ int __attribute__((noinline)) twice(int x) { if (__builtin_expect(x > 1000, 0)) 
 int main(int argc, char **argv) { return one(argc) + two(argc) + twice(argc); }
 "#;
     std::fs::write(&main, text).unwrap();
-    run(Command::new("gcc")
-        .args(["-O2", "-o"])
-        .arg(&program)
-        .arg(&main)
-        .args(&sources));
+    run(Command::new("gcc").args(["-O2", "-o"]).arg(&program).arg(&main).args(&sources));
     program
 }

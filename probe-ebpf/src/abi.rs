@@ -1,0 +1,213 @@
+//! What crosses from the kernel half to the reading half, and back.
+//!
+//! A ring buffer record is an [`Event`], followed by any number of sections, each a [`Section`] and its data, padded
+//! to 8 bytes. Today there is one kind of section, [`SECTION_FRAMES`]; arguments, stack copies and kernel events are
+//! to be further kinds. A reader passes over kinds it does not know.
+
+/// Callers walked at most, for one event.
+pub const MAX_FRAMES: usize = 127;
+/// `Event::point` of records that no probe point made.
+pub const POINT_EXEC: u32 = 0xffff_ff01;
+/// A thread ended, others of its process live on.
+pub const POINT_THREAD_EXIT: u32 = 0xffff_ff02;
+/// The last thread of a process ended.
+pub const POINT_PROCESS_EXIT: u32 = 0xffff_ff03;
+/// First of the values of `Event::point` that are not positions in the plan's table.
+pub const POINT_RESERVED: u32 = 0xffff_0000;
+
+/// Head of every record: who, where, when.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// `CLOCK_MONOTONIC`, ns: at an entry taken last, at an exit taken first, so that the kernel half's own time is
+    /// outside of the call.
+    pub time_ns: u64,
+    /// How deep the stack is: grows with every frame, equal at a function's entry and at its exits.
+    /// On a goroutine `g.stack.hi - sp` (bytes), which survives a move of the stack; elsewhere `!sp`.
+    pub depth: u64,
+    /// Goroutine id; 0 outside goroutines.
+    pub goid: u64,
+    /// `tgid << 32 | tid`.
+    pub pid_tgid: u64,
+    /// Position in the plan's table of points, or one of the `POINT_` constants.
+    pub point: u32,
+    /// Records lost until then in the whole trace (wrapping): where it grows, something is missing.
+    pub lost: u32,
+}
+
+/// Head of a section behind an [`Event`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Section {
+    /// `SECTION_…`.
+    pub kind: u16,
+    /// For frames: why the walk ended, `WALK_…`.
+    pub detail: u16,
+    /// Bytes of data behind this head.
+    pub bytes: u32,
+}
+
+/// Return addresses (`u64` each), innermost caller first.
+pub const SECTION_FRAMES: u16 = 1;
+
+/// The frame pointer chain ended with 0.
+pub const WALK_END: u16 = 0;
+/// The wanted depth was reached.
+pub const WALK_DEPTH: u16 = 1;
+/// A frame could not be read.
+pub const WALK_UNREADABLE: u16 = 2;
+/// The chain did not go outwards: it is none.
+pub const WALK_NO_CHAIN: u16 = 3;
+
+/// A record with frames, at its largest.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct EventWithFrames {
+    /// The event.
+    pub event: Event,
+    /// Says how many frames follow.
+    pub section: Section,
+    /// Return addresses.
+    pub frames: [u64; MAX_FRAMES],
+}
+
+/// The 64-bit cookie of a probe point.
+///
+/// Bits 0–31: position in the plan's table. 32–47: offset of `goid` in `runtime.g`, 0 outside Go. 48–55: position in
+/// `GO_PROGRAMS`. 56–59: x86 condition code. 60: conditional. 61: indirect (look into `JUMPS`). 62: R14 may not hold g.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cookie(pub u64);
+
+impl Cookie {
+    const CONDITIONAL: u64 = 1 << 60;
+    const INDIRECT: u64 = 1 << 61;
+    const FOREIGN_G: u64 = 1 << 62;
+
+    /// A point of native code.
+    pub const fn native(point: u32) -> Self {
+        Self(point as u64)
+    }
+
+    /// A point of Go code: offset of `goid` in `runtime.g`, and the program's position in `GO_PROGRAMS`.
+    pub const fn go(point: u32, goid_offset: u16, program: u8) -> Self {
+        Self(point as u64 | (goid_offset as u64) << 32 | (program as u64) << 48)
+    }
+
+    /// The jump is taken only under this x86 condition code (0–15).
+    #[must_use]
+    pub const fn conditional(self, code: u8) -> Self {
+        Self(self.0 | Self::CONDITIONAL | ((code & 15) as u64) << 56)
+    }
+
+    /// Where the jump goes is computed at run time, from `JUMPS`.
+    #[must_use]
+    pub const fn indirect(self) -> Self {
+        Self(self.0 | Self::INDIRECT)
+    }
+
+    /// The function does not keep Go's ABIInternal: g is read from thread-local storage.
+    #[must_use]
+    pub const fn foreign_g(self) -> Self {
+        Self(self.0 | Self::FOREIGN_G)
+    }
+
+    /// The same point under another number.
+    #[must_use]
+    pub const fn renumbered(self, point: u32) -> Self {
+        Self(self.0 & !0xffff_ffff | point as u64)
+    }
+
+    /// Position in the plan's table of points.
+    pub const fn point(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Offset of `goid` in `runtime.g`; 0 outside Go.
+    pub const fn goid_offset(self) -> u64 {
+        self.0 >> 32 & 0xffff
+    }
+
+    /// Position in `GO_PROGRAMS`.
+    pub const fn program(self) -> u32 {
+        (self.0 >> 48 & 0xff) as u32
+    }
+
+    /// The condition code, if the jump has one.
+    pub const fn condition(self) -> Option<u8> {
+        if self.0 & Self::CONDITIONAL == 0 { None } else { Some((self.0 >> 56 & 15) as u8) }
+    }
+
+    /// See [`Self::indirect`].
+    pub const fn is_indirect(self) -> bool {
+        self.0 & Self::INDIRECT != 0
+    }
+
+    /// See [`Self::foreign_g`].
+    pub const fn has_foreign_g(self) -> bool {
+        self.0 & Self::FOREIGN_G != 0
+    }
+}
+
+/// Where g is found when R14 does not hold it. One for each Go program that is traced.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoProgram {
+    /// g is at `*(thread pointer + tls)`.
+    pub tls: i64,
+    /// Offset of `m` in `runtime.g`, bytes.
+    pub m: u32,
+    /// Offset of `curg` in `runtime.m`, bytes.
+    pub curg: u32,
+}
+
+/// No register.
+pub const NO_REGISTER: u32 = u32::MAX;
+
+/// An indirect jump: how to compute its target, and what counts as inside the function (all relative to the jump).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Jump {
+    /// Offset in `struct pt_regs` of the base register, or [`NO_REGISTER`]. Of a register jump: the target itself.
+    pub base: u32,
+    /// The same for the index register.
+    pub index: u32,
+    /// 1, 2, 4 or 8.
+    pub scale: u32,
+    /// 1: the target is read from memory; 0: it is the base register.
+    pub memory: u32,
+    /// Added to base and index; with `ip_relative` an offset from the jump's own address.
+    pub displacement: i64,
+    /// 1: the displacement counts from the jump's own address.
+    pub ip_relative: u32,
+    /// Explicit padding.
+    pub pad: u32,
+    /// Ranges that are the function's own: `[start, end)` as distances from the jump. Empty ones are 0, 0.
+    pub own: [[i64; 2]; 2],
+}
+
+/// A thread or goroutine, as a key of `LOST_IN` and `OUTERMOST`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lane {
+    /// `tgid << 32 | tid`, the lower half 0 on a goroutine.
+    pub thread: u64,
+    /// Goroutine id, or 0.
+    pub goid: u64,
+}
+
+/// Values of the global `PID_FILTER`.
+pub const FILTER_NONE: u32 = 0;
+/// Only processes in `PIDS`.
+pub const FILTER_PIDS: u32 = 1;
+/// Only threads in `PIDS`.
+pub const FILTER_TIDS: u32 = 2;
+
+/// Bytes of a `comm`, the terminating 0 included.
+pub const COMM_LEN: usize = 16;
+
+const _: () = assert!(size_of::<Event>() == 40);
+const _: () = assert!(size_of::<Section>() == 8);
+const _: () = assert!(size_of::<EventWithFrames>() == 48 + 8 * MAX_FRAMES);
+const _: () = assert!(size_of::<GoProgram>() == 16);
+const _: () = assert!(size_of::<Jump>() == 64);
+const _: () = assert!(size_of::<Lane>() == 16);

@@ -1,0 +1,105 @@
+//! Forks, execs and ends: the set of traced processes, and records of what ends calls.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use probe_ebpf::abi::{FILTER_TIDS, POINT_EXEC, POINT_PROCESS_EXIT, POINT_THREAD_EXIT};
+
+use crate::{
+    emit,
+    lane::Place,
+    maps::{BY_COMM, COMM, FOLLOW, PID_FILTER, PIDS, SIGNAL_LIVE, TASK_SIGNAL, TASK_TGID},
+    memory,
+};
+
+const MEMBER: u32 = 1;
+
+/// `sched_process_fork(parent, child)`: runs before the child does.
+#[raw_tracepoint]
+fn process_fork(ctx: RawTracePointContext) -> i32 {
+    if FOLLOW.load() == 0 || TASK_TGID.load() == 0 {
+        return 0;
+    }
+    let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if PIDS.get_ptr(&parent).is_some() {
+        let child: u64 = ctx.arg(1);
+        if let Some(child) = memory::kernel::<u32>(child + u64::from(TASK_TGID.load()))
+            && child != parent
+        {
+            // A full set is told of by the reading half, which counts its members.
+            let _ = PIDS.insert(&child, &MEMBER, 0);
+        }
+    }
+    0
+}
+
+/// `sched_process_exec`: the new program's name is set, its first instruction not yet executed.
+#[raw_tracepoint]
+fn process_exec(_ctx: RawTracePointContext) -> i32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let pid = (pid_tgid >> 32) as u32;
+    let member = PIDS.get_ptr(&pid).is_some();
+    if BY_COMM.load() != 0 {
+        if has_comm() {
+            let _ = PIDS.insert(&pid, &MEMBER, 0);
+        } else if member {
+            let _ = PIDS.remove(&pid);
+        }
+    }
+    if PID_FILTER.load() == 0 || member {
+        emit::event(&place(pid_tgid), POINT_EXEC, 0);
+    }
+    0
+}
+
+/// `sched_process_exit`, for every thread.
+#[raw_tracepoint]
+fn process_exit(_ctx: RawTracePointContext) -> i32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let pid = (pid_tgid >> 32) as u32;
+    let last = is_last(pid_tgid);
+    let filter = PID_FILTER.load();
+    let id = if filter == FILTER_TIDS { pid_tgid as u32 } else { pid };
+    if filter != 0 && PIDS.get_ptr(&id).is_none() {
+        return 0;
+    }
+    let point = if last { POINT_PROCESS_EXIT } else { POINT_THREAD_EXIT };
+    emit::event(&place(pid_tgid), point, 0);
+    if filter == FILTER_TIDS || last {
+        let _ = PIDS.remove(&id);
+    }
+    0
+}
+
+#[inline(always)]
+fn place(pid_tgid: u64) -> Place {
+    Place { goid: 0, depth: 0, pid_tgid }
+}
+
+/// Whether no other thread of the process lives. `do_exit` counts `signal->live` down before the tracepoint.
+#[inline(always)]
+fn is_last(pid_tgid: u64) -> bool {
+    let (signal, live) = (TASK_SIGNAL.load(), SIGNAL_LIVE.load());
+    if signal == 0 || live == 0 {
+        return pid_tgid as u32 == (pid_tgid >> 32) as u32;
+    }
+    memory::kernel::<u64>(memory::current_task() + u64::from(signal))
+        .and_then(|signal| memory::kernel::<u32>(signal + u64::from(live)))
+        .is_none_or(|live| live == 0)
+}
+
+#[inline(always)]
+fn has_comm() -> bool {
+    let (Ok(comm), wanted) = (bpf_get_current_comm(), COMM.load()) else { return false };
+    for i in 0..wanted.len() {
+        if comm[i] != wanted[i] {
+            return false;
+        }
+        if wanted[i] == 0 {
+            return true;
+        }
+    }
+    true
+}

@@ -1,0 +1,74 @@
+//! Maps and load-time constants. The reading half sets the constants before the programs are loaded, so that the
+//! verifier drops the branches that a trace does not need.
+
+use aya_ebpf::{
+    Global,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use probe_ebpf::abi::{COMM_LEN, EventWithFrames, FILTER_NONE, GoProgram, Jump, Lane};
+
+/// `FILTER_…`: what [`PIDS`] means.
+#[unsafe(no_mangle)]
+pub(crate) static PID_FILTER: Global<u32> = Global::new(FILTER_NONE);
+/// 1: the links see only processes that are traced, so programs on points need not look into [`PIDS`].
+#[unsafe(no_mangle)]
+pub(crate) static LINKS_FILTER: Global<u32> = Global::new(0);
+/// 1: children of processes in [`PIDS`] join it.
+#[unsafe(no_mangle)]
+pub(crate) static FOLLOW: Global<u32> = Global::new(0);
+/// 1: processes join [`PIDS`] when they execute under the name [`COMM`], and leave it when under another.
+#[unsafe(no_mangle)]
+pub(crate) static BY_COMM: Global<u32> = Global::new(0);
+/// See [`BY_COMM`]; padded with 0.
+#[unsafe(no_mangle)]
+pub(crate) static COMM: Global<[u8; COMM_LEN]> = Global::new([0; COMM_LEN]);
+/// Callers to collect for each event that wants them; 0: none.
+#[unsafe(no_mangle)]
+pub(crate) static STACK_DEPTH: Global<u32> = Global::new(0);
+/// 1: callers for every call, 0: for outermost calls.
+#[unsafe(no_mangle)]
+pub(crate) static STACK_ALL: Global<u32> = Global::new(0);
+/// Offsets in `struct task_struct` and `struct signal_struct` (bytes), from the kernel's BTF; 0: not known.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_TGID: Global<u32> = Global::new(0);
+/// `task_struct.signal`.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_SIGNAL: Global<u32> = Global::new(0);
+/// `signal_struct.live`: threads not yet ended.
+#[unsafe(no_mangle)]
+pub(crate) static SIGNAL_LIVE: Global<u32> = Global::new(0);
+/// The user thread pointer: `task_struct.thread.fsbase` (x86-64), `thread.uw.tp_value` (arm64).
+#[unsafe(no_mangle)]
+pub(crate) static TASK_TP: Global<u32> = Global::new(0);
+
+/// Records for the reading half.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Processes (or threads) that are traced.
+#[map]
+pub(crate) static PIDS: HashMap<u32, u32> = HashMap::with_max_entries(65536, 0);
+/// How to find g where R14 does not hold it.
+#[map]
+pub(crate) static GO_PROGRAMS: Array<GoProgram> = Array::with_max_entries(256, 0);
+/// Indirect jumps, by point.
+#[map]
+pub(crate) static JUMPS: HashMap<u32, Jump> = HashMap::with_max_entries(1, 0);
+/// Records lost, all together.
+#[map]
+pub(crate) static LOST: Array<u64> = Array::with_max_entries(1, 0);
+/// Records lost, by point.
+#[map]
+pub(crate) static LOST_AT: Array<u64> = Array::with_max_entries(1, 0);
+/// When a thread or goroutine last lost a record (`CLOCK_MONOTONIC`, ns).
+#[map]
+pub(crate) static LOST_IN: HashMap<Lane, u64> = HashMap::with_max_entries(65536, 0);
+/// Losses of threads that [`LOST_IN`] had no room for: then every open call is in doubt.
+#[map]
+pub(crate) static LOST_UNKNOWN: Array<u64> = Array::with_max_entries(1, 0);
+/// Depth of the outermost open call of each thread or goroutine: only with callers of outermost calls.
+#[map]
+pub(crate) static OUTERMOST: LruHashMap<Lane, u64> = LruHashMap::with_max_entries(65536, 0);
+/// Where records with frames are put together: they are too large for the BPF stack.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<EventWithFrames> = PerCpuArray::with_max_entries(1, 0);

@@ -1,0 +1,203 @@
+//! Offsets of members of kernel structures, from the kernel's own BTF.
+//!
+//! In: the bytes of `/sys/kernel/btf/vmlinux`. Out: byte offsets. aya-ebpf has no CO-RE, so they are set as globals
+//! of the programs.
+//!
+//! Source: Documentation/bpf/btf.rst.
+
+/// A struct or union, by its position in the type section.
+struct Types<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// Where each type begins, by id.
+    starts: Vec<usize>,
+}
+
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const MAGIC: u16 = 0xeb9f;
+/// Structures within structures are followed so far.
+const MAX_DEPTH: u32 = 8;
+
+/// Offsets in bytes; 0: not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelOffsets {
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
+    /// `task_struct.thread.fsbase` (x86-64), `task_struct.thread.uw.tp_value` (arm64)
+    pub task_tp: u32,
+}
+
+/// Reads the offsets; none when the bytes are no BTF or lack the members.
+pub fn kernel_offsets(btf: &[u8]) -> Option<KernelOffsets> {
+    let types = Types::parse(btf)?;
+    let task = types.find("task_struct")?;
+    let signal = types.find("signal_struct")?;
+    let thread =
+        if cfg!(target_arch = "aarch64") { ["thread", "uw", "tp_value"].as_slice() } else { &["thread", "fsbase"] };
+    Some(KernelOffsets {
+        task_tgid: types.offset(task, &["tgid"])?,
+        task_signal: types.offset(task, &["signal"])?,
+        signal_live: types.offset(signal, &["live"])?,
+        task_tp: types.offset(task, thread)?,
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+struct Head {
+    name: u32,
+    kind: u32,
+    count: u32,
+    /// The kernel's `kind_flag`: member offsets carry a bit field size in their upper 8 bits.
+    flag: bool,
+    /// Size or type, by kind.
+    value: u32,
+}
+
+impl<'a> Types<'a> {
+    fn parse(btf: &'a [u8]) -> Option<Self> {
+        if u16::from_ne_bytes(btf.get(..2)?.try_into().ok()?) != MAGIC {
+            return None;
+        }
+        let header = word(btf, 4)? as usize;
+        let section = |at: usize| {
+            let (offset, len) = (word(btf, at)? as usize, word(btf, at + 4)? as usize);
+            let start = header.checked_add(offset)?;
+            btf.get(start..start.checked_add(len)?)
+        };
+        let mut types = Self { types: section(8)?, strings: section(16)?, starts: vec![usize::MAX] };
+        let mut at = 0;
+        while at < types.types.len() {
+            types.starts.push(at);
+            at = at.checked_add(12)?.checked_add(types.head(at)?.extra()?)?;
+        }
+        Some(types)
+    }
+
+    fn head(&self, at: usize) -> Option<Head> {
+        let info = word(self.types, at.checked_add(4)?)?;
+        Some(Head {
+            name: word(self.types, at)?,
+            kind: info >> 24 & 0x1f,
+            count: info & 0xffff,
+            flag: info >> 31 != 0,
+            value: word(self.types, at.checked_add(8)?)?,
+        })
+    }
+
+    fn name(&self, offset: u32) -> Option<&[u8]> {
+        let rest = self.strings.get(offset as usize..)?;
+        rest.split(|&b| b == 0).next()
+    }
+
+    /// The structure with this name.
+    fn find(&self, name: &str) -> Option<usize> {
+        self.starts.iter().skip(1).copied().find(|&at| {
+            self.head(at).is_some_and(|h| h.kind == KIND_STRUCT && self.name(h.name) == Some(name.as_bytes()))
+        })
+    }
+
+    fn offset(&self, structure: usize, path: &[&str]) -> Option<u32> {
+        let (first, rest) = path.split_first()?;
+        let (bits, member) = self.member(structure, first, MAX_DEPTH)?;
+        let inner = if rest.is_empty() { 0 } else { self.offset(self.resolve(member)?, rest)? };
+        (bits / 8).checked_add(inner)
+    }
+
+    /// Bit offset and type of a member, also of anonymous structures within.
+    fn member(&self, structure: usize, name: &str, depth: u32) -> Option<(u32, u32)> {
+        let head = self.head(structure)?;
+        if depth == 0 || (head.kind != KIND_STRUCT && head.kind != KIND_UNION) {
+            return None;
+        }
+        for number in 0..head.count as usize {
+            let at = structure + 12 + number * 12;
+            let (member, kind, offset) = (word(self.types, at)?, word(self.types, at + 4)?, word(self.types, at + 8)?);
+            let bits = if head.flag { offset & 0xff_ffff } else { offset };
+            if self.name(member)? == name.as_bytes() {
+                return Some((bits, kind));
+            }
+            if self.name(member)?.is_empty()
+                && let Some(inner) = self.resolve(kind)
+                && let Some((more, found)) = self.member(inner, name, depth - 1)
+            {
+                return Some((bits.checked_add(more)?, found));
+            }
+        }
+        None
+    }
+
+    /// Through `const`, `volatile`, `typedef` to what it is.
+    fn resolve(&self, id: u32) -> Option<usize> {
+        let mut at = *self.starts.get(id as usize)?;
+        for _ in 0..MAX_DEPTH {
+            let head = self.head(at)?;
+            // typedef, volatile, const, restrict, type tag
+            if !matches!(head.kind, 8..=11 | 18) {
+                return Some(at);
+            }
+            at = *self.starts.get(head.value as usize)?;
+        }
+        None
+    }
+}
+
+impl Head {
+    /// Bytes behind the 12 that every type has; none for a kind that is not known.
+    fn extra(&self) -> Option<usize> {
+        let count = self.count as usize;
+        Some(match self.kind {
+            1 | 14 | 17 => 4,              // int, var, decl tag
+            3 => 12,                       // array
+            4 | 5 | 15 | 19 => count * 12, // struct, union, datasec, enum64
+            6 | 13 => count * 8,           // enum, func proto
+            2 | 7..=12 | 16 | 18 => 0,     // pointers and the like
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_in_the_running_kernel_equal_what_bpftool_says() {
+        let btf = std::fs::read("/sys/kernel/btf/vmlinux").expect("this kernel has BTF");
+        let offsets = kernel_offsets(&btf).expect("the members are there");
+        let dump = std::process::Command::new("bpftool")
+            .args(["btf", "dump", "file", "/sys/kernel/btf/vmlinux"])
+            .output()
+            .expect("bpftool is installed");
+        let dump = String::from_utf8_lossy(&dump.stdout);
+        let oracle = |structure: &str, member: &str| -> u32 {
+            let head = format!("STRUCT '{structure}' ");
+            let mut lines = dump.lines().skip_while(|line| !line.contains(&head)).skip(1);
+            let wanted = format!("'{member}' ");
+            let line = lines.find(|line| line.trim_start().starts_with(&wanted)).expect("bpftool shows it");
+            let bits = line.split("bits_offset=").nth(1).expect("an offset").split(' ').next().expect("a number");
+            bits.parse::<u32>().expect("a number") / 8
+        };
+        assert_eq!(offsets.task_tgid, oracle("task_struct", "tgid"));
+        assert_eq!(offsets.task_signal, oracle("task_struct", "signal"));
+        assert_eq!(offsets.signal_live, oracle("signal_struct", "live"));
+        assert_eq!(offsets.task_tp, oracle("task_struct", "thread") + oracle("thread_struct", "fsbase"));
+    }
+
+    #[test]
+    fn cut_or_broken_btf_is_no_offsets_and_no_panic() {
+        let btf = std::fs::read("/sys/kernel/btf/vmlinux").expect("this kernel has BTF");
+        assert_eq!(kernel_offsets(b""), None);
+        assert_eq!(kernel_offsets(b"\x7fELF and something else"), None);
+        for len in (0..btf.len()).step_by(btf.len() / 20) {
+            assert_eq!(kernel_offsets(&btf[..len]), None, "{len} bytes");
+        }
+    }
+}

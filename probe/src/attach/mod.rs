@@ -1,0 +1,491 @@
+//! Attach: carries out a plan. The only room that talks to the kernel's tracing.
+//!
+//! In: a [`Plan`] and the open files. Out: an [`Attachment`], from which records are read, and which leaves nothing
+//! behind when dropped or killed: everything hangs on file descriptors of this process.
+
+pub mod btf;
+pub mod features;
+pub mod losses;
+pub mod recorder;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    num::NonZeroU32,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, RingBuf},
+    programs::{
+        ProgramError, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
+    },
+};
+use probe_ebpf::abi::{self, FILTER_NONE, FILTER_PIDS, FILTER_TIDS};
+
+use crate::{
+    calls::Skipped,
+    plan::{Plan, PlannedPoint, PointKind},
+    target::TracedFile,
+};
+use features::{Feature, Features};
+
+/// The compiled kernel half of this architecture.
+#[cfg(target_arch = "x86_64")]
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../probe-ebpf/prebuilt/probe-x86_64.bpf.o"));
+#[cfg(target_arch = "aarch64")]
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../probe-ebpf/prebuilt/probe-aarch64.bpf.o"));
+
+/// Whose calls are traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every process that runs the files.
+    Everyone,
+    /// These processes; with `follow` their children too.
+    Processes {
+        /// At the start.
+        pids: Vec<u32>,
+        /// Children join.
+        follow: bool,
+    },
+    /// These threads.
+    Threads(Vec<u32>),
+    /// Processes of this name, now and later.
+    Comm {
+        /// The name, cut to 15 bytes as the kernel does.
+        comm: String,
+        /// Those that have it at the start.
+        pids: Vec<u32>,
+    },
+}
+
+/// How to attach.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose calls.
+    pub scope: Scope,
+    /// Callers to collect; 0: none.
+    pub stack_depth: u32,
+    /// For inner calls too.
+    pub stack_all: bool,
+    /// Size of the ring buffer, bytes: a power of two of pages.
+    pub buffer_bytes: u32,
+    /// More than [`MANY_SINGLE`] points one by one.
+    pub force: bool,
+}
+
+/// Points beyond which attaching one by one wants `--force`.
+pub const MANY_SINGLE: usize = 200;
+
+/// Loaded programs and their links.
+pub struct Attachment {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    /// In the order of attaching: exits before entries, so that no call is seen to begin that cannot be seen to end.
+    links: Vec<(&'static str, UProbeLinkId)>,
+    multi: bool,
+    /// The trace is of processes named by the user: it ends with the last of them.
+    ends_with_processes: bool,
+}
+
+/// The refused points' functions were taken out of the plan; attach again.
+struct Refused {
+    points: BTreeSet<u32>,
+    reason: String,
+}
+
+/// Loads the programs and attaches every point of the plan. Functions that the kernel refuses are moved from the
+/// plan's functions to its skipped ones: the plan is then as if they had been found unprobeable before.
+///
+/// # Errors
+/// No permission, a kernel too old, nothing left to attach.
+pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, options: &Options) -> Result<Attachment> {
+    if let Some(missing) = features.indispensable_missing() {
+        bail!("this kernel lacks {}: it is there from {} on", missing.name(), missing.since());
+    }
+    let multi = features.has(Feature::UprobeMulti);
+    if !multi && plan.points.len() > MANY_SINGLE && !options.force {
+        bail!(
+            "this kernel attaches probes one by one (before {}): {} points would take about {} s to remove; \
+             name fewer functions, or use --force",
+            Feature::UprobeMulti.since(),
+            plan.points.len(),
+            plan.points.len() / 10
+        );
+    }
+    loop {
+        let mut attachment = Attachment::load(plan, features, options, multi)?;
+        match attachment.attach_all(plan, files, features, options)? {
+            Ok(()) => return Ok(attachment),
+            Err(refused) => {
+                drop(attachment);
+                without(plan, &refused)?;
+            }
+        }
+    }
+}
+
+/// Takes the functions of refused points out of the plan.
+fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
+    let functions: BTreeSet<u32> =
+        refused.points.iter().filter_map(|&p| plan.points.get(p as usize)).map(|p| p.function).collect();
+    plan.remove(&functions, |function| Skipped { function, reason: refused.reason.clone() });
+    if plan.functions.is_empty() {
+        bail!("the kernel refused every probe: {}", refused.reason);
+    }
+    Ok(())
+}
+
+impl Attachment {
+    fn load(plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
+        let kernel = if features.has(Feature::Btf) {
+            fs::read(features::BTF).ok().and_then(|btf| btf::kernel_offsets(&btf)).unwrap_or_default()
+        } else {
+            btf::KernelOffsets::default()
+        };
+        let filter = match &options.scope {
+            Scope::Everyone => FILTER_NONE,
+            Scope::Processes { .. } | Scope::Comm { .. } => FILTER_PIDS,
+            Scope::Threads(_) => FILTER_TIDS,
+        };
+        let follow = u32::from(matches!(options.scope, Scope::Processes { follow: true, .. } | Scope::Comm { .. }));
+        if follow != 0 && kernel.task_tgid == 0 {
+            bail!("failed to follow children: the kernel's type information is missing ({})", Feature::Btf.since());
+        }
+        let comm = comm_bytes(&options.scope);
+        let by_comm = u32::from(matches!(options.scope, Scope::Comm { .. }));
+        let links_filter = u32::from(link_pids(options, features, multi).is_some() && filter != FILTER_TIDS);
+        let stack_depth = options.stack_depth.min(abi::MAX_FRAMES as u32);
+        let stack_all = u32::from(options.stack_all);
+        let points = u32::try_from(plan.points.len()).context("too many points")?;
+        let mut ebpf = EbpfLoader::new()
+            .override_global("PID_FILTER", &filter, true)
+            .override_global("LINKS_FILTER", &links_filter, true)
+            .override_global("FOLLOW", &follow, true)
+            .override_global("BY_COMM", &by_comm, true)
+            .override_global("COMM", &comm, true)
+            .override_global("STACK_DEPTH", &stack_depth, true)
+            .override_global("STACK_ALL", &stack_all, true)
+            .override_global("TASK_TGID", &kernel.task_tgid, true)
+            .override_global("TASK_SIGNAL", &kernel.task_signal, true)
+            .override_global("SIGNAL_LIVE", &kernel.signal_live, true)
+            .override_global("TASK_TP", &kernel.task_tp, true)
+            .map_max_entries("EVENTS", options.buffer_bytes)
+            .map_max_entries("LOST_AT", points.max(1))
+            .map_max_entries("JUMPS", plan.jumps.len().max(1) as u32)
+            .load(OBJECT)
+            .map_err(|error| explain("failed to load the kernel half", error))?;
+        let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
+        let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
+        let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
+        let mut attachment = Self { ebpf, ring, links: Vec::new(), multi, ends_with_processes };
+        attachment.fill_maps(plan, &options.scope)?;
+        Ok(attachment)
+    }
+
+    fn fill_maps(&mut self, plan: &Plan, scope: &Scope) -> Result<()> {
+        let mut programs: Array<_, GoProgram> = self.map("GO_PROGRAMS")?.try_into()?;
+        for (position, program) in plan.go_programs.iter().enumerate() {
+            programs.set(position as u32, &GoProgram(*program), 0)?;
+        }
+        let mut jumps: HashMap<_, u32, Jump> = self.map("JUMPS")?.try_into()?;
+        for (point, jump) in &plan.jumps {
+            jumps.insert(point, &Jump(*jump), 0)?;
+        }
+        let ids = match scope {
+            Scope::Everyone => return Ok(()),
+            Scope::Processes { pids, .. } | Scope::Comm { pids, .. } => pids,
+            Scope::Threads(tids) => tids,
+        };
+        let mut traced: HashMap<_, u32, u32> = self.map("PIDS")?.try_into()?;
+        for id in ids {
+            traced.insert(id, &1, 0).context("too many processes")?;
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf.map_mut(name).with_context(|| format!("the kernel half has no {name}"))
+    }
+
+    /// Whether no traced process is left; `ended` says that one has, which makes it worth a look.
+    pub fn traced_processes_ended(&mut self, ended: bool) -> bool {
+        if !self.ends_with_processes || !ended {
+            return false;
+        }
+        let traced: Result<HashMap<_, u32, u32>, _> = match self.ebpf.map_mut("PIDS") {
+            Some(map) => map.try_into(),
+            None => return false,
+        };
+        // The kernel half takes out those that ended.
+        traced.is_ok_and(|traced: HashMap<&mut MapData, u32, u32>| traced.keys().next().is_none())
+    }
+
+    /// The records.
+    pub fn ring(&mut self) -> &mut RingBuf<MapData> {
+        &mut self.ring
+    }
+
+    /// The account of lost records.
+    ///
+    /// # Errors
+    /// The maps are not there.
+    pub fn losses(&mut self) -> Result<losses::Losses> {
+        losses::Losses::take(&mut self.ebpf)
+    }
+
+    fn attach_all(
+        &mut self,
+        plan: &Plan,
+        files: &[TracedFile],
+        features: &Features,
+        options: &Options,
+    ) -> Result<Result<(), Refused>> {
+        self.attach_lifecycle()?;
+        let pids = link_pids(options, features, self.multi);
+        // The kernel validates instructions only when a process maps the file; else a bad one would attach, and
+        // never fire. So we are that process, until all is attached.
+        let _mapped: Vec<_> = match pids {
+            None => files.iter().filter_map(map_code).collect(),
+            Some(_) => Vec::new(),
+        };
+        for group in GROUPS {
+            for number in 0..files.len() {
+                let points: Vec<&PlannedPoint> =
+                    plan.points.iter().filter(|p| p.file == number && group.kinds.contains(&p.kind)).collect();
+                if points.is_empty() {
+                    continue;
+                }
+                let file = &files[number];
+                // Through our own descriptor: what was read is what is probed, whatever has its name by now.
+                let path = PathBuf::from(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
+                for scope in scopes(pids.as_deref())? {
+                    if let Err(refused) = self.attach_group(group, &path, &points, scope, &file.shown)? {
+                        return Ok(Err(refused));
+                    }
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn attach_lifecycle(&mut self) -> Result<()> {
+        for (program, tracepoint) in [
+            ("process_fork", "sched_process_fork"),
+            ("process_exec", "sched_process_exec"),
+            ("process_exit", "sched_process_exit"),
+        ] {
+            let program: &mut aya::programs::RawTracePoint =
+                self.ebpf.program_mut(program).context("the kernel half lacks a program")?.try_into()?;
+            program.load().map_err(|error| explain("failed to load the kernel half", error))?;
+            program.attach(tracepoint).map_err(|error| explain(&format!("failed to watch {tracepoint}"), error))?;
+        }
+        Ok(())
+    }
+
+    fn attach_group(
+        &mut self,
+        group: &Group,
+        path: &Path,
+        points: &[&PlannedPoint],
+        scope: UProbeScope,
+        shown: &str,
+    ) -> Result<Result<(), Refused>> {
+        let name = if self.multi { group.multi } else { group.single };
+        let program: &mut UProbe =
+            self.ebpf.program_mut(name).with_context(|| format!("the kernel half has no {name}"))?.try_into()?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| explain("failed to load the kernel half", error))?;
+        }
+        match program.attach(points.iter().map(|p| attach_point(p)), path, scope) {
+            Ok(link) => {
+                self.links.push((name, link));
+                Ok(Ok(()))
+            }
+            Err(error) if is_refusal(&error) => {
+                let points = find_refused(program, path, points, scope)
+                    .map_err(|error| explain(&format!("failed to attach to {shown}"), error))?;
+                Ok(Err(Refused { points, reason: "the kernel refuses a probe on one of its instructions".to_owned() }))
+            }
+            Err(error) => Err(explain(&format!("failed to attach to {shown}"), error)),
+        }
+    }
+
+    /// Removes every probe: entries first, so that the last calls are seen to end.
+    pub fn detach(&mut self) {
+        for (name, link) in self.links.drain(..).rev() {
+            let program: Option<&mut UProbe> = self.ebpf.program_mut(name).and_then(|p| p.try_into().ok());
+            if let Some(program) = program
+                && let Err(error) = program.detach(link)
+            {
+                log::warn!("failed to remove a link: {error}");
+            }
+        }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+/// A program and the points it is for.
+struct Group {
+    multi: &'static str,
+    single: &'static str,
+    kinds: &'static [PointKind],
+}
+
+/// In the order of attaching. The kernel calls the youngest probe of a place first (Linux: `consumer_add` in
+/// kernel/events/uprobes.c), so where an entry is also an exit, the entry is told first.
+const GROUPS: &[Group] = &[
+    Group {
+        multi: "exit_multi",
+        single: "exit",
+        kinds: &[PointKind::Return, PointKind::TailJump, PointKind::GoroutineEnd],
+    },
+    Group { multi: "jump_multi", single: "jump", kinds: &[PointKind::MaybeJump] },
+    Group { multi: "return_multi", single: "return_single", kinds: &[PointKind::AfterReturn] },
+    Group { multi: "point_multi", single: "point", kinds: &[PointKind::Passed] },
+    Group { multi: "entry_multi", single: "entry", kinds: &[PointKind::Entry] },
+];
+
+/// Processes that the links themselves can be confined to: none when the kernel half has to choose.
+fn link_pids(options: &Options, features: &Features, multi: bool) -> Option<Vec<u32>> {
+    if !multi || !features.has(Feature::UprobeMultiPid) {
+        return None;
+    }
+    match &options.scope {
+        Scope::Processes { pids, follow: false } => Some(pids.clone()),
+        Scope::Threads(tids) => {
+            let mut pids: Vec<u32> = tids.iter().filter_map(|&tid| crate::target::process_of_thread(tid)).collect();
+            pids.sort_unstable();
+            pids.dedup();
+            Some(pids)
+        }
+        _ => None,
+    }
+}
+
+fn scopes(pids: Option<&[u32]>) -> Result<Vec<UProbeScope>> {
+    let Some(pids) = pids else { return Ok(vec![UProbeScope::AllProcesses]) };
+    pids.iter()
+        .map(|&pid| Ok(UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or_else(|| anyhow!("no process 0"))?)))
+        .collect()
+}
+
+fn attach_point(point: &PlannedPoint) -> UProbeAttachPoint<'static> {
+    UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(point.offset.0), cookie: Some(point.cookie.0) }
+}
+
+/// Bisects: halves that attach are good (and detached again at once), single points that do not are refused.
+fn find_refused(
+    program: &mut UProbe,
+    path: &Path,
+    points: &[&PlannedPoint],
+    scope: UProbeScope,
+) -> Result<BTreeSet<u32>, ProgramError> {
+    let mut refused = BTreeSet::new();
+    let mut pending = vec![points];
+    while let Some(points) = pending.pop() {
+        match program.attach(points.iter().map(|p| attach_point(p)), path, scope) {
+            Ok(link) => program.detach(link)?,
+            Err(error) if is_refusal(&error) => match points {
+                [point] => {
+                    refused.insert(point.cookie.point());
+                }
+                _ => {
+                    let (left, right) = points.split_at(points.len() / 2);
+                    pending.extend([left, right]);
+                }
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
+}
+
+/// `ENOTSUPP`, which libc does not know: the instruction cannot be probed.
+const ENOTSUPP: i32 = 524;
+
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    os_error(error).is_some_and(|code| code == ENOTSUPP || code == libc::EOPNOTSUPP || code == libc::EILSEQ)
+}
+
+/// The system's error number at the bottom of an error.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(code) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            return Some(code);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Says what to do where we know it.
+fn explain(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    let code = os_error(&error);
+    let denied = matches!(code, Some(libc::EPERM | libc::EACCES));
+    let missing = features::missing_capabilities();
+    if denied && !missing.is_empty() {
+        return anyhow!("{what}: permission denied: {}", how_to_be_permitted(&missing));
+    }
+    if denied {
+        return anyhow!(error)
+            .context(format!("{what}: the kernel refuses it in spite of our capabilities (lockdown? seccomp?)"));
+    }
+    anyhow!(error).context(what.to_owned())
+}
+
+/// What gives the missing capabilities.
+pub fn how_to_be_permitted(missing: &[&str]) -> String {
+    format!(
+        "{} missing; run it with sudo, or once: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep PATH/TO/probe",
+        missing.join(" and ")
+    )
+}
+
+fn comm_bytes(scope: &Scope) -> [u8; abi::COMM_LEN] {
+    let mut bytes = [0; abi::COMM_LEN];
+    if let Scope::Comm { comm, .. } = scope {
+        for (to, from) in bytes.iter_mut().take(abi::COMM_LEN - 1).zip(comm.bytes()) {
+            *to = from;
+        }
+    }
+    bytes
+}
+
+#[expect(unsafe_code, reason = "a mapping of a file")]
+fn map_code(file: &TracedFile) -> Option<memmap2::Mmap> {
+    // SAFETY: the mapping is never read: it only has to exist.
+    unsafe { memmap2::MmapOptions::new().map_exec(&file.file) }.ok()
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct GoProgram(abi::GoProgram);
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Jump(abi::Jump);
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Lane(abi::Lane);
+
+// SAFETY: `repr(C)`, of fixed width, without hidden padding (asserted beside their definitions).
+#[expect(unsafe_code, reason = "aya wants it of map values")]
+unsafe impl Pod for GoProgram {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "aya wants it of map values")]
+unsafe impl Pod for Jump {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "aya wants it of map keys")]
+unsafe impl Pod for Lane {}

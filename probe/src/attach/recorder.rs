@@ -1,0 +1,137 @@
+//! The kernel's own records of mmap, fork, exec and exit, of all processes.
+//!
+//! Out: [`Recorded`] changes in the order of time. Taken from before the first probe on, so that a process that
+//! lived for milliseconds is known after its end.
+//!
+//! Source: perf_event_open(2), `PERF_RECORD_MMAP2`, `_COMM`, `_FORK`, `_EXIT`.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use perf_event::{Builder, Clock, SampleFlag, Sampler, data, events::Software};
+
+use crate::target::processes::{Change, Mapping, Recorded};
+
+/// Bytes of each CPU's buffer: room for some 10,000 mappings.
+const BUFFER: usize = 1 << 20;
+/// `PROT_EXEC`
+const EXECUTABLE: u32 = 4;
+/// `PERF_RECORD_MISC_COMM_EXEC`
+const COMM_EXEC: u16 = 1 << 13;
+
+/// Reads the records.
+pub struct Recorder {
+    cpus: Vec<Sampler>,
+    batch: Vec<Recorded>,
+    lost: u64,
+}
+
+impl Recorder {
+    /// Starts recording.
+    ///
+    /// # Errors
+    /// The kernel refuses perf events (`CAP_PERFMON`, `perf_event_paranoid`).
+    pub fn start() -> Result<Self> {
+        let cpus = online_cpus()?
+            .into_iter()
+            .map(|cpu| record_cpu(cpu).with_context(|| format!("failed to record mappings on CPU {cpu}")))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { cpus, batch: Vec::new(), lost: 0 })
+    }
+
+    /// What was recorded since, in the order of time.
+    pub fn drain(&mut self) -> impl Iterator<Item = Recorded> + '_ {
+        for cpu in &mut self.cpus {
+            while let Some(record) = cpu.next_record() {
+                let time_ns = trailing_time(&record.to_contiguous());
+                let exec = record.misc() & COMM_EXEC != 0;
+                match record.parse_record() {
+                    Ok(data::Record::Lost(lost)) => self.lost += lost.lost,
+                    Ok(parsed) => self.batch.extend(recorded(parsed, exec, time_ns)),
+                    Err(_) => self.lost += 1,
+                }
+            }
+        }
+        // Each CPU's records are in order; a process may have been on several.
+        self.batch.sort_by_key(|recorded| recorded.time_ns);
+        self.batch.drain(..)
+    }
+
+    /// Records that found no room, since the last call.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+}
+
+fn record_cpu(cpu: usize) -> std::io::Result<Sampler> {
+    let mut sampler = Builder::new(Software::DUMMY)
+        .any_pid()
+        .one_cpu(cpu)
+        .mmap(true)
+        .mmap2(true)
+        .comm(true)
+        .comm_exec(true)
+        .task(true)
+        .sample(SampleFlag::TIME)
+        .sample_id_all(true)
+        .clockid(Clock::MONOTONIC)
+        .build()?
+        .sampled(BUFFER)?;
+    sampler.as_counter_mut().enable()?;
+    Ok(sampler)
+}
+
+/// With `sample_id_all` and only the time sampled, every record ends in its time.
+fn trailing_time(record: &[u8]) -> u64 {
+    record.last_chunk().map_or(0, |time| u64::from_ne_bytes(*time))
+}
+
+fn recorded(record: data::Record<'_>, exec: bool, time_ns: u64) -> Option<Recorded> {
+    let (pid, change) = match record {
+        data::Record::Mmap2(mmap) if mmap.prot & EXECUTABLE != 0 => {
+            let path = PathBuf::from(mmap.filename_os());
+            let mapping = Mapping {
+                start: mmap.addr,
+                end: mmap.addr.checked_add(mmap.len)?,
+                offset: mmap.pgoff,
+                inode: mmap.ino().unwrap_or(0),
+                path,
+            };
+            (mmap.pid, Change::Map(mapping))
+        }
+        // Threads have names of their own.
+        data::Record::Comm(comm) if comm.pid == comm.tid => {
+            let name = String::from_utf8_lossy(&comm.comm).trim_end_matches('\0').to_owned();
+            (comm.pid, Change::Name { comm: name, exec })
+        }
+        data::Record::Fork(fork) if fork.pid != fork.ppid => (fork.pid, Change::Fork { parent: fork.ppid }),
+        data::Record::Exit(exit) if exit.pid == exit.tid => (exit.pid, Change::Exit),
+        _ => return None,
+    };
+    Some(Recorded { time_ns, pid, change })
+}
+
+/// The kernel's list, such as `0-3,8`.
+fn online_cpus() -> Result<Vec<usize>> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/online").context("failed to read the list of CPUs")?;
+    Ok(parse_cpus(text.trim()))
+}
+
+fn parse_cpus(list: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists_are_read_as_the_kernel_writes_them() {
+        assert_eq!(parse_cpus("0"), [0]);
+        assert_eq!(parse_cpus("0-2,5,7-8"), [0, 1, 2, 5, 7, 8]);
+    }
+}

@@ -1,0 +1,218 @@
+//! Calls: entries and exits paired into calls, per thread and per goroutine.
+//!
+//! In: decoded events ([`crate::events`]). Out: what became known about calls, told to a [`crate::output::Sink`]
+//! in the order in which it became known. No kernel, no files: tests feed it made-up events.
+
+pub mod tracker;
+
+use std::rc::Rc;
+
+/// Identifies a call within a trace. Counts from 1.
+pub type CallId = u64;
+
+/// A function that is traced: what the plan knows of it, by its position in [`TraceInfo::functions`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracedFunction {
+    /// The name that matched, as a person writes it.
+    pub name: String,
+    /// Path of the file it is in, as the user or the loader names it.
+    pub binary: String,
+    /// Address as `nm` shows it.
+    pub address: u64,
+    /// For a point inside a function (or at a bare address): its offset in bytes from [`Self::name`]'s start.
+    pub point: Option<u64>,
+}
+
+/// A function that was matched and is not traced, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its name.
+    pub function: String,
+    /// Why it cannot be probed.
+    pub reason: String,
+}
+
+/// What is known when the trace begins.
+#[derive(Clone, Debug, Default)]
+pub struct TraceInfo {
+    /// Wall-clock time of `CLOCK_MONOTONIC` 0 of this trace's times: ns since 1970. `start_ns` values are
+    /// `CLOCK_MONOTONIC` minus [`Self::origin_ns`].
+    pub epoch_ns: u64,
+    /// `CLOCK_MONOTONIC` (ns) at `epoch_ns`. Every time in [`Enter`], [`Leave`] and [`Point`] is absolute
+    /// `CLOCK_MONOTONIC`; sinks subtract this.
+    pub origin_ns: u64,
+    /// Functions and points that the patterns matched, probeable or not.
+    pub matched: u64,
+    /// Functions and points that are attached.
+    pub functions: Vec<TracedFunction>,
+    /// Matched, not attached, with the reason.
+    pub skipped: Vec<Skipped>,
+}
+
+/// The thread (and process) an event came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Thread {
+    /// Process id as the host sees it.
+    pub pid: u32,
+    /// Thread id as the host sees it.
+    pub tid: u32,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It returned.
+    Return,
+    /// It jumped to another function, which returns in its place.
+    TailCall,
+    /// A panic, an exception, a longjmp or Goexit took its frame away.
+    Unwind,
+    /// Its thread or process ended.
+    Exit,
+    /// Its process executed another program.
+    Exec,
+    /// It had not ended when the trace did (or its end is not watched: `--returns=none`).
+    Open,
+}
+
+/// A call began.
+#[derive(Clone, Debug)]
+pub struct Enter {
+    /// This call.
+    pub id: CallId,
+    /// The traced call it was made from, in the same thread or goroutine.
+    pub parent: Option<CallId>,
+    /// Open traced calls around it: 0 for an outermost call.
+    pub depth: u32,
+    /// Position in [`TraceInfo::functions`].
+    pub function: u32,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub start_ns: u64,
+    /// Where it began.
+    pub thread: Thread,
+    /// Name of the process (untrusted: escape it).
+    pub comm: Rc<str>,
+    /// Goroutine id; none outside Go.
+    pub goroutine: Option<u64>,
+    /// Its callers, innermost first; none when not collected.
+    pub stack: Option<Rc<CallerStack>>,
+}
+
+/// A call ended (or the trace did). Children end before their parents, always.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    /// What [`Enter`] said when it began.
+    pub call: Enter,
+    /// `CLOCK_MONOTONIC`, ns; none when the end or its time is not known.
+    pub end_ns: Option<u64>,
+    /// The thread it ended on (a goroutine may have moved).
+    pub end_tid: u32,
+    /// How it ended.
+    pub end: End,
+    /// Events were lost such that its true end is not known: `end_ns` is none then.
+    pub lost: bool,
+}
+
+impl Leave {
+    /// How long it took, ns; none when not known.
+    pub fn duration_ns(&self) -> Option<u64> {
+        self.end_ns.map(|end| end.saturating_sub(self.call.start_ns))
+    }
+}
+
+/// A point probe was passed.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// Position in [`TraceInfo::functions`] (its `point` is set).
+    pub function: u32,
+    /// The open traced call around it.
+    pub parent: Option<CallId>,
+    /// Open traced calls around it.
+    pub depth: u32,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub at_ns: u64,
+    /// Where.
+    pub thread: Thread,
+    /// Name of the process (untrusted: escape it).
+    pub comm: Rc<str>,
+    /// Goroutine id; none outside Go.
+    pub goroutine: Option<u64>,
+    /// Its callers, innermost first; none when not collected.
+    pub stack: Option<Rc<CallerStack>>,
+}
+
+/// One caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Function name; none where the file has no name for the address (show [`Self::binary`] + address).
+    pub function: Option<String>,
+    /// Source file; none when not known.
+    pub file: Option<String>,
+    /// Line in it; none when not known.
+    pub line: Option<u32>,
+    /// Path of the file the code is in; none for memory that belongs to no file.
+    pub binary: Option<String>,
+    /// Return address as `nm` would show it; none where [`Self::binary`] is.
+    pub address: Option<u64>,
+    /// Return address at run time.
+    pub ip: u64,
+    /// The frame was inlined into the next one.
+    pub inlined: bool,
+}
+
+/// The callers of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CallerStack {
+    /// Innermost first.
+    pub frames: Vec<Rc<Frame>>,
+    /// Why it does not reach the thread's start; none when it does.
+    pub cut: Option<Cut>,
+}
+
+/// Why a caller stack is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cut {
+    /// The innermost shown function's module keeps no frame pointers there.
+    NoFramePointers,
+    /// `--stack-depth` was reached.
+    Depth,
+    /// The stack could not be read (paged out, or not a stack).
+    Unreadable,
+    /// The address belongs to no known mapping.
+    UnknownCode,
+}
+
+/// What the trace saw, at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Calls begun.
+    pub calls: u64,
+    /// Outermost calls among them.
+    pub outermost: u64,
+    /// Events read.
+    pub events: u64,
+    /// Entries that the kernel half could not pass on, by function position, only where > 0.
+    pub lost_entries: Vec<(u32, u64)>,
+    /// Exits that the kernel half could not pass on, by function position, only where > 0.
+    pub lost_exits: Vec<(u32, u64)>,
+    /// Returns that no entry belongs to (functions entered before the probes came, or whose entry was lost).
+    pub unmatched_returns: u64,
+    /// Calls still open.
+    pub open: u64,
+    /// Calls marked lost.
+    pub marked_lost: u64,
+    /// Length of the trace, ns.
+    pub duration_ns: u64,
+    /// Estimated time the probes themselves took in the target, ns, summed over threads.
+    pub probes_ns: u64,
+    /// Sentences for the user about what was lost or cut elsewhere (mapping records, `--slow` memory).
+    pub notes: Vec<String>,
+}
+
+impl Summary {
+    /// All events lost.
+    pub fn lost(&self) -> u64 {
+        let sum = |v: &[(u32, u64)]| v.iter().map(|(_, n)| n).sum::<u64>();
+        sum(&self.lost_entries) + sum(&self.lost_exits)
+    }
+}

@@ -1,0 +1,489 @@
+//! The tracker: which entry an exit belongs to.
+//!
+//! Calls are paired per lane (a goroutine, or a thread outside Go) by the depth of the stack, which is the same at a
+//! function's entry and at its exits. The rule that keeps everything right without watching the unwinder: an event
+//! at some depth proves that every deeper call is over.
+
+use std::{io, ops::Range, rc::Rc};
+
+use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_THREAD_EXIT};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    calls::{CallId, CallerStack, End, Enter, Leave, Point, Summary, Thread},
+    events::{Frames, Record},
+    output::Sink,
+    plan::{NO_FUNCTION, PlannedFunction, PlannedPoint, PointKind},
+};
+
+/// What the tracker asks of the world.
+pub trait World {
+    /// Name of a process.
+    fn comm(&mut self, pid: u32) -> Rc<str>;
+    /// Names for callers. `at_point`: the first address is the point itself, which is no caller.
+    fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack>;
+    /// When this lane last lost a record (`CLOCK_MONOTONIC`, ns), as known once the trace had lost `lost` records;
+    /// `u64::MAX` when that is not known.
+    fn last_loss(&mut self, lane: Lane, lost: u32) -> Option<u64>;
+}
+
+/// Limits on what is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Outermost calls to tell.
+    pub outermost: Option<u64>,
+    /// Exits are not watched: every call ends at once, with an unknown duration.
+    pub entries_only: bool,
+}
+
+struct Open {
+    call: Enter,
+    depth: u64,
+    lost: u32,
+    told: bool,
+}
+
+#[derive(Default)]
+struct OpenCalls {
+    calls: Vec<Open>,
+    /// The limit of outermost calls was reached before this lane's outermost call.
+    muted: bool,
+    /// The last event, for [`Cost`].
+    last: Option<(Side, u64)>,
+}
+
+/// Which end of a call an event is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Entry = 0,
+    Exit = 1,
+}
+
+/// What a probe costs the target, from the events themselves: of many events some stand next to each other with
+/// hardly an instruction between, and the time between them is the first one's trap.
+#[derive(Default)]
+struct Cost {
+    /// Events, and the shortest time to the next event of the same lane (ns), by [`Side`].
+    sides: [(u64, Option<u64>); 2],
+}
+
+/// Fewer events say nothing about the shortest time between two.
+const MIN_SAMPLES: u64 = 200;
+
+impl Cost {
+    fn event(&mut self, side: Side, last: Option<(Side, u64)>, time_ns: u64) {
+        self.sides[side as usize].0 += 1;
+        if let Some((before, at)) = last {
+            let gap = time_ns.saturating_sub(at);
+            let shortest = &mut self.sides[before as usize].1;
+            *shortest = Some(shortest.map_or(gap, |s| s.min(gap)));
+        }
+    }
+
+    /// All events together, ns; 0: not known.
+    fn total_ns(&self) -> u64 {
+        let known = self.sides.iter().filter(|(events, _)| *events >= MIN_SAMPLES);
+        known.map(|(events, shortest)| events.saturating_mul(shortest.unwrap_or(0))).sum()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct PointInfo {
+    kind: PointKind,
+    function: u32,
+}
+
+#[derive(Clone, Copy)]
+struct FunctionInfo {
+    may_repeat: bool,
+    unprobed_jumps: bool,
+}
+
+/// Lanes that are kept without a look at whether they are empty.
+const MANY_LANES: usize = 4096;
+
+/// Pairs events into calls.
+pub struct Tracker {
+    points: Vec<PointInfo>,
+    functions: Vec<FunctionInfo>,
+    /// Where in `open` a lane's calls are. Empty ones stay until there are many: most call again soon.
+    lanes: FxHashMap<Lane, usize>,
+    open: Vec<OpenCalls>,
+    /// Places in `open` that no lane has.
+    spare: Vec<usize>,
+    /// Lanes at which empty ones are let go.
+    sweep_at: usize,
+    /// While entries are seen (`CLOCK_MONOTONIC`, ns): returns outside are of calls that no probe could see begin.
+    entries_ns: Range<u64>,
+    limits: Limits,
+    last_id: CallId,
+    outermost_begun: u64,
+    outermost_ended: u64,
+    cost: Cost,
+    summary: Summary,
+}
+
+impl Tracker {
+    /// A tracker of the plan's points and functions.
+    pub fn new(points: &[PlannedPoint], functions: &[PlannedFunction], limits: Limits) -> Self {
+        Self {
+            points: points.iter().map(|p| PointInfo { kind: p.kind, function: p.function }).collect(),
+            functions: functions
+                .iter()
+                .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps })
+                .collect(),
+            lanes: FxHashMap::default(),
+            open: Vec::new(),
+            spare: Vec::new(),
+            sweep_at: MANY_LANES,
+            entries_ns: 0..u64::MAX,
+            limits,
+            last_id: 0,
+            outermost_begun: 0,
+            outermost_ended: 0,
+            cost: Cost::default(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// Whether as many outermost calls as wanted have ended.
+    pub fn is_done(&self) -> bool {
+        self.limits.outermost.is_some_and(|limit| self.outermost_ended >= limit)
+    }
+
+    /// Takes in one record.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn record(&mut self, record: &Record<'_>, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
+        let event = &record.event;
+        if event.point >= POINT_RESERVED {
+            return self.lifecycle(event, world, sink);
+        }
+        self.summary.events += 1;
+        let Some(&point) = self.points.get(event.point as usize) else { return Ok(()) };
+        let mut step = Step { tracker: self, event, lane: lane_of(event), world, sink };
+        match point.kind {
+            PointKind::Entry => step.entry(point.function, record.frames),
+            PointKind::Return | PointKind::AfterReturn => step.exit(point.function, End::Return),
+            PointKind::TailJump | PointKind::MaybeJump => step.exit(point.function, End::TailCall),
+            PointKind::Passed => step.passed(point.function, record.frames),
+            PointKind::GoroutineEnd => step.close_lane(End::Unwind),
+        }
+    }
+
+    /// Entries are seen from this time on (`CLOCK_MONOTONIC`, ns): returns before it say nothing.
+    pub fn entries_begin(&mut self, time_ns: u64) {
+        self.entries_ns.start = time_ns;
+    }
+
+    /// Entries are not seen any more from this time on (`CLOCK_MONOTONIC`, ns).
+    pub fn entries_end(&mut self, time_ns: u64) {
+        self.entries_ns.end = time_ns;
+    }
+
+    /// A thread or a process ended, or executed another program.
+    fn lifecycle(&mut self, event: &Event, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
+        let pid = event.pid_tgid >> 32;
+        let (whole_process, end) = match event.point {
+            POINT_THREAD_EXIT => (false, End::Exit),
+            POINT_PROCESS_EXIT => (true, End::Exit),
+            POINT_EXEC => (true, End::Exec),
+            _ => return Ok(()),
+        };
+        if !whole_process {
+            let lane = Lane { thread: event.pid_tgid, goid: 0 };
+            return Step { tracker: self, event, lane, world, sink }.close_lane(end);
+        }
+        let mut lanes: Vec<Lane> = self.lanes.keys().filter(|l| l.thread >> 32 == pid).copied().collect();
+        lanes.sort_unstable_by_key(|lane| (lane.thread, lane.goid));
+        for lane in lanes {
+            Step { tracker: self, event, lane, world, sink }.close_lane(end)?;
+            self.forget(lane);
+        }
+        Ok(())
+    }
+
+    /// The place of a lane's calls.
+    fn place(&mut self, lane: Lane) -> usize {
+        if let Some(&place) = self.lanes.get(&lane) {
+            return place;
+        }
+        if self.lanes.len() >= self.sweep_at {
+            self.sweep();
+        }
+        let place = self.spare.pop().unwrap_or_else(|| {
+            self.open.push(OpenCalls::default());
+            self.open.len() - 1
+        });
+        self.lanes.insert(lane, place);
+        place
+    }
+
+    /// Lets go of empty lanes: goroutines end without a word.
+    fn sweep(&mut self) {
+        let (open, spare) = (&mut self.open, &mut self.spare);
+        self.lanes.retain(|_, &mut place| {
+            let empty = open[place].calls.is_empty();
+            if empty {
+                open[place].last = None;
+                spare.push(place);
+            }
+            !empty
+        });
+        self.sweep_at = self.lanes.len() * 2 + MANY_LANES;
+    }
+
+    fn forget(&mut self, lane: Lane) {
+        if let Some(place) = self.lanes.remove(&lane) {
+            self.open[place].last = None;
+            self.spare.push(place);
+        }
+    }
+
+    fn tell(&mut self, open: Open, ended: Ended, sink: &mut dyn Sink) -> io::Result<()> {
+        if open.call.depth == 0 && open.told {
+            self.outermost_ended += 1;
+        }
+        self.summary.marked_lost += u64::from(ended.lost);
+        if !open.told {
+            return Ok(());
+        }
+        let end_ns = if ended.lost { None } else { ended.end_ns };
+        sink.leave(&Leave { call: open.call, end_ns, end_tid: ended.end_tid, end: ended.end, lost: ended.lost })
+    }
+
+    /// The trace is over: tells what is still open, and returns the counts.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn finish(&mut self, sink: &mut dyn Sink) -> io::Result<Summary> {
+        let mut lanes: Vec<Lane> = self.lanes.keys().copied().collect();
+        lanes.sort_unstable_by_key(|lane| (lane.thread, lane.goid));
+        for lane in lanes {
+            let place = self.place(lane);
+            while let Some(call) = self.open[place].calls.pop() {
+                self.summary.open += 1;
+                let end_tid = call.call.thread.tid;
+                self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
+            }
+        }
+        self.summary.probes_ns = self.cost.total_ns();
+        Ok(self.summary.clone())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Ended {
+    end: End,
+    end_ns: Option<u64>,
+    end_tid: u32,
+    lost: bool,
+}
+
+/// One event, and everything it is worked on with.
+struct Step<'a> {
+    tracker: &'a mut Tracker,
+    event: &'a Event,
+    lane: Lane,
+    world: &'a mut dyn World,
+    sink: &'a mut dyn Sink,
+}
+
+impl Step<'_> {
+    fn entry(&mut self, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
+        self.on_lane(|step, lane| {
+            step.count(lane, Side::Entry);
+            step.enter(lane, function, frames)
+        })
+    }
+
+    fn count(&mut self, lane: &mut OpenCalls, side: Side) {
+        self.tracker.cost.event(side, lane.last, self.event.time_ns);
+        lane.last = Some((side, self.event.time_ns));
+    }
+
+    fn enter(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
+        self.close_deeper(lane)?;
+        if let Some(top) = lane.calls.last()
+            && top.depth == self.event.depth
+        {
+            let repeats = self.info(function).may_repeat && top.call.function == function;
+            if repeats && !self.is_in_doubt(lane) {
+                return Ok(());
+            }
+            self.close_left(lane)?;
+        }
+        self.tracker.summary.calls += 1;
+        let depth = lane.calls.len() as u32;
+        if depth == 0 {
+            lane.muted = self.tracker.limits.outermost.is_some_and(|limit| self.tracker.outermost_begun >= limit);
+            self.tracker.outermost_begun += 1;
+            self.tracker.summary.outermost += 1;
+        }
+        let told = !lane.muted;
+        let open = self.open(lane, function, depth, told, frames);
+        if told {
+            self.sink.enter(&open.call)?;
+        }
+        if !self.tracker.limits.entries_only {
+            lane.calls.push(open);
+            return Ok(());
+        }
+        let ended = Ended { end: End::Open, end_ns: None, end_tid: open.call.thread.tid, lost: false };
+        self.tracker.tell(open, ended, self.sink)
+    }
+
+    fn open(&mut self, lane: &OpenCalls, function: u32, depth: u32, told: bool, frames: Option<Frames<'_>>) -> Open {
+        let thread = self.thread();
+        self.tracker.last_id += 1;
+        let call = Enter {
+            id: self.tracker.last_id,
+            parent: lane.calls.last().map(|open| open.call.id),
+            depth,
+            function,
+            start_ns: self.event.time_ns,
+            thread,
+            comm: lane.calls.last().map_or_else(|| self.world.comm(thread.pid), |open| open.call.comm.clone()),
+            goroutine: (self.event.goid != 0).then_some(self.event.goid),
+            stack: frames.filter(|_| told).map(|frames| self.world.callers(thread.pid, frames, false)),
+        };
+        Open { call, depth: self.event.depth, lost: self.event.lost, told }
+    }
+
+    fn exit(&mut self, function: u32, end: End) -> io::Result<()> {
+        self.on_lane(|step, lane| {
+            step.count(lane, Side::Exit);
+            step.leave(lane, function, end)
+        })
+    }
+
+    fn leave(&mut self, lane: &mut OpenCalls, function: u32, end: End) -> io::Result<()> {
+        self.close_deeper(lane)?;
+        match lane.calls.last() {
+            Some(top) if top.depth == self.event.depth && top.call.function == function => {
+                let lost = self.is_in_doubt(lane);
+                self.pop(lane, Ended { end, end_ns: Some(self.event.time_ns), ..self.ended(lost) })
+            }
+            Some(top) if top.depth == self.event.depth => {
+                self.unmatched();
+                self.close_left(lane)
+            }
+            _ => {
+                self.unmatched();
+                Ok(())
+            }
+        }
+    }
+
+    fn passed(&mut self, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
+        self.on_lane(|step, lane| step.pass(lane, function, frames))
+    }
+
+    fn unmatched(&mut self) {
+        self.tracker.summary.unmatched_returns += u64::from(self.tracker.entries_ns.contains(&self.event.time_ns));
+    }
+
+    fn pass(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
+        let thread = self.thread();
+        let parent = lane.calls.iter().rev().find(|open| open.depth <= self.event.depth);
+        let point = Point {
+            function,
+            parent: parent.map(|open| open.call.id),
+            depth: lane.calls.iter().filter(|open| open.depth <= self.event.depth).count() as u32,
+            at_ns: self.event.time_ns,
+            thread,
+            comm: self.world.comm(thread.pid),
+            goroutine: (self.event.goid != 0).then_some(self.event.goid),
+            stack: frames.map(|frames| self.world.callers(thread.pid, frames, true)),
+        };
+        if point.depth == 0 {
+            let limits = self.tracker.limits;
+            if limits.outermost.is_some_and(|limit| self.tracker.outermost_begun >= limit) {
+                return Ok(());
+            }
+            self.tracker.outermost_begun += 1;
+            self.tracker.outermost_ended += 1;
+        }
+        self.sink.point(&point)
+    }
+
+    /// Every call of the lane is over, now.
+    fn close_lane(&mut self, end: End) -> io::Result<()> {
+        self.on_lane(|step, lane| {
+            while !lane.calls.is_empty() {
+                let lost = step.is_in_doubt(lane);
+                step.pop(lane, Ended { end, end_ns: Some(step.event.time_ns), ..step.ended(lost) })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls deeper than the event are over, and their exits were not seen.
+    fn close_deeper(&mut self, lane: &mut OpenCalls) -> io::Result<()> {
+        while lane.calls.last().is_some_and(|top| top.depth > self.event.depth) {
+            let lost = self.is_in_doubt(lane);
+            self.pop(lane, Ended { end: End::Unwind, end_ns: None, ..self.ended(lost) })?;
+        }
+        Ok(())
+    }
+
+    /// The top call is at the event's own depth, and is over.
+    fn close_left(&mut self, lane: &mut OpenCalls) -> io::Result<()> {
+        let Some(top) = lane.calls.last() else { return Ok(()) };
+        let jumped = self.info(top.call.function).unprobed_jumps;
+        let lost = self.is_in_doubt(lane);
+        let (end, end_ns) = if jumped { (End::TailCall, Some(self.event.time_ns)) } else { (End::Unwind, None) };
+        self.pop(lane, Ended { end, end_ns, ..self.ended(lost) })
+    }
+
+    fn ended(&self, lost: bool) -> Ended {
+        Ended { end: End::Return, end_ns: None, end_tid: self.event.pid_tgid as u32, lost }
+    }
+
+    fn pop(&mut self, lane: &mut OpenCalls, ended: Ended) -> io::Result<()> {
+        match lane.calls.pop() {
+            Some(open) => self.tracker.tell(open, ended, self.sink),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a record of this lane was lost since its top call began: then what looks like that call's end may be
+    /// another's.
+    fn is_in_doubt(&mut self, lane: &OpenCalls) -> bool {
+        lane.calls.last().is_some_and(|top| {
+            top.lost != self.event.lost
+                && self.world.last_loss(self.lane, self.event.lost).is_some_and(|at| at >= top.call.start_ns)
+        })
+    }
+
+    fn info(&self, function: u32) -> FunctionInfo {
+        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false };
+        if function == NO_FUNCTION {
+            return none;
+        }
+        self.tracker.functions.get(function as usize).copied().unwrap_or(none)
+    }
+
+    fn thread(&self) -> Thread {
+        Thread { pid: (self.event.pid_tgid >> 32) as u32, tid: self.event.pid_tgid as u32 }
+    }
+
+    /// Works on the lane's calls, which are out of the tracker meanwhile.
+    fn on_lane(&mut self, work: impl FnOnce(&mut Self, &mut OpenCalls) -> io::Result<()>) -> io::Result<()> {
+        let place = self.tracker.place(self.lane);
+        let mut lane = std::mem::take(&mut self.tracker.open[place]);
+        let result = work(self, &mut lane);
+        self.tracker.open[place] = lane;
+        result
+    }
+}
+
+/// The goroutine, or outside Go the thread.
+fn lane_of(event: &Event) -> Lane {
+    let thread = if event.goid == 0 { event.pid_tgid } else { event.pid_tgid & !0xffff_ffff };
+    Lane { thread, goid: event.goid }
+}
+
+#[cfg(test)]
+mod tests;

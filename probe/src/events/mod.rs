@@ -1,0 +1,131 @@
+//! Events: records of the kernel half, decoded in place.
+//!
+//! In: the bytes of one ring buffer record. Out: a [`Record`] that borrows them. No allocation.
+
+use probe_ebpf::abi::{Event, SECTION_FRAMES, Section};
+
+/// One record.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Who, where, when.
+    pub event: Event,
+    /// The callers, where they were collected.
+    pub frames: Option<Frames<'a>>,
+}
+
+/// Return addresses as the kernel half walked them.
+#[derive(Clone, Copy, Debug)]
+pub struct Frames<'a> {
+    bytes: &'a [u8],
+    /// Why the walk ended: `WALK_…`.
+    pub detail: u16,
+}
+
+impl Frames<'_> {
+    /// The same, from bytes as they stand in a record: for tests and recordings.
+    pub fn from_bytes(bytes: &[u8], detail: u16) -> Frames<'_> {
+        Frames { bytes, detail }
+    }
+
+    /// Return addresses, innermost first.
+    pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
+        self.bytes.chunks_exact(8).map(|chunk| word(chunk, 0))
+    }
+
+    /// The addresses as they stand in the record: equal bytes are equal stacks.
+    pub fn key(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes)
+}
+
+fn half(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
+fn quarter(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes)
+}
+
+/// Decodes a record; none when it is shorter than an [`Event`]. Sections of an unknown kind are passed over, and a
+/// section that reaches beyond the record ends it.
+pub fn decode(record: &[u8]) -> Option<Record<'_>> {
+    let (head, mut rest) = record.split_at_checked(size_of::<Event>())?;
+    let event = Event {
+        time_ns: word(head, 0),
+        depth: word(head, 8),
+        goid: word(head, 16),
+        pid_tgid: word(head, 24),
+        point: half(head, 32),
+        lost: half(head, 36),
+    };
+    let mut frames = None;
+    while let Some((head, data)) = rest.split_at_checked(size_of::<Section>()) {
+        let section = Section { kind: quarter(head, 0), detail: quarter(head, 2), bytes: half(head, 4) };
+        let Some((data, after)) = data.split_at_checked(section.bytes as usize) else { break };
+        if section.kind == SECTION_FRAMES {
+            frames = Some(Frames { bytes: data, detail: section.detail });
+        }
+        let padding = data.len().next_multiple_of(8) - data.len();
+        rest = after.get(padding..).unwrap_or_default();
+    }
+    Some(Record { event, frames })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event_bytes(point: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for word in [11_u64, 22, 33, 44 << 32 | 45] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(point.to_ne_bytes());
+        bytes.extend(7_u32.to_ne_bytes());
+        bytes
+    }
+
+    fn section(kind: u16, detail: u16, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(detail.to_ne_bytes());
+        bytes.extend((data.len() as u32).to_ne_bytes());
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_bare_event_has_every_field_and_no_frames() {
+        let bytes = event_bytes(5);
+        let record = decode(&bytes).expect("40 bytes are an event");
+        let expected = Event { time_ns: 11, depth: 22, goid: 33, pid_tgid: 44 << 32 | 45, point: 5, lost: 7 };
+        assert_eq!(record.event, expected);
+        assert!(record.frames.is_none());
+    }
+
+    #[test]
+    fn frames_are_found_behind_a_section_of_an_unknown_kind() {
+        let mut bytes = event_bytes(5);
+        bytes.extend(section(900, 0, b"thirteen byte"));
+        bytes.extend(section(SECTION_FRAMES, 3, &[1_u64.to_ne_bytes(), 2_u64.to_ne_bytes()].concat()));
+        let frames = decode(&bytes).and_then(|r| r.frames).expect("there are frames");
+        assert_eq!(frames.addresses().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(frames.detail, 3);
+    }
+
+    #[test]
+    fn a_cut_record_gives_what_is_whole_and_never_panics() {
+        let mut whole = event_bytes(5);
+        whole.extend(section(SECTION_FRAMES, 0, &[9; 16]));
+        for len in 0..whole.len() {
+            let record = decode(&whole[..len]);
+            assert_eq!(record.is_some(), len >= 40, "{len} bytes");
+            assert!(record.is_none_or(|r| r.frames.is_none()), "{len} bytes");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `--json`: one line for each call, at its end, children before parents.
+//!
+//! The hot path of the tool: lines are written by hand into one buffer that is kept, what a function contributes is
+//! rendered once, and so is each caller. serde would cost an allocation or a formatter per field.
+
+use std::io::{self, Write};
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+
+use super::{Sink, escape, text::cut_reason};
+use crate::calls::{CallerStack, End, Enter, Frame, Leave, Point, Skipped, Summary, Thread, TraceInfo, TracedFunction};
+
+/// Callers rendered and kept; when there are more, all are forgotten and rendered anew.
+const FRAMES_KEPT: usize = 8192;
+
+/// What one function contributes to a line.
+struct Fragment {
+    /// From `"function"` to the colon after `"start_ns"`.
+    call: Vec<u8>,
+    /// The same for a point, with its offset.
+    point: Vec<u8>,
+}
+
+/// The JSON lines.
+pub(super) struct Json {
+    out: Box<dyn Write>,
+    line: Vec<u8>,
+    number: itoa::Buffer,
+    min_duration_ns: u64,
+    origin_ns: u64,
+    fragments: Vec<Fragment>,
+    unknown: Fragment,
+    /// By the frame's place in memory; the frame is kept alive beside, so that no other can take its place.
+    frames: FxHashMap<*const Frame, (Rc<Frame>, Box<[u8]>)>,
+}
+
+impl Json {
+    pub(super) fn new(min_duration_ns: Option<u64>, out: Box<dyn Write>) -> Json {
+        Json {
+            out,
+            line: Vec::with_capacity(4096),
+            number: itoa::Buffer::new(),
+            min_duration_ns: min_duration_ns.unwrap_or(0),
+            origin_ns: 0,
+            fragments: Vec::new(),
+            unknown: Fragment {
+                call: br#","function":null,"binary":null,"address":null,"start_ns":"#.to_vec(),
+                point: br#","function":null,"offset":null,"binary":null,"address":null,"start_ns":"#.to_vec(),
+            },
+            frames: FxHashMap::default(),
+        }
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.line.extend_from_slice(text);
+    }
+
+    fn number(&mut self, key: &[u8], value: u64) {
+        self.line.extend_from_slice(key);
+        self.line.extend_from_slice(self.number.format(value).as_bytes());
+    }
+
+    fn optional(&mut self, key: &[u8], value: Option<u64>) {
+        match value {
+            Some(value) => self.number(key, value),
+            None => {
+                self.text(key);
+                self.text(b"null");
+            }
+        }
+    }
+
+    fn fragment(&mut self, function: u32, part: fn(&Fragment) -> &Vec<u8>) {
+        let fragment = usize::try_from(function).ok().and_then(|at| self.fragments.get(at));
+        self.line.extend_from_slice(part(fragment.unwrap_or(&self.unknown)));
+    }
+
+    fn thread(&mut self, thread: Thread) {
+        self.number(br#","pid":"#, thread.pid.into());
+        self.number(br#","tid":"#, thread.tid.into());
+    }
+
+    /// From the inner process id to the depth.
+    fn context(&mut self, comm: &str, goroutine: Option<u64>, depth: u32) {
+        self.text(br#","inner_pid":null,"container":null,"comm":"#);
+        escape::json(&mut self.line, comm);
+        self.optional(br#","goroutine":"#, goroutine);
+        self.number(br#","depth":"#, depth.into());
+    }
+
+    fn stack(&mut self, stack: Option<&Rc<CallerStack>>) {
+        let Some(stack) = stack else {
+            self.text(br#","stack":null,"stack_cut":null}"#);
+            return;
+        };
+        self.text(br#","stack":["#);
+        for (at, frame) in stack.frames.iter().enumerate() {
+            if at > 0 {
+                self.line.push(b',');
+            }
+            self.frame(frame);
+        }
+        self.text(br#"],"stack_cut":"#);
+        match stack.cut {
+            Some(cut) => escape::json(&mut self.line, cut_reason(cut)),
+            None => self.text(b"null"),
+        }
+        self.line.push(b'}');
+    }
+
+    fn frame(&mut self, frame: &Rc<Frame>) {
+        if let Some((_, text)) = self.frames.get(&Rc::as_ptr(frame)) {
+            self.line.extend_from_slice(text);
+            return;
+        }
+        if self.frames.len() >= FRAMES_KEPT {
+            self.frames.clear();
+        }
+        let text = render_frame(frame);
+        self.line.extend_from_slice(&text);
+        self.frames.insert(Rc::as_ptr(frame), (Rc::clone(frame), text.into_boxed_slice()));
+    }
+
+    fn write_line(&mut self) -> io::Result<()> {
+        self.line.push(b'\n');
+        let written = self.out.write_all(&self.line);
+        self.line.clear();
+        written
+    }
+}
+
+impl Sink for Json {
+    fn begin(&mut self, trace: &TraceInfo) -> io::Result<()> {
+        self.origin_ns = trace.origin_ns;
+        self.fragments = trace.functions.iter().map(render_function).collect();
+        self.number(br#"{"type":"trace","version":1,"epoch_ns":""#, trace.epoch_ns);
+        self.number(br#"","matched":"#, trace.matched);
+        self.number(br#","attached":"#, trace.functions.len() as u64);
+        self.text(br#","skipped":["#);
+        for (at, Skipped { function, reason }) in trace.skipped.iter().enumerate() {
+            self.text(if at > 0 { br#",{"function":"# } else { br#"{"function":"# });
+            escape::json(&mut self.line, function);
+            self.text(br#","reason":"#);
+            escape::json(&mut self.line, reason);
+            self.line.push(b'}');
+        }
+        self.text(b"]}");
+        self.write_line()?;
+        self.out.flush()
+    }
+
+    fn enter(&mut self, _: &Enter) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn leave(&mut self, leave: &Leave) -> io::Result<()> {
+        let duration = leave.duration_ns();
+        if duration.is_some_and(|ns| ns < self.min_duration_ns) {
+            return Ok(());
+        }
+        let call = &leave.call;
+        self.number(br#"{"type":"call","id":"#, call.id);
+        self.optional(br#","parent":"#, call.parent);
+        self.fragment(call.function, |fragment| &fragment.call);
+        self.number(b"", call.start_ns.saturating_sub(self.origin_ns));
+        self.optional(br#","duration_ns":"#, duration);
+        self.thread(call.thread);
+        // Where a call ended is known only if its end was seen.
+        let ended = leave.end != End::Open && !leave.lost;
+        self.optional(br#","end_tid":"#, ended.then_some(leave.end_tid.into()));
+        self.context(&call.comm, call.goroutine, call.depth);
+        self.text(end_fields(leave.end, leave.lost));
+        self.stack(call.stack.as_ref());
+        self.write_line()
+    }
+
+    fn point(&mut self, point: &Point) -> io::Result<()> {
+        self.optional(br#"{"type":"point","parent":"#, point.parent);
+        self.fragment(point.function, |fragment| &fragment.point);
+        self.number(b"", point.at_ns.saturating_sub(self.origin_ns));
+        self.thread(point.thread);
+        self.context(&point.comm, point.goroutine, point.depth);
+        self.text(br#","args":null"#);
+        self.stack(point.stack.as_ref());
+        self.write_line()
+    }
+
+    fn tick(&mut self, _: u64) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn end(&mut self, summary: &Summary) -> io::Result<()> {
+        self.number(br#"{"type":"summary","calls":"#, summary.calls);
+        self.number(br#","events":"#, summary.events);
+        self.number(br#","lost":"#, summary.lost());
+        self.number(br#","unmatched_returns":"#, summary.unmatched_returns);
+        self.number(br#","open":"#, summary.open);
+        self.text(br#","shed":0}"#);
+        self.write_line()?;
+        self.out.flush()
+    }
+}
+
+/// `end` to `returns` are one of few texts.
+fn end_fields(end: End, lost: bool) -> &'static [u8] {
+    macro_rules! fields {
+        ($end:literal) => {
+            match lost {
+                false => concat!(r#","end":""#, $end, r#"","lost":false,"args":null,"returns":null"#).as_bytes(),
+                true => concat!(r#","end":""#, $end, r#"","lost":true,"args":null,"returns":null"#).as_bytes(),
+            }
+        };
+    }
+    match end {
+        End::Return => fields!("return"),
+        End::TailCall => fields!("tailcall"),
+        End::Unwind => fields!("unwind"),
+        End::Exit => fields!("exit"),
+        End::Exec => fields!("exec"),
+        End::Open => fields!("open"),
+    }
+}
+
+fn render_function(function: &TracedFunction) -> Fragment {
+    let mut name = br#","function":"#.to_vec();
+    escape::json(&mut name, &function.name);
+    let mut place = br#","binary":"#.to_vec();
+    escape::json(&mut place, &function.binary);
+    place.extend_from_slice(format!(r#","address":"{:#x}","start_ns":"#, function.address).as_bytes());
+    let offset = function.point.map_or("null".to_owned(), |offset| offset.to_string());
+    Fragment {
+        call: [&name[..], &place].concat(),
+        point: [&name[..], br#","offset":"#, offset.as_bytes(), &place].concat(),
+    }
+}
+
+fn render_frame(frame: &Frame) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    let string = |out: &mut Vec<u8>, key: &[u8], value: Option<&str>| {
+        out.extend_from_slice(key);
+        match value {
+            Some(value) => escape::json(out, value),
+            None => out.extend_from_slice(b"null"),
+        }
+    };
+    string(&mut out, br#"{"function":"#, frame.function.as_deref());
+    string(&mut out, br#","file":"#, frame.file.as_deref());
+    let line = frame.line.map_or("null".to_owned(), |line| line.to_string());
+    out.extend_from_slice(format!(r#","line":{line}"#).as_bytes());
+    string(&mut out, br#","binary":"#, frame.binary.as_deref());
+    let address = frame.address.map(|address| format!("{address:#x}"));
+    string(&mut out, br#","address":"#, address.as_deref());
+    out.extend_from_slice(format!(r#","ip":"{:#x}","inlined":{}}}"#, frame.ip, frame.inlined).as_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests;

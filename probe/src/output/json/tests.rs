@@ -1,0 +1,189 @@
+//! JSON lines, read back by serde_json and compared field by field.
+
+use serde_json::{Value, json};
+
+use super::super::testing::{MS, SECOND, Story, US, frame};
+use super::super::{Format, OutputOptions};
+use super::*;
+use crate::calls::Cut;
+
+const FUNCTIONS: [&str; 3] = ["main.(*Store).Get", "main.work+0x12", "q\"\\\x1b[2J\u{e9}"];
+
+fn story() -> Story {
+    Story::new(&OutputOptions { format: Format::Json, ..OutputOptions::default() }, &FUNCTIONS)
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+}
+
+/// All but the first line and the last.
+fn calls(story: Story) -> Vec<Value> {
+    let mut all = lines(&story.end(&Summary::default()));
+    all.pop();
+    all.split_off(1)
+}
+
+#[test]
+fn the_first_line_says_what_is_traced() {
+    let mut story = story();
+    story.tick(0);
+    story.trace.skipped = vec![Skipped { function: "runtime.abort\n".to_owned(), reason: "int3 \"".to_owned() }];
+    story.begin();
+    assert_eq!(
+        lines(&story.tick(0)),
+        [json!({
+            "type": "trace", "version": 1, "epoch_ns": "1700049600000000000", "matched": 9, "attached": 3,
+            "skipped": [{"function": "runtime.abort\n", "reason": "int3 \""}],
+        })]
+    );
+}
+
+#[test]
+fn a_call_has_every_field_of_the_contract() {
+    let mut story = story();
+    story.enter(3, 0, MS);
+    let inlined = Rc::new(Frame { inlined: true, ..(*frame("main.in\"ner", "/src/main.go", 31)).clone() });
+    let unknown = Rc::new(Frame {
+        function: None,
+        file: None,
+        line: None,
+        binary: None,
+        address: None,
+        ip: u64::MAX,
+        inlined: false,
+    });
+    let stack = CallerStack { frames: vec![inlined, unknown], cut: Some(Cut::NoFramePointers) };
+    story.enter_with(7, Some(3), 0, 1_200_345, Some(stack));
+    story.ends(7, Some(1_201_545), 4716, End::Return, false);
+    story.leave(3, 2 * MS);
+    let expected = json!({
+        "type": "call", "id": 7, "parent": 3, "function": "main.(*Store).Get", "binary": "/srv",
+        "address": "0x6c98a0", "start_ns": 1_200_345, "duration_ns": 1_200, "pid": 4711, "tid": 4715, "end_tid": 4716,
+        "inner_pid": null, "container": null, "comm": "srv", "goroutine": 42, "depth": 1, "end": "return",
+        "lost": false, "args": null, "returns": null,
+        "stack": [
+            {"function": "main.in\"ner", "file": "/src/main.go", "line": 31, "binary": "/srv", "address": "0x1234",
+             "ip": "0x555555551234", "inlined": true},
+            {"function": null, "file": null, "line": null, "binary": null, "address": null,
+             "ip": "0xffffffffffffffff", "inlined": false},
+        ],
+        "stack_cut": "no frame pointers",
+    });
+    let calls = calls(story);
+    assert_eq!(calls[0], expected);
+    assert_eq!(calls[1]["id"], 3, "children come before parents");
+    assert_eq!(
+        (&calls[1]["parent"], &calls[1]["stack"], &calls[1]["stack_cut"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn what_is_not_known_is_null() {
+    let mut story = story();
+    story.goroutine = None;
+    for (id, end, lost) in [(1, End::Open, false), (2, End::Return, true), (3, End::Exit, false)] {
+        story.enter(id, 0, 0);
+        story.ends(id, None, 4715, end, lost);
+    }
+    let calls = calls(story);
+    let fields = |at: usize| ["duration_ns", "end_tid", "goroutine", "end", "lost"].map(|key| calls[at][key].clone());
+    assert_eq!(fields(0), [Value::Null, Value::Null, Value::Null, json!("open"), json!(false)]);
+    assert_eq!(fields(1), [Value::Null, Value::Null, Value::Null, json!("return"), json!(true)]);
+    assert_eq!(fields(2), [Value::Null, json!(4715), Value::Null, json!("exit"), json!(false)]);
+}
+
+#[test]
+fn ends_have_the_names_of_the_contract() {
+    let mut story = story();
+    let ends = [
+        (End::Return, "return"),
+        (End::TailCall, "tailcall"),
+        (End::Unwind, "unwind"),
+        (End::Exit, "exit"),
+        (End::Exec, "exec"),
+        (End::Open, "open"),
+    ];
+    for (id, (end, _)) in ends.iter().enumerate() {
+        story.enter(id as u64, 0, 0);
+        story.ends(id as u64, Some(5), 4715, *end, false);
+    }
+    let named: Vec<Value> = calls(story).iter().map(|call| call["end"].clone()).collect();
+    assert_eq!(named, ends.map(|(_, name)| json!(name)));
+}
+
+#[test]
+fn a_point_is_a_line_without_a_duration() {
+    let mut story = story();
+    story.enter(1, 0, 0);
+    story.point(Some(1), 1, 10);
+    story.leave(1, 20);
+    assert_eq!(
+        calls(story)[0],
+        json!({
+            "type": "point", "parent": 1, "function": "main.work", "offset": 18, "binary": "/srv",
+            "address": "0x6c98a0", "start_ns": 10, "pid": 4711, "tid": 4715, "inner_pid": null, "container": null,
+            "comm": "srv", "goroutine": 42, "depth": 1, "args": null, "stack": null, "stack_cut": null,
+        })
+    );
+}
+
+#[test]
+fn hostile_text_reads_back_and_never_breaks_a_line() {
+    let mut story = story();
+    story.comm = "a\"\n\x1b\\".into();
+    story.enter(1, 2, 0);
+    story.leave(1, 1);
+    let text = story.end(&Summary::default());
+    assert_eq!(text.lines().count(), 3);
+    assert!(!text.contains('\x1b'));
+    let call = &lines(&text)[1];
+    assert_eq!(call["comm"], "a\"\n\x1b\\");
+    assert_eq!(call["function"], FUNCTIONS[2]);
+}
+
+#[test]
+fn short_calls_are_left_out_and_unknown_ones_are_not() {
+    let options = OutputOptions { format: Format::Json, min_duration_ns: Some(10 * US), ..OutputOptions::default() };
+    let mut story = Story::new(&options, &FUNCTIONS);
+    for (id, end) in [(1, Some(9_999)), (2, Some(10_000)), (3, None)] {
+        story.enter(id, 0, 0);
+        story.ends(id, end, 4715, End::Return, end.is_none());
+    }
+    let ids: Vec<Value> = calls(story).iter().map(|call| call["id"].clone()).collect();
+    assert_eq!(ids, [json!(2), json!(3)]);
+}
+
+#[test]
+fn the_last_line_is_the_summary() {
+    let summary = Summary {
+        calls: 9,
+        events: 18,
+        lost_entries: vec![(0, 2)],
+        lost_exits: vec![(0, 1)],
+        unmatched_returns: 4,
+        open: 5,
+        duration_ns: SECOND,
+        ..Summary::default()
+    };
+    assert_eq!(
+        lines(&story().end(&summary)).last(),
+        Some(&json!({
+            "type": "summary", "calls": 9, "events": 18, "lost": 3, "unmatched_returns": 4, "open": 5, "shed": 0,
+        }))
+    );
+}
+
+#[test]
+fn a_frame_is_not_taken_for_one_that_lived_at_its_place() {
+    let mut story = story();
+    for id in 0..20_000_u64 {
+        let caller = frame(&format!("caller{id}"), "main.go", 1);
+        story.enter_with(id, None, 0, id, Some(CallerStack { frames: vec![caller], cut: None }));
+        story.leave(id, id + 1);
+    }
+    for (id, call) in calls(story).iter().enumerate() {
+        assert_eq!(call["stack"][0]["function"], format!("caller{id}"));
+    }
+}

@@ -1,0 +1,143 @@
+//! What the text outputs share: names, threads, callers, how a call ended, colours.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use super::escape;
+use crate::calls::{CallerStack, Cut, End, Frame, Thread, TraceInfo};
+
+/// A block's or event's origin.
+pub(super) const HEADER: Style = Style::new().bold();
+/// What stands behind the calls: tree glyphs, callers.
+pub(super) const FAINT: Style = Style::new().dimmed();
+/// How a call ended, if not by returning.
+pub(super) const LABEL: Style = AnsiColor::Yellow.on_default();
+
+/// Colours, or not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Painter {
+    pub(super) color: bool,
+}
+
+impl Painter {
+    /// Appends what `write` appends, in `style` if colours are wanted.
+    pub(super) fn paint(self, out: &mut String, style: Style, write: impl FnOnce(&mut String)) {
+        if self.color {
+            let _ = write!(out, "{}", style.render());
+        }
+        write(out);
+        if self.color {
+            let _ = write!(out, "{}", style.render_reset());
+        }
+    }
+}
+
+/// The traced functions' names as they are shown, by position in [`TraceInfo::functions`].
+#[derive(Debug, Default)]
+pub(super) struct Names(Vec<String>);
+
+impl Names {
+    pub(super) fn new(trace: &TraceInfo) -> Names {
+        let shown = trace.functions.iter().map(|function| {
+            let mut name = String::new();
+            if function.point.is_some() {
+                name.push_str("• ");
+            }
+            escape::text(&mut name, &function.name);
+            // A point at a bare address has that as its name and no distance from it.
+            if let Some(offset) = function.point.filter(|offset| *offset > 0) {
+                let _ = write!(name, "+{offset:#x}");
+            }
+            name
+        });
+        Names(shown.collect())
+    }
+
+    pub(super) fn get(&self, function: u32) -> &str {
+        usize::try_from(function).ok().and_then(|at| self.0.get(at)).map_or("?", String::as_str)
+    }
+}
+
+/// Appends `srv 4711/4715 g42`: process name, pid/tid, goroutine.
+pub(super) fn push_thread(out: &mut String, comm: &str, thread: Thread, goroutine: Option<u64>) {
+    escape::text(out, comm);
+    let _ = write!(out, " {}/{}", thread.pid, thread.tid);
+    if let Some(goroutine) = goroutine {
+        let _ = write!(out, " g{goroutine}");
+    }
+}
+
+/// How a call ended, as it stands behind the name: empty for a return.
+pub(super) fn end_label(end: End, lost: bool) -> &'static str {
+    if lost {
+        return " ?lost";
+    }
+    match end {
+        End::Return => "",
+        End::TailCall => " → tail call",
+        End::Unwind => " !unwound",
+        End::Exit => " !exit",
+        End::Exec => " !exec",
+        End::Open => " …",
+    }
+}
+
+/// Why a stack is cut, in the words that all outputs use.
+pub(super) fn cut_reason(cut: Cut) -> &'static str {
+    match cut {
+        Cut::NoFramePointers => "no frame pointers",
+        Cut::Depth => "--stack-depth reached",
+        Cut::Unreadable => "stack not readable",
+        Cut::UnknownCode => "unknown code",
+    }
+}
+
+/// Appends the callers, innermost first, one on each line behind `margin`.
+pub(super) fn push_callers(out: &mut String, painter: Painter, margin: &str, stack: &CallerStack) {
+    let mut lead = "at ";
+    let mut line = |write: &dyn Fn(&mut String)| {
+        painter.paint(out, FAINT, |out| {
+            out.push_str(margin);
+            out.push_str(lead);
+            write(out);
+        });
+        out.push('\n');
+        lead = "   ";
+    };
+    for frame in &stack.frames {
+        line(&|out| push_frame(out, frame));
+    }
+    if let Some(cut) = stack.cut {
+        line(&|out| {
+            let _ = write!(out, "(cut: {})", cut_reason(cut));
+        });
+    }
+}
+
+fn push_frame(out: &mut String, frame: &Frame) {
+    match (&frame.function, &frame.binary, frame.address) {
+        (Some(function), ..) => escape::text(out, function),
+        (None, Some(binary), Some(address)) => {
+            escape::text(out, basename(binary));
+            let _ = write!(out, "+{address:#x}");
+        }
+        _ => {
+            let _ = write!(out, "{:#x}", frame.ip);
+        }
+    }
+    if let Some(file) = &frame.file {
+        out.push(' ');
+        escape::text(out, basename(file));
+        if let Some(line) = frame.line {
+            let _ = write!(out, ":{line}");
+        }
+    }
+    if frame.inlined {
+        out.push_str(" (inlined)");
+    }
+}
+
+fn basename(path: &str) -> &str {
+    path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path)
+}

@@ -1,0 +1,550 @@
+//! The plan: which functions are traced, through which points, and what is passed over and why.
+//!
+//! In: indexes of the files and the patterns. Out: a [`Plan`], which `attach` carries out and `--dry-run` prints.
+//! Pure: no kernel, no root. Every decision is taken here, once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use probe_ebpf::abi::{Cookie, GoProgram, Jump, NO_REGISTER};
+use symbols::{
+    addr::{FileOffset, Vaddr},
+    binary::Binary,
+    code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
+    index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
+    pattern::Pattern,
+};
+
+use crate::{
+    calls::{Skipped, TracedFunction},
+    output::escape,
+    request::Returns,
+    target::TracedFile,
+};
+
+/// What a point's event means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointKind {
+    /// The function was entered.
+    Entry,
+    /// It returns here.
+    Return,
+    /// It leaves here by a jump, always.
+    TailJump,
+    /// It may leave here by a jump; the kernel half decides.
+    MaybeJump,
+    /// It returned (a uretprobe).
+    AfterReturn,
+    /// A point named by the user: no call.
+    Passed,
+    /// The running goroutine ends here without returns (`runtime.Goexit`).
+    GoroutineEnd,
+}
+
+/// A probe point.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedPoint {
+    /// Position in [`Plan::files`].
+    pub file: usize,
+    /// Where the uprobe sits.
+    pub offset: FileOffset,
+    /// What it means.
+    pub kind: PointKind,
+    /// Position in [`Plan::functions`]; [`NO_FUNCTION`] for [`PointKind::GoroutineEnd`].
+    pub function: u32,
+    /// What the kernel half has to know of it.
+    pub cookie: Cookie,
+}
+
+/// `PlannedPoint::function` of a point that belongs to no traced function.
+pub const NO_FUNCTION: u32 = u32::MAX;
+
+/// A traced function (or a point named by the user).
+#[derive(Clone, Debug)]
+pub struct PlannedFunction {
+    /// What sinks show of it.
+    pub traced: TracedFunction,
+    /// A branch may reach the entry point again within one call: a second entry at the same depth is the same call.
+    pub may_repeat: bool,
+    /// It can leave by a jump that has no probe: an entry at the same depth then means a tail call.
+    pub unprobed_jumps: bool,
+    /// Cost class of the entry point.
+    pub cost: EntryCost,
+    /// Named exactly or by its tail: a budget does not shed it.
+    pub exact: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Names of the files, as shown; the caller keeps the files themselves, in the same order.
+    pub files: Vec<String>,
+    /// Functions and points that are traced.
+    pub functions: Vec<PlannedFunction>,
+    /// Probe points, by the number that events carry.
+    pub points: Vec<PlannedPoint>,
+    /// Matched, but not probeable.
+    pub skipped: Vec<Skipped>,
+    /// Functions and points that the patterns matched, probeable or not.
+    pub matched: u64,
+    /// Matched by a glob or regex and left out by default, by reason.
+    pub left_out: BTreeMap<LeftOut, u64>,
+    /// Go programs, for the kernel half.
+    pub go_programs: Vec<GoProgram>,
+    /// Indirect jumps, by point number, for the kernel half.
+    pub jumps: Vec<(u32, Jump)>,
+    /// Sentences for the user.
+    pub notes: Vec<String>,
+    /// Rust or C++ is among the traced functions.
+    pub has_unwinding_languages: bool,
+}
+
+/// How the plan is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Take in what is left out by default.
+    pub all: bool,
+    /// How returns are seen.
+    pub returns: Returns,
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// A pattern that matches nothing in any file (with the nearest names), and a plan without a single point.
+pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Result<Plan> {
+    let mut plan = Plan { files: files.iter().map(|f| f.shown.clone()).collect(), ..Plan::default() };
+    let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
+    for (number, file) in files.iter().enumerate() {
+        let selection = file.index.select(patterns, options.all);
+        unmatched.retain(|p| selection.unmatched.contains(p));
+        plan.notes.extend(selection.notes);
+        for (_, reason) in &selection.left_out {
+            *plan.left_out.entry(*reason).or_default() += 1;
+        }
+        plan.matched += selection.matches.len() as u64;
+        FilePlanner::new(&mut plan, number, file, options)?.add(&selection.matches)?;
+    }
+    if let Some(&pattern) = unmatched.first() {
+        bail!(no_match(files, &patterns[pattern]));
+    }
+    if plan.functions.is_empty() {
+        bail!(nothing_left(&plan));
+    }
+    Ok(plan)
+}
+
+/// What to say of a pattern that matches nothing.
+pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
+    let names: Vec<_> = files.iter().map(|f| f.shown.as_str()).collect();
+    let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
+    let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
+    if hints.is_empty() {
+        text.push_str("; `probe list -x FILE` shows what there is");
+    } else {
+        text.push_str("\nnearest names:");
+        for hint in hints {
+            let _ = write!(text, "\n  {hint}");
+        }
+    }
+    text
+}
+
+fn nothing_left(plan: &Plan) -> String {
+    if let Some(first) = plan.skipped.first() {
+        return format!(
+            "none of the {} matched functions can be probed; the first, {}: {}",
+            plan.matched, first.function, first.reason
+        );
+    }
+    let left_out: u64 = plan.left_out.values().sum();
+    format!("all {left_out} matched functions are left out by default; --all takes them in")
+}
+
+/// Plans one file.
+struct FilePlanner<'a> {
+    plan: &'a mut Plan,
+    number: usize,
+    index: &'a Index,
+    shown: &'a str,
+    options: Options,
+    /// Offset of goid, and position in [`Plan::go_programs`].
+    go: Option<(u16, u8)>,
+}
+
+impl<'a> FilePlanner<'a> {
+    fn new(plan: &'a mut Plan, number: usize, file: &'a TracedFile, options: Options) -> Result<Self> {
+        let binary = file.index.binary();
+        let mut go = None;
+        if let Some(program) = binary.go() {
+            let offsets = program
+                .runtime_offsets(binary)
+                .with_context(|| format!("failed to find goroutine ids in {}", file.shown))?;
+            let goid = u16::try_from(offsets.goid).context("failed to place goid in runtime.g")?;
+            let position = u8::try_from(plan.go_programs.len()).context("more than 256 Go programs in one trace")?;
+            plan.go_programs.push(GoProgram { tls: offsets.tls, m: offsets.m, curg: offsets.m_curg });
+            go = Some((goid, position));
+        }
+        Ok(Self { plan, number, index: &file.index, shown: &file.shown, options, go })
+    }
+
+    fn add(&mut self, matches: &[Match]) -> Result<()> {
+        let mut any_go = false;
+        for found in matches {
+            match &found.what {
+                Matched::Function(id) => {
+                    let function = self.index.function(*id);
+                    any_go |= function.language == Language::Go;
+                    if let Err(reason) = self.add_function(function, found) {
+                        self.skip(&found.name, reason);
+                    }
+                }
+                Matched::Point { address, function, offset } => {
+                    if let Err(reason) = self.add_point(*address, *function, *offset, found) {
+                        self.skip(&found.name, reason);
+                    }
+                }
+            }
+        }
+        if any_go {
+            self.add_goroutine_end();
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, function: &str, reason: String) {
+        self.plan.skipped.push(Skipped { function: function.to_owned(), reason });
+    }
+
+    fn add_function(&mut self, function: Function<'_>, found: &Match) -> Result<(), String> {
+        let is_go = function.language == Language::Go;
+        if is_go && self.options.returns == Returns::Uretprobe {
+            return Err("--returns=uretprobe would kill a Go program".to_owned());
+        }
+        let shape = shape(self.index, &function)?;
+        let entry = shape.entry.map_err(|refusal| refusal.to_string())?;
+        let offset = self.offset(entry.address)?;
+        let number = self.plan.functions.len() as u32;
+        let exits = self.exits(&shape.exits, entry.address)?;
+        let dropped = exits.len() < shape.exits.len();
+        self.plan.has_unwinding_languages |= matches!(function.language, Language::Rust | Language::Cpp);
+        self.plan.functions.push(PlannedFunction {
+            traced: TracedFunction {
+                name: found.name.clone(),
+                binary: self.shown.to_owned(),
+                address: function.address.0,
+                point: None,
+            },
+            may_repeat: entry.may_repeat,
+            unprobed_jumps: shape.unprobed_jumps || dropped,
+            cost: entry.cost,
+            exact: found.exact,
+        });
+        self.point(offset, PointKind::Entry, number, is_go, function.go_asm);
+        match self.options.returns {
+            Returns::Ret => self.add_exits(&function, exits, number),
+            Returns::Uretprobe => self.point(offset, PointKind::AfterReturn, number, false, false),
+            Returns::None => {}
+        }
+        Ok(())
+    }
+
+    fn offset(&self, address: Vaddr) -> Result<FileOffset, String> {
+        self.index.binary().file_offset(address).ok_or_else(|| format!("{address} is not in the file"))
+    }
+
+    /// The exits that get a probe. A conditional exit at the entry point itself gets none: which of two probes at one
+    /// place fires first is the kernel's affair.
+    fn exits(&self, exits: &[Exit], entry: Vaddr) -> Result<Vec<(FileOffset, Exit)>, String> {
+        exits
+            .iter()
+            .filter(|exit| exit.address != entry || is_unconditional(&exit.kind))
+            .map(|exit| Ok((self.offset(exit.address)?, exit.clone())))
+            .collect()
+    }
+
+    fn add_exits(&mut self, function: &Function<'_>, exits: Vec<(FileOffset, Exit)>, number: u32) {
+        let is_go = function.language == Language::Go;
+        for (offset, exit) in exits {
+            let kind = match &exit.kind {
+                ExitKind::Return => PointKind::Return,
+                ExitKind::TailJump { condition: None, .. } => PointKind::TailJump,
+                _ => PointKind::MaybeJump,
+            };
+            self.point(offset, kind, number, is_go, function.go_asm);
+            let Some(point) = self.plan.points.last_mut() else { continue };
+            match exit.kind {
+                ExitKind::TailJump { condition: Some(condition), .. } => {
+                    point.cookie = point.cookie.conditional(condition as u8);
+                }
+                ExitKind::IndirectJump { operand } => {
+                    point.cookie = point.cookie.indirect();
+                    let jump = jump(&operand, exit.address, function, &self.index.parts(function.id));
+                    self.plan.jumps.push((point.cookie.point(), jump));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn point(&mut self, offset: FileOffset, kind: PointKind, function: u32, is_go: bool, foreign_g: bool) {
+        let number = self.plan.points.len() as u32;
+        let mut cookie = match self.go {
+            Some((goid, program)) if is_go => Cookie::go(number, goid, program),
+            _ => Cookie::native(number),
+        };
+        if foreign_g {
+            cookie = cookie.foreign_g();
+        }
+        self.plan.points.push(PlannedPoint { file: self.number, offset, kind, function, cookie });
+    }
+
+    fn add_point(
+        &mut self,
+        address: Vaddr,
+        function: Option<FunctionId>,
+        offset: u64,
+        found: &Match,
+    ) -> Result<(), String> {
+        check_point(self.index, address, function)?;
+        let function = function.map(|id| self.index.function(id));
+        let file_offset = self.offset(address)?;
+        let number = self.plan.functions.len() as u32;
+        let is_go = function.is_some_and(|f| f.language == Language::Go);
+        self.plan.functions.push(PlannedFunction {
+            traced: TracedFunction {
+                name: function.map_or_else(|| found.name.clone(), |f| f.name.to_owned()),
+                binary: self.shown.to_owned(),
+                address: address.0,
+                point: Some(offset),
+            },
+            may_repeat: false,
+            unprobed_jumps: false,
+            cost: EntryCost::SingleStep,
+            exact: true,
+        });
+        self.point(file_offset, PointKind::Passed, number, is_go, function.is_some_and(|f| f.go_asm));
+        Ok(())
+    }
+
+    /// `runtime.Goexit` runs the deferred calls and then calls `goexit1`, which does not return: at that call all
+    /// frames of the goroutine are gone. Rare, so it costs nothing.
+    fn add_goroutine_end(&mut self) {
+        let by_name = |name: &str| {
+            let pattern = name.parse::<Pattern>().ok()?;
+            let found = self.index.select(&[pattern], true).matches.into_iter().next()?;
+            match found.what {
+                Matched::Function(id) => Some(self.index.function(id)),
+                Matched::Point { .. } => None,
+            }
+        };
+        let (Some(goexit), Some(goexit1)) = (by_name("runtime.Goexit"), by_name("runtime.goexit1")) else { return };
+        let binary = self.index.binary();
+        let Some(code) = binary.bytes_at(goexit.address, goexit.size) else { return };
+        for call in code::calls_to(binary.machine(), code, goexit.address, goexit1.address) {
+            if let Some(offset) = binary.file_offset(call) {
+                self.point(offset, PointKind::GoroutineEnd, NO_FUNCTION, true, false);
+            }
+        }
+    }
+}
+
+/// Whether something can be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probeable {
+    /// It can.
+    Yes,
+    /// It cannot, and why.
+    No(String),
+}
+
+/// Whether a probe on what was matched is possible, as far as the file tells.
+pub fn probeable(index: &Index, what: &Matched) -> Probeable {
+    let checked = match what {
+        Matched::Function(id) => shape(index, &index.function(*id))
+            .and_then(|shape| shape.entry.map(|_| ()).map_err(|refusal| refusal.to_string())),
+        Matched::Point { address, function, .. } => check_point(index, *address, *function),
+    };
+    match checked {
+        Ok(()) => Probeable::Yes,
+        Err(reason) => Probeable::No(reason),
+    }
+}
+
+fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)]) -> Option<Body<'a>> {
+    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty())?;
+    let part = |&(start, size): &(Vaddr, u64)| Some((start, binary.bytes_at(start, size)?));
+    Some(Body {
+        machine: binary.machine(),
+        address: function.address,
+        code,
+        parts: parts.iter().filter_map(part).collect(),
+        is_go: function.language == Language::Go,
+        go_asm: function.go_asm,
+    })
+}
+
+fn shape(index: &Index, function: &Function<'_>) -> Result<Shape, String> {
+    let body = body(index.binary(), function, &index.parts(function.id)).ok_or("its code is not in the file")?;
+    Ok(code::shape(&body, &|address| index.starts_function(address)))
+}
+
+fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> Result<(), String> {
+    let binary = index.binary();
+    if !binary.is_executable(address) {
+        return Err("it is not code".to_owned());
+    }
+    let code = (1..=15).rev().find_map(|len| binary.bytes_at(address, len)).ok_or("it is not in the file")?;
+    code::refusal(binary.machine(), code, address).map_err(|refusal| refusal.to_string())?;
+    let Some(body) = function.and_then(|id| body(binary, &index.function(id), &[])) else { return Ok(()) };
+    if code::is_instruction_start(&body, address) {
+        Ok(())
+    } else {
+        Err(format!("{address} is not the start of an instruction"))
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    escape::text(&mut out, text);
+    out
+}
+
+fn is_unconditional(kind: &ExitKind) -> bool {
+    matches!(kind, ExitKind::Return | ExitKind::TailJump { condition: None, .. })
+}
+
+/// Linux x86-64 `struct pt_regs`: byte offset of the register with this encoding (0–15).
+const PT_REGS: [u32; 16] = [
+    80,  // rax
+    88,  // rcx
+    96,  // rdx
+    40,  // rbx
+    152, // rsp
+    32,  // rbp
+    104, // rsi
+    112, // rdi
+    72,  // r8
+    64,  // r9
+    56,  // r10
+    48,  // r11
+    24,  // r12
+    16,  // r13
+    8,   // r14
+    0,   // r15
+];
+
+fn register(encoding: Option<u8>) -> u32 {
+    encoding.and_then(|e| PT_REGS.get(usize::from(e)).copied()).unwrap_or(NO_REGISTER)
+}
+
+fn jump(operand: &JumpOperand, address: Vaddr, function: &Function<'_>, parts: &[(Vaddr, u64)]) -> Jump {
+    let distance = |to: u64| to.wrapping_sub(address.0) as i64;
+    let range = |start: Vaddr, size: u64| [distance(start.0), distance(start.0.wrapping_add(size))];
+    let mut own = [range(function.address, function.size), [0, 0]];
+    if let Some(&(start, size)) = parts.first() {
+        own[1] = range(start, size);
+    }
+    let none = Jump { base: NO_REGISTER, index: NO_REGISTER, scale: 1, own, ..Jump::default() };
+    match operand {
+        JumpOperand::Register(encoding) => Jump { base: register(Some(*encoding)), ..none },
+        JumpOperand::Memory { base, index, scale, displacement, rip_relative } => Jump {
+            base: register(*base),
+            index: register(*index),
+            scale: u32::from(*scale),
+            memory: 1,
+            displacement: if *rip_relative { distance(*displacement as u64) } else { *displacement },
+            ip_relative: u32::from(*rip_relative),
+            ..none
+        },
+    }
+}
+
+impl Plan {
+    /// Moves functions to the skipped ones, with their points, and numbers the rest anew.
+    pub fn remove(&mut self, functions: &BTreeSet<u32>, skipped: impl Fn(String) -> Skipped) {
+        let mut numbers = Vec::with_capacity(self.functions.len());
+        let mut kept = Vec::new();
+        for (number, function) in (0_u32..).zip(self.functions.drain(..)) {
+            if functions.contains(&number) {
+                numbers.push(None);
+                self.skipped.push(skipped(function.traced.name));
+            } else {
+                numbers.push(Some(kept.len() as u32));
+                kept.push(function);
+            }
+        }
+        self.functions = kept;
+        let mut points = Vec::new();
+        let mut jumps = Vec::new();
+        for mut point in self.points.drain(..) {
+            let number = match point.function {
+                NO_FUNCTION if functions.contains(&NO_FUNCTION) => None,
+                NO_FUNCTION => Some(NO_FUNCTION),
+                function => numbers.get(function as usize).copied().flatten(),
+            };
+            let Some(function) = number else { continue };
+            let (old, new) = (point.cookie.point(), points.len() as u32);
+            jumps.extend(self.jumps.iter().filter(|(point, _)| *point == old).map(|(_, jump)| (new, *jump)));
+            point.function = function;
+            point.cookie = point.cookie.renumbered(new);
+            points.push(point);
+        }
+        (self.points, self.jumps) = (points, jumps);
+    }
+
+    /// The plan as text, for `--dry-run`: one line for each function, its points behind it.
+    pub fn print(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        let mut by_function: Vec<Vec<&PlannedPoint>> = vec![Vec::new(); self.functions.len()];
+        for point in &self.points {
+            if let Some(points) = by_function.get_mut(point.function as usize) {
+                points.push(point);
+            }
+        }
+        for (function, points) in self.functions.iter().zip(by_function) {
+            let traced = &function.traced;
+            let file =
+                Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
+            let offset = traced.point.map(|o| format!("+{o:#x}")).unwrap_or_default();
+            writeln!(out, "{:#x} {}{offset} ({file})", traced.address, escaped(&traced.name))?;
+            for point in points {
+                writeln!(
+                    out,
+                    "    {:<12} file offset {}{}",
+                    kind_name(point.kind),
+                    point.offset,
+                    cost_note(function, point)
+                )?;
+            }
+        }
+        for skipped in &self.skipped {
+            writeln!(out, "not probed: {}: {}", escaped(&skipped.function), skipped.reason)?;
+        }
+        Ok(())
+    }
+}
+
+fn kind_name(kind: PointKind) -> &'static str {
+    match kind {
+        PointKind::Entry => "entry",
+        PointKind::Return => "return",
+        PointKind::TailJump => "tail jump",
+        PointKind::MaybeJump => "jump",
+        PointKind::AfterReturn => "uretprobe",
+        PointKind::Passed => "point",
+        PointKind::GoroutineEnd => "Goexit",
+    }
+}
+
+fn cost_note(function: &PlannedFunction, point: &PlannedPoint) -> &'static str {
+    match (point.kind, function.cost) {
+        (PointKind::Entry, EntryCost::Nop) => ", nop: cheapest",
+        (PointKind::Entry, EntryCost::Emulated) => ", emulated: cheap",
+        (PointKind::Entry, EntryCost::SingleStep) => ", single-stepped",
+        _ => "",
+    }
+}

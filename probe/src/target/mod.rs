@@ -1,0 +1,228 @@
+//! Targets: which files are traced, in which processes.
+//!
+//! In: what the user asked for. Out: opened and indexed files, and processes with their mappings. Reads `/proc`; asks
+//! no privilege that reading does not.
+
+pub mod command;
+pub mod modules;
+pub mod processes;
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use symbols::{binary::Binary, index::Index};
+
+/// A file that is traced: held open, so that what was read is what is probed.
+#[derive(Debug)]
+pub struct TracedFile {
+    /// Its path as the user knows it.
+    pub shown: String,
+    /// Where it is found, from here (may lead through `/proc/PID/root`).
+    pub path: PathBuf,
+    /// The open file.
+    pub file: File,
+    /// What it was when it was read.
+    pub identity: Identity,
+    /// Its functions.
+    pub index: Arc<Index>,
+}
+
+/// What tells a changed file from an unchanged one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Last modification of its contents.
+    pub modified: Option<SystemTime>,
+}
+
+impl Identity {
+    /// The identity that a file's metadata states.
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: metadata.modified().ok(),
+        }
+    }
+}
+
+impl TracedFile {
+    /// Opens and indexes a file.
+    ///
+    /// # Errors
+    /// It cannot be read, is no ELF file of this machine, or has no functions.
+    pub fn open(path: &Path, shown: &str) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("failed to open {shown}"))?;
+        let metadata = file.metadata().with_context(|| format!("failed to open {shown}"))?;
+        if !metadata.is_file() {
+            bail!("failed to read {shown}: not a regular file");
+        }
+        let binary = Binary::from_file(&file, path).map_err(|error| unreadable(shown, &error))?;
+        let index = Index::new(Arc::new(binary)).map_err(|error| unreadable(shown, &error))?;
+        Ok(Self {
+            shown: shown.to_owned(),
+            path: path.to_owned(),
+            identity: Identity::of(&metadata),
+            file,
+            index: Arc::new(index),
+        })
+    }
+
+    /// Why the file is not what was read any more; none while it is.
+    pub fn change(&self) -> Option<Change> {
+        match self.file.metadata() {
+            Ok(now) if Identity::of(&now) != self.identity => return Some(Change::Overwritten),
+            Ok(_) => {}
+            Err(_) => return Some(Change::Overwritten),
+        }
+        match fs::metadata(&self.path) {
+            Err(_) => Some(Change::Deleted),
+            Ok(now) if now.ino() != self.identity.inode || now.dev() != self.identity.device => Some(Change::Replaced),
+            Ok(_) => None,
+        }
+    }
+}
+
+/// How a traced file changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Written to in place: what is probed is not what was read. The probes must go at once.
+    Overwritten,
+    /// Another file has its name; processes started from now on run that one.
+    Replaced,
+    /// No file has its name any more; running processes keep it.
+    Deleted,
+}
+
+fn unreadable(shown: &str, error: &dyn std::error::Error) -> anyhow::Error {
+    let mut text = format!("failed to read {shown}: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    anyhow!(text)
+}
+
+/// The path of a file as a process sees it, from here.
+pub fn in_root_of(pid: u32, path: &Path) -> PathBuf {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    Path::new("/proc").join(pid.to_string()).join("root").join(relative)
+}
+
+/// There is no such program in `PATH`: shells exit with 127.
+#[derive(Debug, thiserror::Error)]
+#[error("no program {} in PATH", .0.display())]
+pub struct NoSuchProgram(PathBuf);
+
+/// Finds a program as `execvp` would.
+///
+/// # Errors
+/// [`NoSuchProgram`].
+pub fn find_program(name: &Path) -> Result<PathBuf> {
+    if name.components().count() > 1 || name.is_absolute() {
+        return Ok(name.to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| is_executable(file))
+        .ok_or_else(|| NoSuchProgram(name.to_owned()).into())
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0)
+}
+
+/// The program a process runs, as it is named there; its `/proc/PID/exe` opens even a deleted file.
+///
+/// # Errors
+/// There is no such process, or it is not ours to look at.
+pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
+    let link = Path::new("/proc").join(pid.to_string()).join("exe");
+    let shown = fs::read_link(&link).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if !Path::new("/proc").join(pid.to_string()).exists() => {
+            anyhow!("no process {pid}")
+        }
+        std::io::ErrorKind::NotFound => anyhow!("process {pid} is a kernel thread: it runs no program"),
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow!("failed to look at process {pid}: permission denied; run as root, or with CAP_SYS_PTRACE")
+        }
+        _ => anyhow!("failed to look at process {pid}: {error}"),
+    })?;
+    Ok((link, shown.to_string_lossy().into_owned()))
+}
+
+/// The program that a process runs, even if it was deleted.
+///
+/// # Errors
+/// See [`program_of`] and [`TracedFile::open`].
+pub fn program_file(pid: u32) -> Result<TracedFile> {
+    let (path, shown) = program_of(pid)?;
+    let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
+    TracedFile::open(&path, shown)
+}
+
+/// A file as a process sees it.
+///
+/// # Errors
+/// See [`TracedFile::open`].
+pub fn file_of(pid: u32, path: &Path) -> Result<TracedFile> {
+    let shown = path.display().to_string();
+    // A relative path is the user's, an absolute one the process's.
+    if path.is_absolute() { TracedFile::open(&in_root_of(pid, path), &shown) } else { TracedFile::open(path, &shown) }
+}
+
+/// The name of a process.
+pub fn comm_of(pid: u32) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
+
+/// All processes of the machine.
+pub fn all_pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The process a thread belongs to; none when there is no such thread.
+pub fn process_of_thread(tid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// The children of processes, their children, and so on.
+pub fn descendants(roots: &[u32]) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = all_pids().into_iter().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+    let mut found: Vec<u32> = roots.to_vec();
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        next += 1;
+        for &(pid, of) in &parents {
+            if of == parent && !found.contains(&pid) {
+                found.push(pid);
+            }
+        }
+    }
+    found.split_off(roots.len())
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+/// How often files are looked at for changes.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,0 +1,337 @@
+//! Processes: what is mapped where, and their names, at the time of each event.
+//!
+//! Fed by the kernel's records of mmap, fork, exec and exit, applied in the order of time up to each event, so that
+//! a process that lived five milliseconds ago is as well known as one that runs. `/proc` only seeds processes that
+//! ran before the records began.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    path::PathBuf,
+    rc::Rc,
+};
+
+use rustc_hash::FxHashMap;
+
+/// Executable memory that belongs to a file (or to none).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// Offset in the file of [`Self::start`], bytes.
+    pub offset: u64,
+    /// Device and inode; 0 where there is none.
+    pub inode: u64,
+    /// The file's path in the process's own root; `[vdso]` and the like as the kernel names it.
+    pub path: PathBuf,
+}
+
+/// What the kernel recorded of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Executable memory was mapped.
+    Map(Mapping),
+    /// It has a new name; after an exec, new memory too.
+    Name {
+        /// The name.
+        comm: String,
+        /// It executed another program.
+        exec: bool,
+    },
+    /// It was forked off another process.
+    Fork {
+        /// Which one.
+        parent: u32,
+    },
+    /// It ended.
+    Exit,
+}
+
+/// A [`Change`], where and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time_ns: u64,
+    /// Which process.
+    pub pid: u32,
+    /// What.
+    pub change: Change,
+}
+
+#[derive(Clone, Default)]
+struct Process {
+    comm: Option<Rc<str>>,
+    /// By start address.
+    mappings: Rc<BTreeMap<u64, Mapping>>,
+    /// `/proc/PID/maps` was read, or need not be.
+    seeded: bool,
+    /// Its first thread ended; others may live on.
+    ended: bool,
+}
+
+/// An ended process is kept for so long: its last events may still be in the ring buffer.
+const KEEP_ENDED_NS: u64 = 10_000_000_000;
+
+/// All processes that events came from, and may come from.
+#[derive(Default)]
+pub struct Processes {
+    by_pid: FxHashMap<u32, Process>,
+    pending: VecDeque<Recorded>,
+    /// Grows with every applied change of a process's memory: cached answers for it are void.
+    generations: FxHashMap<u32, u32>,
+    /// Ended processes, and when.
+    ended: VecDeque<(u64, u32)>,
+    unknown: Option<Rc<str>>,
+}
+
+impl Processes {
+    /// Takes in records, in the order of time. They are applied by [`Self::advance`].
+    pub fn record(&mut self, records: impl IntoIterator<Item = Recorded>) {
+        self.pending.extend(records);
+    }
+
+    /// Applies what was recorded up to a time (`CLOCK_MONOTONIC`, ns).
+    pub fn advance(&mut self, time_ns: u64) {
+        while self.pending.front().is_some_and(|first| first.time_ns <= time_ns) {
+            if let Some(recorded) = self.pending.pop_front() {
+                self.apply(recorded);
+            }
+        }
+        self.forget(time_ns);
+    }
+
+    /// Lets go of processes that ended long ago, unless threads of theirs live on.
+    fn forget(&mut self, time_ns: u64) {
+        while let Some(&(ended, pid)) = self.ended.front()
+            && ended.saturating_add(KEEP_ENDED_NS) < time_ns
+        {
+            self.ended.pop_front();
+            if !self.by_pid.get(&pid).is_some_and(|process| process.ended) {
+                continue;
+            }
+            if fs::exists(format!("/proc/{pid}/task")).unwrap_or(false) {
+                self.ended.push_back((time_ns, pid));
+            } else {
+                self.by_pid.remove(&pid);
+                self.generations.remove(&pid);
+            }
+        }
+    }
+
+    fn apply(&mut self, recorded: Recorded) {
+        let pid = recorded.pid;
+        match recorded.change {
+            Change::Map(mapping) => {
+                let process = self.by_pid.entry(pid).or_default();
+                // Rc::make_mut copies only while a forked child still shares the parent's table.
+                insert(Rc::make_mut(&mut process.mappings), mapping);
+                *self.generations.entry(pid).or_default() += 1;
+            }
+            Change::Name { comm, exec } => {
+                let process = self.by_pid.entry(pid).or_default();
+                process.comm = Some(comm.into());
+                if exec {
+                    process.mappings = Rc::default();
+                    process.seeded = true;
+                    process.ended = false;
+                    *self.generations.entry(pid).or_default() += 1;
+                }
+            }
+            Change::Fork { parent } => {
+                // A child that ends soon has no /proc to be seeded from: its parent's serves.
+                let parent_process = self.by_pid.entry(parent).or_default();
+                seed(parent_process, parent);
+                let child = Process { ended: false, ..parent_process.clone() };
+                self.by_pid.insert(pid, child);
+                *self.generations.entry(pid).or_default() += 1;
+            }
+            Change::Exit => {
+                if let Some(process) = self.by_pid.get_mut(&pid) {
+                    process.ended = true;
+                    self.ended.push_back((recorded.time_ns, pid));
+                }
+            }
+        }
+    }
+
+    /// A process's name.
+    pub fn comm(&mut self, pid: u32) -> Rc<str> {
+        let process = self.by_pid.entry(pid).or_default();
+        if process.comm.is_none() {
+            process.comm = super::comm_of(pid).map(Rc::from);
+        }
+        match &process.comm {
+            Some(comm) => comm.clone(),
+            None => self.unknown.get_or_insert_with(|| "?".into()).clone(),
+        }
+    }
+
+    /// The mapping an address is in. Reads `/proc/PID/maps` once, for a process that ran before the records began.
+    pub fn mapping(&mut self, pid: u32, address: u64) -> Option<&Mapping> {
+        let process = self.by_pid.entry(pid).or_default();
+        seed(process, pid);
+        let (_, mapping) = process.mappings.range(..=address).next_back()?;
+        (address < mapping.end).then_some(mapping)
+    }
+
+    /// Changes whenever the process's memory did.
+    pub fn generation(&self, pid: u32) -> u32 {
+        self.generations.get(&pid).copied().unwrap_or(0)
+    }
+
+    /// Reads `/proc/PID/maps` now, whatever is known: records were lost.
+    pub fn reseed_all(&mut self) {
+        for (&pid, process) in &mut self.by_pid {
+            process.seeded = false;
+            *self.generations.entry(pid).or_default() += 1;
+        }
+    }
+}
+
+/// Reads `/proc/PID/maps`, once. What was recorded since is newer than the file, which adds only what is missing.
+fn seed(process: &mut Process, pid: u32) {
+    if process.seeded {
+        return;
+    }
+    process.seeded = true;
+    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return };
+    let text = String::from_utf8_lossy(&maps);
+    let mappings = Rc::make_mut(&mut process.mappings);
+    for mapping in text.lines().filter_map(parse_line) {
+        let overlaps = mappings.range(..mapping.end).next_back().is_some_and(|(_, m)| m.end > mapping.start);
+        if !overlaps {
+            mappings.insert(mapping.start, mapping);
+        }
+    }
+}
+
+/// A new mapping takes the place of what it covers.
+fn insert(mappings: &mut BTreeMap<u64, Mapping>, new: Mapping) {
+    let covered: Vec<u64> =
+        mappings.range(..new.end).rev().take_while(|(_, m)| m.end > new.start).map(|(&start, _)| start).collect();
+    for start in covered {
+        let Some(old) = mappings.remove(&start) else { continue };
+        if old.end > new.end {
+            let offset = old.offset.wrapping_add(new.end - old.start);
+            mappings.insert(new.end, Mapping { start: new.end, offset, ..old.clone() });
+        }
+        if old.start < new.start {
+            mappings.insert(old.start, Mapping { end: new.start, ..old });
+        }
+    }
+    mappings.insert(new.start, new);
+}
+
+/// A line of `/proc/PID/maps` that is executable: `start-end perms offset dev inode   path`.
+fn parse_line(line: &str) -> Option<Mapping> {
+    let mut rest = line;
+    let mut field = || {
+        let trimmed = rest.trim_start_matches(' ');
+        let (field, after) = trimmed.split_once(' ').unwrap_or((trimmed, ""));
+        rest = after;
+        field
+    };
+    let (range, permissions, offset, _device, inode) = (field(), field(), field(), field(), field());
+    if permissions.as_bytes().get(2) != Some(&b'x') {
+        return None;
+    }
+    let (start, end) = range.split_once('-')?;
+    Some(Mapping {
+        start: u64::from_str_radix(start, 16).ok()?,
+        end: u64::from_str_radix(end, 16).ok()?,
+        offset: u64::from_str_radix(offset, 16).ok()?,
+        inode: inode.parse().ok()?,
+        path: rest.trim_start_matches(' ').into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(start: u64, end: u64, offset: u64, path: &str) -> Mapping {
+        Mapping { start, end, offset, inode: 1, path: path.into() }
+    }
+
+    fn at(time_ns: u64, pid: u32, change: Change) -> Recorded {
+        Recorded { time_ns, pid, change }
+    }
+
+    fn path_at(processes: &mut Processes, pid: u32, address: u64) -> Option<String> {
+        processes.mapping(pid, address).map(|m| m.path.display().to_string())
+    }
+
+    /// No process has this id.
+    const PID: u32 = u32::MAX - 7;
+
+    #[test]
+    fn an_exec_is_applied_only_to_events_after_it() {
+        let mut processes = Processes::default();
+        let exec = |comm: &str| Change::Name { comm: comm.into(), exec: true };
+        processes.record([
+            at(1, PID, exec("first")),
+            at(2, PID, Change::Map(mapping(0x1000, 0x2000, 0, "/first"))),
+            at(10, PID, exec("second")),
+            at(11, PID, Change::Map(mapping(0x1000, 0x2000, 0, "/second"))),
+            at(20, PID, Change::Exit),
+        ]);
+        processes.advance(9);
+        assert_eq!(path_at(&mut processes, PID, 0x1fff).as_deref(), Some("/first"));
+        assert_eq!(&*processes.comm(PID), "first");
+        processes.advance(19);
+        assert_eq!(path_at(&mut processes, PID, 0x1000).as_deref(), Some("/second"));
+        assert_eq!(path_at(&mut processes, PID, 0x2000), None);
+    }
+
+    #[test]
+    fn a_forked_child_has_its_parents_memory_and_then_its_own() {
+        let mut processes = Processes::default();
+        let child = PID - 1;
+        processes.record([
+            at(1, PID, Change::Name { comm: "p".into(), exec: true }),
+            at(2, PID, Change::Map(mapping(0x1000, 0x2000, 0, "/lib"))),
+            at(3, child, Change::Fork { parent: PID }),
+            at(4, child, Change::Map(mapping(0x5000, 0x6000, 0, "/dlopened"))),
+        ]);
+        processes.advance(5);
+        assert_eq!(path_at(&mut processes, child, 0x1234).as_deref(), Some("/lib"));
+        assert_eq!(path_at(&mut processes, child, 0x5000).as_deref(), Some("/dlopened"));
+        assert_eq!(path_at(&mut processes, PID, 0x5000), None);
+    }
+
+    #[test]
+    fn a_mapping_over_the_middle_of_another_leaves_both_ends_at_their_offsets() {
+        let mut map = BTreeMap::new();
+        insert(&mut map, mapping(0x1000, 0x9000, 0x100, "/a"));
+        insert(&mut map, mapping(0x3000, 0x4000, 0, "/b"));
+        let all: Vec<_> = map.values().cloned().collect();
+        assert_eq!(
+            all,
+            [
+                mapping(0x1000, 0x3000, 0x100, "/a"),
+                mapping(0x3000, 0x4000, 0, "/b"),
+                mapping(0x4000, 0x9000, 0x3100, "/a")
+            ]
+        );
+    }
+
+    #[test]
+    fn our_own_maps_agree_with_the_kernel_about_our_own_code() {
+        let mut processes = Processes::default();
+        let here = our_own_maps_agree_with_the_kernel_about_our_own_code as fn() as usize as u64;
+        let own = std::env::current_exe().expect("our own path");
+        assert_eq!(path_at(&mut processes, std::process::id(), here), Some(own.display().to_string()));
+    }
+
+    #[test]
+    fn a_path_with_blanks_is_whole_and_data_is_left_out() {
+        let line = "7f00-7f10 r-xp 00000abc 08:01 99                         /tmp/a b (deleted)";
+        let expected =
+            Mapping { start: 0x7f00, end: 0x7f10, offset: 0xabc, inode: 99, path: "/tmp/a b (deleted)".into() };
+        assert_eq!(parse_line(line), Some(expected));
+        assert_eq!(parse_line(&line.replace("r-xp", "rw-p")), None);
+        assert_eq!(parse_line("garbage"), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! `probe PATTERN...`: the live trace, from the request to the closing lines.
+
+mod session;
+mod world;
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Write},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, Result, bail};
+use symbols::pattern::Pattern;
+
+use crate::{
+    attach::{self, Scope, features::Features, how_to_be_permitted},
+    calls::tracker::Limits,
+    output::{self, OutputOptions},
+    plan::{self, Plan},
+    request::{Returns, StackMode, TargetRequest, Trace},
+    target::{self, TracedFile, command::Waiting},
+};
+
+/// Traces; the exit status.
+///
+/// # Errors
+/// Whatever kept it from starting, or ended it early.
+pub fn run(request: &Trace) -> Result<u8> {
+    env_logger::Builder::new()
+        .filter_level(if request.verbose > 1 { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
+        .format(|out, record| writeln!(out, "probe: {}", record.args()))
+        .init();
+    let patterns = parse_patterns(&request.patterns)?;
+    let files = files(request)?;
+    let mut plan = plan::plan(&files, &patterns, plan::Options { all: request.all, returns: request.returns })?;
+    if request.dry_run {
+        plan.print(&mut io::stdout().lock())?;
+        return Ok(0);
+    }
+    let features = features()?;
+    let mut out = destination(request)?;
+    // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
+    let signals = session::Signals::install()?;
+    let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
+    let waiting = match &request.target.command {
+        Some(command) => Some(Waiting::fork(command)?),
+        None => None,
+    };
+    let attached = scope(&request.target, waiting.as_ref())
+        .and_then(|scope| attach::attach(&mut plan, &files, &features, &attach_options(request, scope)));
+    let attachment = match attached {
+        Ok(attachment) => attachment,
+        Err(error) => {
+            if let Some(waiting) = waiting {
+                waiting.cancel();
+            }
+            return Err(error);
+        }
+    };
+    warn_of_uretprobes(request, &plan);
+    if !request.quiet {
+        announce(&plan, request.verbose, &mut io::stderr().lock())?;
+    }
+    let options = OutputOptions { color: out.color, ..request.output.clone() };
+    let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
+    session::Session::new(request, plan, files, attachment, recorder, signals, sink)?.run(waiting)
+}
+
+fn parse_patterns(patterns: &[String]) -> Result<Vec<Pattern>> {
+    patterns.iter().map(|p| p.parse().with_context(|| format!("'{p}'"))).collect()
+}
+
+/// What `--limit` and `--returns` mean for the tracker.
+fn limits(request: &Trace) -> Limits {
+    Limits { outermost: request.limit, entries_only: request.returns == Returns::None }
+}
+
+fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
+    attach::Options {
+        scope,
+        stack_depth: if request.stack == StackMode::None { 0 } else { request.stack_depth },
+        stack_all: request.stack_all || request.returns == Returns::None,
+        buffer_bytes: u32::try_from(request.buffer_bytes).unwrap_or(1 << 30),
+        force: request.force,
+    }
+}
+
+/// The files to trace: those that were named, else the processes' programs, else the command's.
+fn files(request: &Trace) -> Result<Vec<TracedFile>> {
+    let target = &request.target;
+    let pids = processes(target)?;
+    if request.binaries.is_empty() {
+        if let Some(command) = &target.command {
+            let program = command.first().map(PathBuf::from).context("no command after --")?;
+            let path = target::find_program(&program)?;
+            return Ok(vec![TracedFile::open(&path, &path.display().to_string())?]);
+        }
+        return pids.iter().map(|&pid| target::program_file(pid)).collect::<Result<Vec<_>>>().map(distinct);
+    }
+    match pids.first() {
+        Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path)).collect(),
+        None => request.binaries.iter().map(|path| TracedFile::open(path, &path.display().to_string())).collect(),
+    }
+}
+
+/// Several processes of one program are one file.
+fn distinct(files: Vec<TracedFile>) -> Vec<TracedFile> {
+    let mut kept: Vec<TracedFile> = Vec::new();
+    for file in files {
+        if !kept.iter().any(|k| k.identity == file.identity) {
+            kept.push(file);
+        }
+    }
+    kept
+}
+
+fn processes(target: &TargetRequest) -> Result<Vec<u32>> {
+    let mut pids = target.pids.clone();
+    for &tid in &target.tids {
+        pids.push(target::process_of_thread(tid).with_context(|| format!("no thread {tid}"))?);
+    }
+    for &pid in &pids {
+        if target::process_of_thread(pid) != Some(pid) {
+            bail!("no process {pid}");
+        }
+    }
+    Ok(pids)
+}
+
+fn scope(target: &TargetRequest, waiting: Option<&Waiting>) -> Result<Scope> {
+    if let Some(waiting) = waiting {
+        return Ok(Scope::Processes { pids: vec![waiting.pid()], follow: true });
+    }
+    if !target.tids.is_empty() {
+        return Ok(Scope::Threads(target.tids.clone()));
+    }
+    if !target.pids.is_empty() {
+        let mut pids = target.pids.clone();
+        if target.follow {
+            pids.extend(target::descendants(&target.pids));
+        }
+        return Ok(Scope::Processes { pids, follow: target.follow });
+    }
+    if let Some(comm) = &target.comm {
+        let comm: String = comm.chars().take(probe_ebpf::abi::COMM_LEN - 1).collect();
+        let has_it = |pid: &u32| target::comm_of(*pid).as_deref() == Some(&comm);
+        let pids = target::all_pids().into_iter().filter(has_it).collect();
+        return Ok(Scope::Comm { comm, pids });
+    }
+    Ok(Scope::Everyone)
+}
+
+fn features() -> Result<Features> {
+    Features::detect().map_err(|error| not_permitted(error.into()))
+}
+
+fn not_permitted(error: anyhow::Error) -> anyhow::Error {
+    let missing = attach::features::missing_capabilities();
+    if missing.is_empty() {
+        return error.context("failed to ask the kernel what it can do");
+    }
+    anyhow::anyhow!("permission denied: {}", how_to_be_permitted(&missing))
+}
+
+struct Destination {
+    writer: Box<dyn Write>,
+    color: bool,
+}
+
+/// stdout, or with `-- COMMAND` (whose stdout it is) stderr, or a file.
+fn destination(request: &Trace) -> Result<Destination> {
+    if let Some(path) = &request.output_file {
+        let file = File::create(path).with_context(|| format!("failed to write {}", path.display()))?;
+        return Ok(Destination { writer: Box::new(file), color: false });
+    }
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    Ok(if request.target.command.is_some() {
+        Destination { color: !plain && io::stderr().is_terminal(), writer: Box::new(io::stderr()) }
+    } else {
+        Destination { color: !plain && io::stdout().is_terminal(), writer: Box::new(io::stdout()) }
+    })
+}
+
+fn warn_of_uretprobes(request: &Trace, plan: &Plan) {
+    if request.returns == Returns::Uretprobe && plan.has_unwinding_languages {
+        eprintln!(
+            "probe: WARNING: --returns=uretprobe aborts a Rust or C++ program whose panic or exception passes a \
+             traced function"
+        );
+    }
+}
+
+/// What is traced, and what is not.
+fn announce(plan: &Plan, verbose: u8, out: &mut dyn Write) -> io::Result<()> {
+    let attached = plan.functions.len();
+    write!(out, "probe: tracing {attached} of {} matched in {}", plan.matched, plan.files.join(", "))?;
+    if !plan.skipped.is_empty() {
+        write!(out, "; {} cannot be probed", plan.skipped.len())?;
+    }
+    let left_out: u64 = plan.left_out.values().sum();
+    if left_out > 0 {
+        write!(out, "; {left_out} left out (--all takes them in)")?;
+    }
+    writeln!(out, "; Ctrl-C ends")?;
+    let shown = if verbose > 0 { plan.skipped.len() } else { plan.skipped.len().min(5) };
+    for skipped in plan.skipped.iter().take(shown) {
+        let mut name = String::new();
+        output::escape::text(&mut name, &skipped.function);
+        writeln!(out, "probe: not probed: {name}: {}", skipped.reason)?;
+    }
+    if plan.skipped.len() > shown {
+        writeln!(out, "probe: not probed: {} more (-v names them)", plan.skipped.len() - shown)?;
+    }
+    if verbose > 0 {
+        for (reason, count) in &plan.left_out {
+            writeln!(out, "probe: left out: {count} of {reason}")?;
+        }
+    }
+    for note in &plan.notes {
+        writeln!(out, "probe: {note}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! A running trace: reads records as they come, and knows when to end.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use probe_ebpf::abi::{POINT_PROCESS_EXIT, POINT_RESERVED};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::world::Live;
+use crate::{
+    attach::{Attachment, recorder::Recorder},
+    calls::{Summary, TraceInfo, tracker::Tracker},
+    events,
+    output::{self, Notes, Sink},
+    plan::{NO_FUNCTION, Plan, PointKind},
+    request::Trace,
+    target::{
+        Change, TracedFile, WATCH_INTERVAL,
+        command::{Running, Waiting},
+        modules::Modules,
+        processes::Processes,
+    },
+};
+
+/// Records worked on before anything else is looked at.
+const BATCH: usize = 4096;
+/// The reader's shortest and longest sleep when there is nothing to read: a full buffer takes far longer to fill.
+const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_micros(500)..=Duration::from_millis(8);
+/// How often sinks hear of the time.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Ctrl-C and its like: counted, since the second one is more urgent.
+pub(super) struct Signals {
+    stop: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    pub(super) fn install() -> Result<Self> {
+        let stop = Arc::new(AtomicUsize::new(0));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let stop = stop.clone();
+            // SAFETY: the handler only adds to an atomic.
+            #[expect(unsafe_code, reason = "signal handlers are")]
+            unsafe {
+                signal_hook::low_level::register(signal, move || {
+                    stop.fetch_add(1, Ordering::Relaxed);
+                })
+            }
+            .context("failed to watch for signals")?;
+        }
+        Ok(Self { stop })
+    }
+
+    fn count(&self) -> usize {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a trace ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Ctrl-C, `--limit`, `--duration`.
+    Asked,
+    /// The traced processes did, or the command.
+    Target,
+    /// Nobody reads the output any more.
+    ClosedPipe,
+    /// Nothing is attached any more.
+    Detached,
+}
+
+/// A running trace.
+pub(super) struct Session<'a> {
+    request: &'a Trace,
+    info: TraceInfo,
+    plan: Plan,
+    files: Vec<TracedFile>,
+    attachment: Attachment,
+    recorder: Recorder,
+    signals: Signals,
+    sink: Box<dyn Sink>,
+    tracker: Tracker,
+    world: Live,
+    notes: Notes,
+    /// Mapping records are applied up to here (`CLOCK_MONOTONIC`, ns).
+    horizon_ns: u64,
+    /// A record of the end of a traced process came.
+    some_process_ended: bool,
+    /// Changes of files that were said.
+    said: Vec<Option<Change>>,
+    remarks: Vec<String>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        request: &'a Trace,
+        plan: Plan,
+        files: Vec<TracedFile>,
+        mut attachment: Attachment,
+        recorder: Recorder,
+        signals: Signals,
+        sink: Box<dyn Sink>,
+    ) -> Result<Self> {
+        let mut modules = Modules::default();
+        for file in &files {
+            modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
+        }
+        let world = Live::new(Processes::default(), modules, attachment.losses()?);
+        let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
+        tracker.entries_begin(monotonic_ns());
+        let info = info(&plan);
+        Ok(Self {
+            notes: request.output.notes.clone(),
+            said: vec![None; files.len()],
+            request,
+            info,
+            plan,
+            files,
+            attachment,
+            recorder,
+            signals,
+            sink,
+            tracker,
+            world,
+            horizon_ns: 0,
+            some_process_ended: false,
+            remarks: Vec::new(),
+        })
+    }
+
+    /// Starts the command, reads until the end, tells the summary; the exit status.
+    pub(super) fn run(mut self, waiting: Option<Waiting>) -> Result<u8> {
+        let begun = self.sink.begin(&self.info);
+        let mut command = match waiting.map(Waiting::start).transpose() {
+            Ok(command) => command,
+            Err(not_started) => {
+                eprintln!("probe: {}", not_started.message);
+                return Ok(not_started.status);
+            }
+        };
+        let mut status = None;
+        let read = begun.and_then(|()| self.read(command.as_mut(), &mut status));
+        let result = self.close(read);
+        match command {
+            None => result.map(|()| 0),
+            Some(mut command) => {
+                let status = status.unwrap_or_else(|| self.wait(&mut command));
+                result.map(|()| status)
+            }
+        }
+    }
+
+    /// Until the trace is to end.
+    fn read(&mut self, mut command: Option<&mut Running>, status: &mut Option<u8>) -> io::Result<Ended> {
+        let started = Instant::now();
+        let (mut ticked, mut watched) = (started, started);
+        let mut sleep = *SLEEP.start();
+        loop {
+            let records = self.read_batch()?;
+            let now = Instant::now();
+            if self.signals.count() > 0 || self.tracker.is_done() {
+                return Ok(Ended::Asked);
+            }
+            if now - watched >= WATCH_INTERVAL {
+                watched = now;
+                if let Some(ended) = self.watch(started, command.as_deref_mut(), status) {
+                    return Ok(ended);
+                }
+            }
+            if now - ticked >= TICK {
+                ticked = now;
+                self.sink.tick(if records < BATCH { monotonic_ns() } else { self.horizon_ns })?;
+            }
+            if records > 0 {
+                sleep = *SLEEP.start();
+            } else {
+                thread::sleep(sleep);
+                sleep = (sleep * 2).min(*SLEEP.end());
+            }
+        }
+    }
+
+    /// Works on up to [`BATCH`] records; how many there were.
+    fn read_batch(&mut self) -> io::Result<usize> {
+        let mut count = 0;
+        while count < BATCH {
+            let Some(item) = self.attachment.ring().next() else { break };
+            count += 1;
+            let Some(record) = events::decode(&item) else { continue };
+            let time_ns = record.event.time_ns;
+            if time_ns > self.horizon_ns {
+                // What was mapped before this event was recorded before it.
+                self.horizon_ns = monotonic_ns();
+                self.world.processes.record(self.recorder.drain());
+                if self.recorder.take_lost() > 0 {
+                    self.world.processes.reseed_all();
+                    self.remarks.push("records of mappings were lost: some callers may have no names".to_owned());
+                }
+            }
+            self.world.processes.advance(time_ns);
+            if record.event.point >= POINT_RESERVED {
+                self.some_process_ended |= record.event.point == POINT_PROCESS_EXIT;
+            }
+            self.tracker.record(&record, &mut self.world, self.sink.as_mut())?;
+        }
+        Ok(count)
+    }
+
+    /// Looks at everything that is not an event: whether the trace is to end.
+    fn watch(&mut self, started: Instant, command: Option<&mut Running>, status: &mut Option<u8>) -> Option<Ended> {
+        if self.request.duration_ns.is_some_and(|limit| started.elapsed() >= Duration::from_nanos(limit)) {
+            return Some(Ended::Asked);
+        }
+        if let Some(command) = command {
+            *status = command.poll();
+            if status.is_some() {
+                return Some(Ended::Target);
+            }
+        } else if self.attachment.traced_processes_ended(std::mem::take(&mut self.some_process_ended)) {
+            return Some(Ended::Target);
+        }
+        self.watch_files()
+    }
+
+    fn watch_files(&mut self) -> Option<Ended> {
+        let mut overwritten = false;
+        for (file, said) in self.files.iter().zip(&mut self.said) {
+            let change = file.change();
+            if change == *said {
+                continue;
+            }
+            *said = change;
+            match change {
+                None => {}
+                Some(Change::Overwritten) => {
+                    overwritten = true;
+                    eprintln!("probe: {} was overwritten in place: its probes were removed at once", file.shown);
+                }
+                Some(Change::Replaced) => eprintln!(
+                    "probe: {} was replaced: running processes are still traced, new ones run the new file and are not",
+                    file.shown
+                ),
+                Some(Change::Deleted) => {
+                    eprintln!("probe: {} was deleted: running processes are still traced", file.shown);
+                }
+            }
+        }
+        if !overwritten {
+            return None;
+        }
+        self.attachment.detach();
+        Some(Ended::Detached)
+    }
+
+    /// Removes the probes, reads what is left, and tells the end.
+    fn close(&mut self, read: io::Result<Ended>) -> Result<()> {
+        self.tracker.entries_end(monotonic_ns());
+        self.attachment.detach();
+        let outcome = read.and_then(|ended| {
+            while !self.tracker.is_done() && self.read_batch()? > 0 {}
+            Ok(ended)
+        });
+        let outcome = outcome.and_then(|ended| self.tell_end().map(|()| ended));
+        match outcome {
+            Ok(Ended::Detached) => anyhow::bail!("the trace ended early"),
+            Ok(Ended::Asked | Ended::Target | Ended::ClosedPipe) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(error).context(match &self.request.output_file {
+                Some(path) => format!("failed to write {}", path.display()),
+                None => "failed to write the trace".to_owned(),
+            }),
+        }
+    }
+
+    fn tell_end(&mut self) -> io::Result<()> {
+        let mut summary = self.tracker.finish(self.sink.as_mut())?;
+        self.complete(&mut summary);
+        self.sink.end(&summary)?;
+        output::summary::write(&mut io::stderr().lock(), &self.info, &summary, &self.notes.take(), self.request.quiet)
+    }
+
+    /// Adds what the tracker does not know.
+    fn complete(&self, summary: &mut Summary) {
+        summary.duration_ns = monotonic_ns().saturating_sub(self.info.origin_ns);
+        for (point, lost) in self.world.losses.by_point() {
+            let Some(point) = self.plan.points.get(point as usize) else { continue };
+            if point.function == NO_FUNCTION {
+                continue;
+            }
+            let into = match point.kind {
+                PointKind::Entry | PointKind::Passed => &mut summary.lost_entries,
+                _ => &mut summary.lost_exits,
+            };
+            match into.iter_mut().find(|(function, _)| *function == point.function) {
+                Some((_, sum)) => *sum += lost,
+                None => into.push((point.function, lost)),
+            }
+        }
+        let of_points = summary.lost();
+        if self.world.losses.total() > of_points {
+            let others = self.world.losses.total() - of_points;
+            summary.notes.push(format!("{others} records of ended threads and processes were lost"));
+        }
+        let mut remarks = self.remarks.clone();
+        remarks.dedup();
+        summary.notes.extend(remarks);
+    }
+
+    /// The trace is over, the command goes on.
+    fn wait(&self, command: &mut Running) -> u8 {
+        let before = self.signals.count();
+        loop {
+            if let Some(status) = command.poll() {
+                return status;
+            }
+            if self.signals.count() > before.max(1) {
+                return 128 + SIGINT as u8;
+            }
+            thread::sleep(WATCH_INTERVAL);
+        }
+    }
+}
+
+fn info(plan: &Plan) -> TraceInfo {
+    let origin_ns = monotonic_ns();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    TraceInfo {
+        epoch_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
+        origin_ns,
+        matched: plan.matched,
+        functions: plan.functions.iter().map(|f| f.traced.clone()).collect(),
+        skipped: plan.skipped.clone(),
+    }
+}
+
+/// `CLOCK_MONOTONIC`, ns: the clock of the events.
+fn monotonic_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+}

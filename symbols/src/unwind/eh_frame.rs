@@ -1,0 +1,136 @@
+//! `.eh_frame`, searched through `.eh_frame_hdr` where there is one.
+//!
+//! Source: Linux Standard Base Core 5.0, 10.6 "Exception Frames". The header is found by its program header, which
+//! files without sections have too. Only the encoding that linkers write is read (GNU ld, gold, lld and mold agree on
+//! it): a sorted table of 4-byte offsets from the header.
+
+use gimli::{
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, EhFrameOffset, EndianSlice, FrameDescriptionEntry, LittleEndian,
+    UnwindContext, UnwindSection,
+};
+
+use crate::addr::Vaddr;
+use crate::binary::{Binary, Machine};
+use crate::bytes::{slice, u32_at, u64_at};
+
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+/// DW_EH_PE_pcrel | DW_EH_PE_sdata4
+const POINTER: u8 = 0x1b;
+/// DW_EH_PE_udata4
+const COUNT: u8 = 0x03;
+/// DW_EH_PE_datarel | DW_EH_PE_sdata4
+const TABLE: u8 = 0x3b;
+/// Bytes before the table.
+const HEADER: usize = 12;
+/// Bytes of an entry: where a function starts, where its record is.
+const ENTRY: usize = 8;
+
+/// Whether the frame is found by the frame pointer at `v`; `None` if the tables do not cover it.
+pub(super) fn frame_pointer_rule(binary: &Binary, v: Vaddr) -> Option<bool> {
+    let (register, offset) = match binary.machine() {
+        Machine::X86_64 => (gimli::X86_64::RBP, Some(16)),
+        // AAPCS64: the pair may lie anywhere in the frame.
+        Machine::Aarch64 => (gimli::AArch64::X29, None),
+    };
+    match cfa(binary, v)? {
+        CfaRule::RegisterAndOffset { register: base, offset: bytes } => {
+            Some(base == register && offset.is_none_or(|o| o == bytes))
+        }
+        CfaRule::Expression(_) => Some(false),
+    }
+}
+
+type Frames<'a> = EhFrame<EndianSlice<'a, LittleEndian>>;
+type Record<'a> = FrameDescriptionEntry<EndianSlice<'a, LittleEndian>>;
+
+fn cfa(binary: &Binary, v: Vaddr) -> Option<CfaRule<usize>> {
+    let (start, bytes, at) = match Header::find(binary) {
+        Some(header) => (header.frames, binary.bytes_from(header.frames)?, Some(header.record_for(v)?)),
+        // Statically linked programs have no header.
+        None => binary.section(".eh_frame").map(|(start, bytes)| (start, bytes, None))?,
+    };
+    let frames = EhFrame::new(bytes, LittleEndian);
+    let bases = BaseAddresses::default().set_eh_frame(start.0);
+    let record = match at {
+        Some(at) => {
+            let at = usize::try_from(at.0.checked_sub(start.0)?).ok().filter(|&at| at < bytes.len())?;
+            frames.fde_from_offset(&bases, EhFrameOffset(at), EhFrame::cie_from_offset).ok()?
+        }
+        None => search(&frames, &bases, v)?,
+    };
+    record.contains(v.0).then_some(())?;
+    let mut context = UnwindContext::new();
+    let row = record.unwind_info_for_address(&frames, &bases, &mut context, v.0).ok()?;
+    Some(row.cfa().clone())
+}
+
+/// One record after the other, up to a number that takes about a millisecond.
+fn search<'a>(frames: &Frames<'a>, bases: &BaseAddresses, v: Vaddr) -> Option<Record<'a>> {
+    const MOST: usize = 20_000;
+    let mut entries = frames.entries(bases);
+    for _ in 0..MOST {
+        if let CieOrFde::Fde(partial) = entries.next().ok()??
+            && let Ok(record) = partial.parse(EhFrame::cie_from_offset)
+            && record.contains(v.0)
+        {
+            return Some(record);
+        }
+    }
+    None
+}
+
+struct Header<'a> {
+    address: Vaddr,
+    /// `.eh_frame`
+    frames: Vaddr,
+    /// Whole entries only.
+    table: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    fn find(binary: &'a Binary) -> Option<Self> {
+        let (address, bytes) = segment(binary).or_else(|| binary.section(".eh_frame_hdr"))?;
+        let (encodings, _) = bytes.split_first_chunk::<4>()?;
+        if *encodings != [1, POINTER, COUNT, TABLE] {
+            return None;
+        }
+        let frames = offset(Vaddr(address.0.checked_add(4)?), u32_at(bytes, 4)?);
+        let count = usize::try_from(u32_at(bytes, 8)?).ok()?;
+        let table = bytes.get(HEADER..)?;
+        let len = count.min(table.len() / ENTRY).checked_mul(ENTRY)?;
+        Some(Self { address, frames, table: table.get(..len)? })
+    }
+
+    /// The record of the last function that starts at `v` or before.
+    fn record_for(&self, v: Vaddr) -> Option<Vaddr> {
+        let word = |n: usize, at: usize| Some(offset(self.address, u32_at(self.table, n.checked_mul(ENTRY)? + at)?));
+        let (mut low, mut high) = (0, self.table.len() / ENTRY);
+        while low < high {
+            let middle = low.midpoint(high);
+            if word(middle, 0)? <= v {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        word(low.checked_sub(1)?, 4)
+    }
+}
+
+/// `base` plus a signed 4-byte offset.
+fn offset(base: Vaddr, by: u32) -> Vaddr {
+    Vaddr(base.0.wrapping_add_signed(i64::from(by.cast_signed())))
+}
+
+/// `.eh_frame_hdr` by its program header (ELF64: e_phoff 32, e_phentsize 54, e_phnum 56).
+fn segment(binary: &Binary) -> Option<(Vaddr, &[u8])> {
+    let data = binary.data();
+    let half = |at: usize| Some(u16::from_le_bytes(data.get(at..at.checked_add(2)?)?.try_into().ok()?));
+    let (start, size, count) = (u64_at(data, 32)?, u64::from(half(54)?), u64::from(half(56)?));
+    (0..count).find_map(|n| {
+        let header = slice(data, start.checked_add(n.checked_mul(size)?)?, 56)?;
+        (u32_at(header, 0)? == PT_GNU_EH_FRAME).then_some(())?;
+        let address = Vaddr(u64_at(header, 16)?);
+        Some((address, binary.bytes_at(address, u64_at(header, 32)?)?))
+    })
+}

@@ -1,0 +1,33 @@
+//! Whether the code at an address keeps a frame pointer, so that a stack walk may trust it.
+//!
+//! * `eh_frame`: what the unwind tables say, which is exact.
+//! * `prologue`: what the instructions say, for code without unwind tables.
+
+mod eh_frame;
+mod prologue;
+
+use crate::addr::Vaddr;
+use crate::binary::Binary;
+use crate::index::Index;
+
+/// Whether the frame pointer (rbp, x29) points to the frame of the function at `v` when `v` is executed: to the pair
+/// of the caller's frame pointer and the return address. False where that is not known.
+///
+/// Go's compiler keeps it in every function that calls another; its assembly does so if it has a frame. Other code is
+/// believed when its unwind tables find the frame by it.
+pub fn keeps_frame_pointer(binary: &Binary, index: Option<&Index>, v: Vaddr) -> bool {
+    if let Some(function) = binary.go().and_then(|go| go.function_at(binary, v)) {
+        const ASSEMBLY: u8 = 4;
+        let range = (function.address, function.size());
+        // A C function's entry in Go's table covers a range but no lines (cgo).
+        if range.1 > 0 {
+            return function.flags() & ASSEMBLY == 0 || prologue::sets_up_frame(binary, range, v);
+        }
+    }
+    match eh_frame::frame_pointer_rule(binary, v) {
+        Some(kept) => kept,
+        None => {
+            index.and_then(|index| index.at(v)).is_some_and(|f| prologue::sets_up_frame(binary, (f.address, f.size), v))
+        }
+    }
+}

@@ -1,0 +1,3 @@
+module git.com/paas/myagent
+
+go 1.19

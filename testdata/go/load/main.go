@@ -1,0 +1,134 @@
+// Load sends requests to ../server over kept-alive connections and reports one JSON line:
+// {"requests", "failures", "hung", "slowest_ns", "mean_ns", "per_second"}. Requests counts all that were sent; a failure
+// is any error or unexpected answer, hung (also a failure) one that took over 5 s. Exit status 1 if anything failed.
+//
+//	load -addr 127.0.0.1:PORT [-c CONNECTIONS] (-n REQUESTS | -s SECONDS)
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+const hungAfter = 5 * time.Second
+
+type result struct {
+	requests, failures, hung int
+	slowest, total           time.Duration
+}
+
+func (r *result) add(other result) {
+	r.requests += other.requests
+	r.failures += other.failures
+	r.hung += other.hung
+	r.total += other.total
+	if other.slowest > r.slowest {
+		r.slowest = other.slowest
+	}
+}
+
+var errorsShown sync.Once
+
+// request sends the i-th request: every tenth a PUT.
+func request(client *http.Client, base string, i int) error {
+	url := fmt.Sprintf("%s/orders/%d", base, i%1000)
+	method, body, want := http.MethodGet, io.Reader(nil), http.StatusOK
+	if i%10 == 0 {
+		method, body, want = http.MethodPut, strings.NewReader(`{"customer":"load","items":["bolt"],"cents":7}`), http.StatusNoContent
+	}
+	message, err := http.NewRequest(method, url, body)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(message)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != want {
+		return fmt.Errorf("%s %s: %s", method, url, answer.Status)
+	}
+	if want == http.StatusOK && !json.Valid(text) {
+		return fmt.Errorf("%s %s: not JSON: %q", method, url, text)
+	}
+	return nil
+}
+
+// connection sends requests one after the other until `more` says no.
+func connection(base string, more func(sent int) bool) (r result) {
+	client := &http.Client{Timeout: hungAfter, Transport: &http.Transport{MaxConnsPerHost: 1}}
+	for ; more(r.requests); r.requests++ {
+		start := time.Now()
+		err := request(client, base, r.requests)
+		took := time.Since(start)
+		if err != nil {
+			r.failures++
+			errorsShown.Do(func() { fmt.Fprintln(os.Stderr, "load: first failure:", err) })
+		}
+		if took >= hungAfter {
+			r.hung++
+		}
+		if took > r.slowest {
+			r.slowest = took
+		}
+		r.total += took
+	}
+	return r
+}
+
+func main() {
+	address := flag.String("addr", "", "the server")
+	connections := flag.Int("c", 8, "connections, each with one request at a time")
+	requests := flag.Int("n", 0, "requests in all")
+	seconds := flag.Float64("s", 0, "seconds to run, instead of -n")
+	flag.Parse()
+	if *address == "" || (*requests == 0) == (*seconds == 0) || *connections < 1 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	start := time.Now()
+	end := start.Add(time.Duration(*seconds * float64(time.Second)))
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var sum result
+	for c := 0; c < *connections; c++ {
+		share := *requests / *connections
+		if c < *requests%*connections {
+			share++
+		}
+		more := func(sent int) bool { return sent < share }
+		if *requests == 0 {
+			more = func(int) bool { return time.Now().Before(end) }
+		}
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			r := connection("http://"+*address, more)
+			mu.Lock()
+			defer mu.Unlock()
+			sum.add(r)
+		}()
+	}
+	all.Wait()
+	elapsed := time.Since(start)
+	mean := int64(0)
+	if sum.requests > 0 {
+		mean = int64(sum.total) / int64(sum.requests)
+	}
+	fmt.Printf("{\"requests\": %d, \"failures\": %d, \"hung\": %d, \"slowest_ns\": %d, \"mean_ns\": %d, \"per_second\": %.1f}\n",
+		sum.requests, sum.failures, sum.hung, int64(sum.slowest), mean, float64(sum.requests)/elapsed.Seconds())
+	if sum.failures > 0 {
+		os.Exit(1)
+	}
+}

