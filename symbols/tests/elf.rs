@@ -1,4 +1,5 @@
 //! Functions of ELF symbol tables, compared with readelf and nm.
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod common;
 
@@ -39,7 +40,9 @@ fn readelf(path: &Path) -> Vec<Line> {
     let out = common::run(Command::new("readelf").args(["--symbols", "--wide"]).arg(path));
     let parse = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, value, size, kind, _, _, section, name, ..] = words.as_slice() else { return None };
+        let [_, value, size, kind, _, _, section, name, ..] = words.as_slice() else {
+            return None;
+        };
         if !matches!(*kind, "FUNC" | "IFUNC") || matches!(*section, "UND" | "ABS" | "COM") {
             return None;
         }
@@ -82,7 +85,9 @@ fn demangled_names_are_those_of_nm() {
         let mut names: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
         for line in nm.lines() {
             let mut words = line.splitn(3, ' ');
-            let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+            let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
             names.entry(u64::from_str_radix(address, 16).unwrap()).or_default().insert(comparable(name));
         }
         let (mut same, mut different) = (0, Vec::new());

@@ -1,4 +1,5 @@
 //! What patterns match, on programs of each language.
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod common;
 

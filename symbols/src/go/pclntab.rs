@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::values::Values;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
@@ -99,34 +100,6 @@ pub struct SourceLine<'a> {
     pub file: &'a str,
     /// Counted from 1.
     pub line: u32,
-}
-
-/// A table of values by address: runs of (end offset from the function's start, value).
-struct Values<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    quantum: u32,
-    value: i32,
-    offset: u64,
-    first: bool,
-}
-
-impl Iterator for Values<'_> {
-    /// (the offset at which the run ends, its value)
-    type Item = (u64, i32);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let delta = uvarint(self.bytes, &mut self.at)?;
-        if delta == 0 && !self.first {
-            return None;
-        }
-        self.first = false;
-        let step = (delta >> 1) as i32;
-        self.value = self.value.wrapping_add(if delta & 1 == 1 { !step } else { step });
-        let span = u64::from(uvarint(self.bytes, &mut self.at)?).checked_mul(u64::from(self.quantum))?;
-        self.offset = self.offset.checked_add(span)?;
-        Some((self.offset, self.value))
-    }
 }
 
 impl Pclntab {
@@ -348,7 +321,7 @@ impl<'a> Function<'a> {
         let bytes = self.bytes.get(start..self.table.functions)?;
         let room = self.next_address().map_or(MAX_LAST, |next| next.0.saturating_sub(self.address.0));
         let runs = usize::try_from(room / u64::from(self.table.quantum)).ok()?.saturating_add(1);
-        Some(Values { bytes, at: 0, quantum: self.table.quantum, value: -1, offset: 0, first: true }.take(runs))
+        Some(Values::new(bytes, self.table.quantum).take(runs))
     }
 
     fn value_at(&self, field: usize, v: Vaddr) -> Option<i32> {
@@ -376,7 +349,9 @@ impl<'a> Function<'a> {
                 while file.is_some_and(|(file_end, _)| file_end <= start) {
                     file = files.next();
                 }
-                let Some((file_end, number)) = file else { break };
+                let Some((file_end, number)) = file else {
+                    break;
+                };
                 let stop = end.min(file_end);
                 if let (Ok(line), Some(unit)) = (u32::try_from(line), this.after_name(UNIT))
                     && let Some(path) = this.table.file(this.bytes, unit, number)
@@ -390,18 +365,4 @@ impl<'a> Function<'a> {
             runs
         })
     }
-}
-
-/// An unsigned varint of at most 32 bits. Moves `at` past it.
-pub(super) fn uvarint(bytes: &[u8], at: &mut usize) -> Option<u32> {
-    let mut value = 0u32;
-    for shift in (0..35).step_by(7) {
-        let byte = *bytes.get(*at)?;
-        *at += 1;
-        value |= u32::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }

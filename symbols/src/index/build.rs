@@ -121,12 +121,14 @@ fn order(binary: &Binary, names: &mut Vec<Name>) {
         let mangled = text.starts_with(b"_Z") || text.starts_with(b"_R");
         (if mangled { 0 } else { underscores }, text.len())
     };
-    names.sort_unstable_by(|a, b| {
-        (a.address, a.rank).cmp(&(b.address, b.rank)).then_with(|| {
+    // Few addresses have more than one name: only there the texts are looked at.
+    names.sort_unstable_by_key(|n| (n.address, n.rank));
+    for twins in names.chunk_by_mut(|a, b| (a.address, a.rank) == (b.address, b.rank)).filter(|twins| twins.len() > 1) {
+        twins.sort_unstable_by(|a, b| {
             let (x, y) = (demangle::unversioned(raw(a)), demangle::unversioned(raw(b)));
             look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| b.size.cmp(&a.size))
-        })
-    });
+        });
+    }
     names.dedup_by(|later, kept| {
         later.address == kept.address && demangle::unversioned(raw(later)) == demangle::unversioned(raw(kept))
     });

@@ -5,7 +5,10 @@
 //! Names stay in the file, as offsets; they are demangled when they are first asked for.
 
 mod build;
+mod fit;
+mod function;
 mod hints;
+mod places;
 mod select;
 
 use std::borrow::Cow;
@@ -22,6 +25,7 @@ use crate::demangle::{self, Scheme};
 use crate::go;
 
 pub use crate::go::SourceLine;
+pub use function::{Function, FunctionId, Language, LeftOut};
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -51,98 +55,6 @@ pub struct Index {
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
-}
-
-/// A function's place in the order of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FunctionId(pub u32);
-
-/// The language of a function, judged by how its symbol is mangled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Language {
-    /// In Go's function table.
-    Go,
-    /// Legacy or v0 mangling.
-    Rust,
-    /// Itanium mangling.
-    Cpp,
-    /// Not mangled: C, assembly, `extern "C"` of any language.
-    C,
-}
-
-impl fmt::Display for Language {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Go => "Go",
-            Self::Rust => "Rust",
-            Self::Cpp => "C++",
-            Self::C => "C",
-        })
-    }
-}
-
-/// Why a glob or regular expression does not take a function in by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum LeftOut {
-    /// `runtime.*`, and assembly without a package.
-    GoRuntime,
-    /// `internal/*`
-    GoInternal,
-    /// `vendor/*`
-    GoVendor,
-    /// Method, `-fm`, `defer` and `go` wrappers, `type:.eq.*`, `go:*`.
-    GoWrapper,
-    /// Adjusts `this` and jumps to the real function.
-    Thunk,
-    /// What the C runtime starts and ends a program with, and PLT stubs.
-    Startup,
-    /// A part (`.cold`) of another function.
-    Part,
-    /// Known only by its bounds.
-    Nameless,
-    /// The symbol is an IFUNC: its address is that of the resolver, which runs once, not of the function it chooses.
-    /// Never selected by name.
-    Ifunc,
-}
-
-impl fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::GoRuntime => "Go's runtime",
-            Self::GoInternal => "Go's internal packages",
-            Self::GoVendor => "Go's vendored packages",
-            Self::GoWrapper => "a wrapper made by the Go compiler",
-            Self::Thunk => "a thunk made by the C++ compiler",
-            Self::Startup => "a stub of the C runtime",
-            Self::Part => "a part of another function",
-            Self::Nameless => "a function without a name",
-            Self::Ifunc => "an indirect function: the symbol names its resolver",
-        })
-    }
-}
-
-/// One function.
-#[derive(Clone, Copy, Debug)]
-pub struct Function<'a> {
-    /// Its place in the index.
-    pub id: FunctionId,
-    /// Where it begins.
-    pub address: Vaddr,
-    /// Bytes of code; 0 if the file does not say.
-    pub size: u64,
-    /// As a person writes it: demangled, C++ with parameters, Rust without its hash, Go with unescaped package paths.
-    pub name: &'a str,
-    /// As the file spells it.
-    pub symbol: &'a str,
-    /// What it is written in.
-    pub language: Language,
-    /// Why globs leave it out by default.
-    pub left_out: Option<LeftOut>,
-    /// Go: written in assembly.
-    pub go_asm: bool,
-    /// Go: the outermost frame of a stack.
-    pub go_top_frame: bool,
 }
 
 /// One name of a function. Text and, for Go, all but the address stay in the file.
@@ -292,7 +204,9 @@ impl Index {
 
     /// The address after a function's last byte, as far as it may be attributed to it.
     fn end(&self, function: usize) -> Vaddr {
-        let Some(name) = self.first_name(function) else { return Vaddr(0) };
+        let Some(name) = self.first_name(function) else {
+            return Vaddr(0);
+        };
         match self.size(name) {
             0 => self.end_of_unsized(function, name),
             size => Vaddr(name.address.0.saturating_add(size)),
@@ -353,7 +267,9 @@ impl Index {
 
     /// The name as a person writes it, parameters included.
     fn display(&self, at: usize) -> &str {
-        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else { return "" };
+        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else {
+            return "";
+        };
         if let Some(text) = text.get() {
             return text;
         }
@@ -386,7 +302,7 @@ impl Index {
         let raw = self.raw(name);
         match name.source {
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
-            Source::Elf => elf_left_out(demangle::unversioned(raw)),
+            Source::Elf => function::elf_left_out(demangle::unversioned(raw)),
         }
     }
 
@@ -408,8 +324,8 @@ impl Index {
     /// Whether the file is a Rust executable: its C `main` calls `std::rt::lang_start` with the crate's.
     fn is_rust_program(&self) -> bool {
         *self.is_rust_program.get_or_init(|| {
-            // The length tells it from `lang_start_internal`, which libraries may carry too.
-            let finder = regex::bytes::Regex::new("^(_ZN3std2rt10lang_start17h|_R.*2rt10lang_start)");
+            // The former is often inlined into `main`, and the latter into nothing but a closure of it left.
+            let finder = regex::bytes::Regex::new("^(_ZN3std2rt|_R.*2rt)(10lang_start|19lang_start_internal)");
             let finder = finder.expect("the pattern is ours");
             self.names.iter().filter(|n| n.source == Source::Elf).any(|n| finder.is_match(self.raw(n)))
         })
@@ -425,31 +341,4 @@ impl fmt::Debug for Index {
 /// The part of a name before its first byte that is no UTF-8.
 fn valid_beginning(raw: &[u8]) -> &str {
     raw.utf8_chunks().next().map_or("", |chunk| chunk.valid())
-}
-
-/// What gcc's crtbegin.o, glibc's and musl's crt1.o and crti.o, and the linker bring along.
-const STARTUP: [&[u8]; 14] = [
-    b"_start",
-    b"__start",
-    b"_start_c",
-    b"_init",
-    b"_fini",
-    b"frame_dummy",
-    b"register_tm_clones",
-    b"deregister_tm_clones",
-    b"__do_global_dtors_aux",
-    b"__do_global_ctors_aux",
-    b"_dl_relocate_static_pie",
-    b"__libc_csu_init",
-    b"__libc_csu_fini",
-    b"call_weak_fn",
-];
-
-fn elf_left_out(symbol: &[u8]) -> Option<LeftOut> {
-    if STARTUP.contains(&symbol) || symbol.ends_with(b"@plt") || symbol.ends_with(b"$plt") {
-        return Some(LeftOut::Startup);
-    }
-    // Itanium ABI 5.1.4: _ZTh, _ZTv, _ZTc.
-    let thunk = [&b"_ZTh"[..], b"_ZTv", b"_ZTc"].iter().any(|prefix| symbol.starts_with(prefix));
-    thunk.then_some(LeftOut::Thunk)
 }
