@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use probe_ebpf::abi::{Cookie, GoProgram, Jump, NO_REGISTER};
 use symbols::{
     addr::{FileOffset, Vaddr},
@@ -127,7 +127,7 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
             *plan.left_out.entry(*reason).or_default() += 1;
         }
         plan.matched += selection.matches.len() as u64;
-        FilePlanner::new(&mut plan, number, file, options)?.add(&selection.matches)?;
+        FilePlanner::new(&mut plan, number, file, options).add(&selection.matches);
     }
     if let Some(&pattern) = unmatched.first() {
         bail!(no_match(files, &patterns[pattern]));
@@ -172,27 +172,24 @@ struct FilePlanner<'a> {
     index: &'a Index,
     shown: &'a str,
     options: Options,
-    /// Offset of goid, and position in [`Plan::go_programs`].
-    go: Option<(u16, u8)>,
+    /// Of a Go program: offset of goid, and position in [`Plan::go_programs`]; or why its calls cannot be told apart.
+    go: Option<Result<(u16, u8), String>>,
 }
 
 impl<'a> FilePlanner<'a> {
-    fn new(plan: &'a mut Plan, number: usize, file: &'a TracedFile, options: Options) -> Result<Self> {
+    fn new(plan: &'a mut Plan, number: usize, file: &'a TracedFile, options: Options) -> Self {
         let binary = file.index.binary();
-        let mut go = None;
-        if let Some(program) = binary.go() {
-            let offsets = program
-                .runtime_offsets(binary)
-                .with_context(|| format!("failed to find goroutine ids in {}", file.shown))?;
-            let goid = u16::try_from(offsets.goid).context("failed to place goid in runtime.g")?;
-            let position = u8::try_from(plan.go_programs.len()).context("more than 256 Go programs in one trace")?;
+        let go = binary.go().map(|program| {
+            let offsets = program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
+            let goid = u16::try_from(offsets.goid).map_err(|_| "goid is too far inside runtime.g")?;
+            let position = u8::try_from(plan.go_programs.len()).map_err(|_| "it is the 257th Go program")?;
             plan.go_programs.push(GoProgram { tls: offsets.tls, m: offsets.m, curg: offsets.m_curg });
-            go = Some((goid, position));
-        }
-        Ok(Self { plan, number, index: &file.index, shown: &file.shown, options, go })
+            Ok((goid, position))
+        });
+        Self { plan, number, index: &file.index, shown: &file.shown, options, go }
     }
 
-    fn add(&mut self, matches: &[Match]) -> Result<()> {
+    fn add(&mut self, matches: &[Match]) {
         let mut any_go = false;
         for found in matches {
             match &found.what {
@@ -213,7 +210,6 @@ impl<'a> FilePlanner<'a> {
         if any_go {
             self.add_goroutine_end();
         }
-        Ok(())
     }
 
     fn skip(&mut self, function: &str, reason: String) {
@@ -224,6 +220,9 @@ impl<'a> FilePlanner<'a> {
         let is_go = function.language == Language::Go;
         if is_go && self.options.returns == Returns::Uretprobe {
             return Err("--returns=uretprobe would kill a Go program".to_owned());
+        }
+        if is_go && let Some(Err(reason)) = &self.go {
+            return Err(reason.clone());
         }
         let shape = shape(self.index, &function)?;
         let entry = shape.entry.map_err(|refusal| refusal.to_string())?;
@@ -263,7 +262,7 @@ impl<'a> FilePlanner<'a> {
         exits
             .iter()
             .filter(|exit| exit.address != entry || is_unconditional(&exit.kind))
-            .map(|exit| Ok((self.offset(exit.address)?, exit.clone())))
+            .map(|exit| Ok((self.offset(exit.address)?, *exit)))
             .collect()
     }
 
@@ -293,8 +292,8 @@ impl<'a> FilePlanner<'a> {
 
     fn point(&mut self, offset: FileOffset, kind: PointKind, function: u32, is_go: bool, foreign_g: bool) {
         let number = self.plan.points.len() as u32;
-        let mut cookie = match self.go {
-            Some((goid, program)) if is_go => Cookie::go(number, goid, program),
+        let mut cookie = match &self.go {
+            Some(Ok((goid, program))) if is_go => Cookie::go(number, *goid, *program),
             _ => Cookie::native(number),
         };
         if foreign_g {

@@ -25,6 +25,8 @@ pub struct TracedFile {
     pub shown: String,
     /// Where it is found, from here (may lead through `/proc/PID/root`).
     pub path: PathBuf,
+    /// The process in whose root, or as whose program, it is found.
+    pub through: Option<u32>,
     /// The open file.
     pub file: File,
     /// What it was when it was read.
@@ -74,6 +76,7 @@ impl TracedFile {
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),
+            through: None,
             identity: Identity::of(&metadata),
             file,
             index: Arc::new(index),
@@ -88,6 +91,8 @@ impl TracedFile {
             Err(_) => return Some(Change::Overwritten),
         }
         match fs::metadata(&self.path) {
+            // The process through which it was found has ended: that says nothing of the file.
+            Err(_) if self.through.is_some_and(|pid| !is_there(pid)) => None,
             Err(_) => Some(Change::Deleted),
             Ok(now) if now.ino() != self.identity.inode || now.dev() != self.identity.device => Some(Change::Replaced),
             Ok(_) => None,
@@ -153,9 +158,7 @@ fn is_executable(path: &Path) -> bool {
 pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
     let link = Path::new("/proc").join(pid.to_string()).join("exe");
     let shown = fs::read_link(&link).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound if !Path::new("/proc").join(pid.to_string()).exists() => {
-            anyhow!("no process {pid}")
-        }
+        std::io::ErrorKind::NotFound if !is_there(pid) => anyhow!("no process {pid}"),
         std::io::ErrorKind::NotFound => anyhow!("process {pid} is a kernel thread: it runs no program"),
         std::io::ErrorKind::PermissionDenied => {
             anyhow!("failed to look at process {pid}: permission denied; run as root, or with CAP_SYS_PTRACE")
@@ -172,7 +175,9 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
 pub fn program_file(pid: u32) -> Result<TracedFile> {
     let (path, shown) = program_of(pid)?;
     let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
-    TracedFile::open(&path, shown)
+    // The link names the file even after it was deleted or replaced; to be told of that, watch the path.
+    let file = TracedFile::open(&path, shown)?;
+    Ok(TracedFile { path: in_root_of(pid, Path::new(shown)), through: Some(pid), ..file })
 }
 
 /// A file as a process sees it.
@@ -182,7 +187,14 @@ pub fn program_file(pid: u32) -> Result<TracedFile> {
 pub fn file_of(pid: u32, path: &Path) -> Result<TracedFile> {
     let shown = path.display().to_string();
     // A relative path is the user's, an absolute one the process's.
-    if path.is_absolute() { TracedFile::open(&in_root_of(pid, path), &shown) } else { TracedFile::open(path, &shown) }
+    if !path.is_absolute() {
+        return TracedFile::open(path, &shown);
+    }
+    Ok(TracedFile { through: Some(pid), ..TracedFile::open(&in_root_of(pid, path), &shown)? })
+}
+
+fn is_there(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// The name of a process.

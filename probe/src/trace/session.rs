@@ -72,8 +72,6 @@ enum Ended {
     Asked,
     /// The traced processes did, or the command.
     Target,
-    /// Nobody reads the output any more.
-    ClosedPipe,
     /// Nothing is attached any more.
     Detached,
 }
@@ -272,7 +270,8 @@ impl<'a> Session<'a> {
         let outcome = outcome.and_then(|ended| self.tell_end().map(|()| ended));
         match outcome {
             Ok(Ended::Detached) => anyhow::bail!("the trace ended early"),
-            Ok(Ended::Asked | Ended::Target | Ended::ClosedPipe) => Ok(()),
+            Ok(Ended::Asked | Ended::Target) => Ok(()),
+            // Nobody reads the output any more: no failure.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(error).context(match &self.request.output_file {
                 Some(path) => format!("failed to write {}", path.display()),
