@@ -140,7 +140,7 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
 
 /// What to say of a pattern that matches nothing.
 pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
-    let names: Vec<_> = files.iter().map(|f| f.shown.as_str()).collect();
+    let names: Vec<_> = files.iter().map(|f| escape::escaped(&f.shown)).collect();
     let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
     let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
     if hints.is_empty() {
@@ -148,7 +148,7 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
     } else {
         text.push_str("\nnearest names:");
         for hint in hints {
-            let _ = write!(text, "\n  {hint}");
+            let _ = write!(text, "\n  {}", escape::escaped(&hint));
         }
     }
     text
@@ -158,7 +158,9 @@ fn nothing_left(plan: &Plan) -> String {
     if let Some(first) = plan.skipped.first() {
         return format!(
             "none of the {} matched functions can be probed; the first, {}: {}",
-            plan.matched, first.function, first.reason
+            plan.matched,
+            escape::escaped(&first.function),
+            first.reason
         );
     }
     let left_out: u64 = plan.left_out.values().sum();
@@ -407,12 +409,6 @@ fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> R
     }
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    escape::text(&mut out, text);
-    out
-}
-
 fn is_unconditional(kind: &ExitKind) -> bool {
     matches!(kind, ExitKind::Return | ExitKind::TailJump { condition: None, .. })
 }
@@ -509,7 +505,13 @@ impl Plan {
             let file =
                 Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
             let offset = traced.point.map(|o| format!("+{o:#x}")).unwrap_or_default();
-            writeln!(out, "{:#x} {}{offset} ({file})", traced.address, escaped(&traced.name))?;
+            writeln!(
+                out,
+                "{:#x} {}{offset} ({})",
+                traced.address,
+                escape::escaped(&traced.name),
+                escape::escaped(&file)
+            )?;
             for point in points {
                 writeln!(
                     out,
@@ -521,7 +523,7 @@ impl Plan {
             }
         }
         for skipped in &self.skipped {
-            writeln!(out, "not probed: {}: {}", escaped(&skipped.function), skipped.reason)?;
+            writeln!(out, "not probed: {}: {}", escape::escaped(&skipped.function), skipped.reason)?;
         }
         Ok(())
     }

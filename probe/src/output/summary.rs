@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::escape;
+use super::escape::escaped;
 use super::time::duration;
 use crate::calls::{Summary, TraceInfo};
 
@@ -102,12 +102,6 @@ fn share(summary: &Summary) -> Option<String> {
 
 fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    escape::text(&mut out, text);
-    out
 }
 
 #[cfg(test)]

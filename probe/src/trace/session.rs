@@ -237,18 +237,19 @@ impl<'a> Session<'a> {
                 continue;
             }
             *said = change;
+            let shown = output::escape::escaped(&file.shown);
             match change {
                 None => {}
                 Some(Change::Overwritten) => {
                     overwritten = true;
-                    eprintln!("probe: {} was overwritten in place: its probes were removed at once", file.shown);
+                    eprintln!("probe: {shown} was overwritten in place: its probes were removed at once");
                 }
                 Some(Change::Replaced) => eprintln!(
-                    "probe: {} was replaced: running processes are still traced, new ones run the new file and are not",
-                    file.shown
+                    "probe: {shown} was replaced: running processes are still traced, new ones run the new file and \
+                     are not"
                 ),
                 Some(Change::Deleted) => {
-                    eprintln!("probe: {} was deleted: running processes are still traced", file.shown);
+                    eprintln!("probe: {shown} was deleted: running processes are still traced");
                 }
             }
         }
