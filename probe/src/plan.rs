@@ -366,8 +366,7 @@ pub enum Probeable {
 /// Whether a probe on what was matched is possible, as far as the file tells.
 pub fn probeable(index: &Index, what: &Matched) -> Probeable {
     let checked = match what {
-        Matched::Function(id) => shape(index, &index.function(*id))
-            .and_then(|shape| shape.entry.map(|_| ()).map_err(|refusal| refusal.to_string())),
+        Matched::Function(id) => check_entry(index, *id),
         Matched::Point { address, function, .. } => check_point(index, *address, *function),
     };
     match checked {
@@ -392,6 +391,20 @@ fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)])
 fn shape(index: &Index, function: &Function<'_>) -> Result<Shape, String> {
     let body = body(index.binary(), function, &index.parts(function.id)).ok_or("its code is not in the file")?;
     Ok(code::shape(&body, &|address| index.starts_function(address)))
+}
+
+fn check_entry(index: &Index, id: FunctionId) -> Result<(), String> {
+    let (binary, function) = (index.binary(), index.outline(id));
+    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty());
+    let body = Body {
+        machine: binary.machine(),
+        address: function.address,
+        code: code.ok_or("its code is not in the file")?,
+        parts: Vec::new(),
+        is_go: function.language == Language::Go,
+        go_asm: function.go_asm,
+    };
+    code::entry_refusal(&body).map_err(|refusal| refusal.to_string())
 }
 
 fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> Result<(), String> {

@@ -98,13 +98,11 @@ pub struct Function<'a> {
 
 /// One function without its name as a person writes it, which for C++ and Rust is what takes time.
 #[derive(Clone, Copy, Debug)]
-pub struct Outline<'a> {
+pub struct Outline {
     /// Where it begins.
     pub address: Vaddr,
     /// Bytes of code; 0 if the file does not say.
     pub size: u64,
-    /// As the file spells it.
-    pub symbol: &'a str,
     /// What it is written in.
     pub language: Language,
     /// Go: written in assembly.

@@ -147,18 +147,25 @@ impl Index {
     ///
     /// # Panics
     /// If the id is not from this index.
-    pub fn outline(&self, id: FunctionId) -> Outline<'_> {
+    pub fn outline(&self, id: FunctionId) -> Outline {
         let at = self.shown(id.0 as usize).expect("the id is from this index");
         let name = self.names.get(at).expect("functions point to names");
         let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
-        let raw = self.raw(name);
         Outline {
             address: name.address,
             size: go.as_ref().map_or(name.size, go::Function::size),
-            symbol: std::str::from_utf8(raw).unwrap_or_else(|_| valid_beginning(raw)),
-            language: language(name, raw),
+            language: if go.is_some() { Language::Go } else { language(name, self.raw(name)) },
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
+    }
+
+    /// The name of the function with this id as the file spells it.
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn symbol(&self, id: FunctionId) -> &str {
+        let raw = self.first_name(id.0 as usize).map(|name| self.raw(name)).expect("the id is from this index");
+        std::str::from_utf8(raw).unwrap_or_else(|_| valid_beginning(raw))
     }
 
     /// All functions, by address.

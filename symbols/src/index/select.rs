@@ -187,6 +187,9 @@ impl Index {
     }
 
     fn find_name(&self, name: &Name) -> Found {
+        if name.glob.as_ref().is_some_and(|glob| glob.is_everything) {
+            return Found { hits: self.all_functions(), ..Found::default() };
+        }
         let (hits, fit) = self.find_named(name);
         if !hits.is_empty() {
             let many = fit == Fit::Tail && hits.len() > MANY;
@@ -196,11 +199,7 @@ impl Index {
         let Some(glob) = &name.glob else {
             return Found::default();
         };
-        let hits = if glob.is_everything {
-            self.all_functions()
-        } else {
-            self.hits_by(&glob.words, |index, entry| index.fits_glob(entry, glob))
-        };
+        let hits = self.hits_by(&glob.words, |index, entry| index.fits_glob(entry, glob));
         Found { hits, takes_left_out: is_inside_left_out(&glob.beginning), ..Found::default() }
     }
 
