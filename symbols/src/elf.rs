@@ -12,7 +12,7 @@ use crate::addr::Vaddr;
 use crate::bytes::{u32_at, u64_at};
 
 /// Bytes of one symbol in an ELF64 file.
-const SYMBOL_SIZE: usize = 24;
+pub(crate) const SYMBOL_SIZE: usize = 24;
 
 /// One section that takes part in the running program, or holds symbols.
 #[derive(Clone, Debug)]
@@ -118,16 +118,38 @@ impl Section {
 impl SymbolTable {
     pub(crate) fn symbols<'a>(&self, data: &'a [u8]) -> impl Iterator<Item = Symbol> + use<'a> {
         let entries = data.get(self.entries.clone()).unwrap_or_default();
-        entries.chunks_exact(SYMBOL_SIZE).filter_map(|entry| {
-            let info = *entry.get(4)?;
-            Some(Symbol {
-                name: u32_at(entry, 0)?,
-                kind: info & 0xf,
-                binding: info >> 4,
-                section: u16::from_le_bytes([*entry.get(6)?, *entry.get(7)?]),
-                value: u64_at(entry, 8)?,
-                size: u64_at(entry, 16)?,
-            })
+        entries.chunks_exact(SYMBOL_SIZE).filter_map(Symbol::parse)
+    }
+
+    /// Symbol number `position`.
+    pub(crate) fn symbol(&self, data: &[u8], position: u32) -> Option<Symbol> {
+        let entries = data.get(self.entries.clone())?;
+        let at = usize::try_from(position).ok()?.checked_mul(SYMBOL_SIZE)?;
+        Symbol::parse(entries.get(at..at.checked_add(SYMBOL_SIZE)?)?)
+    }
+
+    /// Where the name of symbol number `position` begins in the file.
+    pub(crate) fn text(&self, data: &[u8], position: u32) -> Option<usize> {
+        self.place_of(&self.symbol(data, position)?)
+    }
+
+    /// Where a symbol's name begins in the file.
+    pub(crate) fn place_of(&self, symbol: &Symbol) -> Option<usize> {
+        let name = usize::try_from(symbol.name).ok()?;
+        self.strings.start.checked_add(name).filter(|&at| at < self.strings.end)
+    }
+}
+
+impl Symbol {
+    fn parse(entry: &[u8]) -> Option<Self> {
+        let info = *entry.get(4)?;
+        Some(Self {
+            name: u32_at(entry, 0)?,
+            kind: info & 0xf,
+            binding: info >> 4,
+            section: u16::from_le_bytes([*entry.get(6)?, *entry.get(7)?]),
+            value: u64_at(entry, 8)?,
+            size: u64_at(entry, 16)?,
         })
     }
 }

@@ -9,6 +9,7 @@ mod build;
 mod fit;
 mod function;
 mod hints;
+mod name;
 mod occurrences;
 mod places;
 mod select;
@@ -24,8 +25,11 @@ use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::bytes::name_at;
+use crate::elf::{Symbol, SymbolTable};
 use crate::demangle::{self, Scheme};
 use crate::go;
+
+use name::{Name, Source};
 
 pub use crate::go::SourceLine;
 pub use function::{Function, FunctionId, Language, LeftOut, Outline};
@@ -50,8 +54,10 @@ pub struct Index {
     names: Vec<Name>,
     /// Demangled texts of `names`, made when asked for.
     texts: OnceLock<Box<[OnceLock<Box<str>>]>>,
-    /// Where each function begins, ascending.
-    starts: Vec<Vaddr>,
+    /// The symbol tables that `names` refer to.
+    tables: Vec<SymbolTable>,
+    /// Where each function begins, ascending. Made for the first look-up by address.
+    starts: OnceLock<Vec<Vaddr>>,
     /// Where each function's names begin in `names`.
     functions: Vec<u32>,
     /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
@@ -61,31 +67,6 @@ pub struct Index {
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
 }
-
-/// One name of a function. Text and, for Go, all but the address stay in the file.
-#[derive(Clone, Copy, Debug)]
-struct Name {
-    address: Vaddr,
-    /// Bytes; for Go unused (computed on request, because that takes a walk of the line table).
-    size: u64,
-    /// Where its text begins in the file.
-    text: u64,
-    /// Go: position in the function table. ELF: which file of the program's sources it came from (`STT_FILE`).
-    extra: u32,
-    source: Source,
-    /// Order among names of one address; the lowest is shown.
-    rank: u8,
-    flags: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Go,
-    Elf,
-}
-
-const FLAG_IFUNC: u8 = 1;
-const FLAG_LOCAL: u8 = 2;
 
 // Go: internal/abi/symtab.go, FuncFlag.
 const GO_TOP_FRAME: u8 = 1;
@@ -103,14 +84,16 @@ const MIN_TEXT: usize = 64 << 20;
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
     pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
-        let names = build::names(&binary)?;
-        let (starts, functions) = build::functions(&names);
+        let tables: Vec<SymbolTable> = binary.symbol_tables().collect();
+        let names = build::names(&binary, &tables)?;
+        let functions = build::functions(&names);
         let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
         Ok(Self {
             binary,
             names,
             texts: OnceLock::new(),
-            starts,
+            tables,
+            starts: OnceLock::new(),
             functions,
             enclosing: OnceLock::new(),
             text_left,
@@ -150,10 +133,10 @@ impl Index {
     pub fn outline(&self, id: FunctionId) -> Outline {
         let at = self.shown(id.0 as usize).expect("the id is from this index");
         let name = self.names.get(at).expect("functions point to names");
-        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
+        let go = name.is_go().then(|| self.go_function(name)).flatten();
         Outline {
-            address: name.address,
-            size: go.as_ref().map_or(name.size, go::Function::size),
+            address: name.address(),
+            size: go.as_ref().map_or_else(|| self.size(name), go::Function::size),
             language: if go.is_some() { Language::Go } else { language(name, self.raw(name)) },
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
@@ -190,12 +173,12 @@ impl Index {
 
     /// The function whose code holds `v`.
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
-        let mut at = self.starts.partition_point(|&start| start <= v).checked_sub(1)?;
+        let mut at = self.starts().partition_point(|&start| start <= v).checked_sub(1)?;
         for _ in 0..MAX_NESTING {
             if self.holds(at, v) {
                 return Some(self.function(FunctionId(at as u32)));
             }
-            let enclosing = self.enclosing.get_or_init(|| build::enclosing(&self.names, &self.functions));
+            let enclosing = self.enclosing.get_or_init(|| build::enclosing(self));
             at = enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
         }
         None
@@ -215,12 +198,22 @@ impl Index {
     pub fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
         let parts = self.parts.get_or_init(|| build::parts(self));
         let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
-        of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address, name.size)).collect()
+        of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address(), self.size(name))).collect()
     }
 
     /// The position of the function that begins at `v`.
     fn starting_at(&self, v: Vaddr) -> Option<usize> {
-        self.starts.binary_search(&v).ok()
+        self.starts().binary_search(&v).ok()
+    }
+
+    fn starts(&self) -> &[Vaddr] {
+        self.starts.get_or_init(|| (0..self.len()).map(|function| self.start(function)).collect())
+    }
+
+    /// Where a function begins; 0 if there is none such.
+    fn start(&self, function: usize) -> Vaddr {
+        let name = self.functions.get(function).and_then(|&at| self.names.get(at as usize));
+        name.map_or(Vaddr(0), |name| name.address())
     }
 
     fn is_part(&self, function: usize) -> bool {
@@ -229,7 +222,7 @@ impl Index {
 
     /// Whether the symbol names a part (`f.cold`) of a function.
     fn is_part_name(&self, name: &Name) -> bool {
-        name.source == Source::Elf && demangle::whole_of_part(self.raw(name)).is_some()
+        !name.is_go() && demangle::whole_of_part(self.raw(name)).is_some()
     }
 
     /// The name that a function is shown by.
@@ -240,8 +233,8 @@ impl Index {
     /// The position of the name that a function is shown by.
     fn shown(&self, function: usize) -> Option<usize> {
         let range = self.names_of(function);
-        let rank = self.names.get(range.start)?.rank;
-        let twins = range.clone().skip(1).take_while(|&at| self.names.get(at).is_some_and(|n| n.rank == rank)).count();
+        let rank = self.names.get(range.start)?.rank();
+        let twins = range.clone().skip(1).take_while(|&at| self.names.get(at).is_some_and(|n| n.rank() == rank)).count();
         if twins == 0 {
             return Some(range.start);
         }
@@ -267,9 +260,9 @@ impl Index {
             let mangled = text.starts_with(b"_Z") || text.starts_with(b"_R");
             (if mangled { 0 } else { underscores }, text.len())
         };
-        a.rank.cmp(&b.rank).then_with(|| {
+        a.rank().cmp(&b.rank()).then_with(|| {
             let (x, y) = (demangle::unversioned(self.raw(a)), demangle::unversioned(self.raw(b)));
-            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| b.size.cmp(&a.size))
+            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| self.size(b).cmp(&self.size(a)))
         })
     }
 
@@ -281,7 +274,7 @@ impl Index {
 
     fn holds(&self, function: usize, v: Vaddr) -> bool {
         match self.names_of(function).next().and_then(|at| self.names.get(at)) {
-            Some(name) if name.source == Source::Go => self.go_function(name).is_some_and(|f| f.holds(v)),
+            Some(name) if name.is_go() => self.go_function(name).is_some_and(|f| f.holds(v)),
             _ => v < self.end(function),
         }
     }
@@ -293,36 +286,41 @@ impl Index {
         };
         match self.size(name) {
             0 => self.end_of_unsized(function, name),
-            size => Vaddr(name.address.0.saturating_add(size)),
+            size => Vaddr(name.address().0.saturating_add(size)),
         }
     }
 
     /// Assembly without a size reaches to the next symbol of its section. Its padding goes with it.
     fn end_of_unsized(&self, function: usize, name: &Name) -> Vaddr {
-        let next = self.starts.get(function + 1).map_or(u64::MAX, |start| start.0);
-        let section = self.binary.sections().at(name.address).map_or(name.address, |s| s.end());
-        let bound = if name.source == Source::Go { name.address.0 } else { section.0.min(next) };
-        Vaddr(bound.min(name.address.0.saturating_add(MAX_UNSIZED)))
+        let start = name.address();
+        let next = if function + 1 < self.len() { self.start(function + 1).0 } else { u64::MAX };
+        let section = self.binary.sections().at(start).map_or(start, |s| s.end());
+        let bound = if name.is_go() { start.0 } else { section.0.min(next) };
+        Vaddr(bound.min(start.0.saturating_add(MAX_UNSIZED)))
     }
 
     fn size(&self, name: &Name) -> u64 {
-        match name.source {
-            Source::Elf => name.size,
+        match name.source() {
+            Source::Elf(_) => self.symbol_of(*name).map_or(0, |symbol| symbol.size),
             Source::Go => self.go_function(name).map_or(0, |f| f.size()),
         }
     }
 
+    fn symbol_of(&self, name: Name) -> Option<Symbol> {
+        build::symbol(&self.binary, &self.tables, name)
+    }
+
     fn go_function(&self, name: &Name) -> Option<go::Function<'_>> {
-        self.binary.go()?.function(&self.binary, name.extra as usize)
+        self.binary.go()?.function(&self.binary, name.position() as usize)
     }
 
     fn view(&self, id: FunctionId, at: usize) -> Function<'_> {
         let name = self.names.get(at).expect("functions point to names");
-        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
+        let go = name.is_go().then(|| self.go_function(name)).flatten();
         let flags = go.as_ref().map_or(0, go::Function::flags);
         Function {
             id,
-            address: name.address,
+            address: name.address(),
             size: self.size(name),
             name: self.display(at),
             symbol: std::str::from_utf8(self.raw(name)).unwrap_or_else(|_| self.display(at)),
@@ -335,11 +333,19 @@ impl Index {
 
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
-        let found = match name.source {
-            Source::Elf => usize::try_from(name.text).ok().and_then(|at| name_at(self.binary.data(), at)),
+        let found = match name.source() {
+            Source::Elf(_) => self.place_of_text(name).and_then(|at| name_at(self.binary.data(), at)),
             Source::Go => self.go_function(name).and_then(|f| f.name_bytes()),
         };
         found.unwrap_or_default()
+    }
+
+    /// Where a name's text begins in the file.
+    fn place_of_text(&self, name: &Name) -> Option<usize> {
+        match name.source() {
+            Source::Elf(table) => self.tables.get(usize::from(table))?.text(self.binary.data(), name.position()),
+            Source::Go => self.go_function(name)?.name_place(),
+        }
     }
 
     /// The name as a person writes it, parameters included.
@@ -352,9 +358,9 @@ impl Index {
             return text;
         }
         let raw = self.raw(name);
-        let made = match name.source {
+        let made = match name.source() {
             Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
-            Source::Elf => demangle::full(raw),
+            Source::Elf(_) => demangle::full(raw),
         };
         match made {
             Cow::Borrowed(plain) => plain,
@@ -371,22 +377,22 @@ impl Index {
 
     /// Why globs leave a name out.
     fn left_out(&self, name: &Name) -> Option<LeftOut> {
-        if name.flags & FLAG_IFUNC != 0 {
+        if name.is_ifunc() {
             return Some(LeftOut::Ifunc);
         }
         let raw = self.raw(name);
-        match name.source {
+        match name.source() {
             _ if raw.is_empty() => Some(LeftOut::Nameless),
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
-            Source::Elf if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),
-            Source::Elf => function::elf_left_out(demangle::unversioned(raw)),
+            Source::Elf(_) if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),
+            Source::Elf(_) => function::elf_left_out(demangle::unversioned(raw)),
         }
     }
 
     fn go_left_out(&self, name: &Name, text: &str) -> Option<LeftOut> {
         let wrapper = || {
             let program = self.binary.go()?;
-            program.is_wrapper(&program.function(&self.binary, name.extra as usize)?).then_some(LeftOut::GoWrapper)
+            program.is_wrapper(&program.function(&self.binary, name.position() as usize)?).then_some(LeftOut::GoWrapper)
         };
         match go::names::kind(text) {
             go::names::Kind::Runtime => Some(LeftOut::GoRuntime),
@@ -411,9 +417,9 @@ impl Index {
 }
 
 fn language(name: &Name, raw: &[u8]) -> Language {
-    match name.source {
+    match name.source() {
         Source::Go => Language::Go,
-        Source::Elf => match demangle::scheme(demangle::base(raw)) {
+        Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
             Scheme::Rust => Language::Rust,
             Scheme::Itanium => Language::Cpp,
             Scheme::Plain => Language::C,

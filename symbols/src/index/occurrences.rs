@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
-use super::{Index, Name, Source};
+use super::{Index, build};
 use crate::parallel;
 
 /// Bytes of a string table that share a mark.
@@ -26,22 +26,38 @@ impl Index {
         };
         let finders: Vec<Finder<'_>> = words.iter().map(|word| Finder::new(word.as_bytes())).collect();
         let marks = self.marks(&Finder::new(longest.as_bytes()));
-        let may_begin = |name: &Name| self.place_of_text(name).is_none_or(|at| marks.may_begin(at));
-        let holds_all = |name: &Name| finders.iter().all(|finder| finder.find(self.raw(name)).is_some());
-        let names = self.names.iter().enumerate();
-        names.filter(|(_, name)| may_begin(name) && holds_all(name)).map(|(at, _)| at as u32).collect()
+        let holds_all = |at: &usize| {
+            let raw = self.names.get(*at).map(|name| self.raw(name)).unwrap_or_default();
+            finders.iter().all(|finder| finder.find(raw).is_some())
+        };
+        let mut found: Vec<u32> = self.names_at(&marks).into_iter().filter(holds_all).map(|at| at as u32).collect();
+        found.sort_unstable();
+        found
     }
 
-    /// Where a name's text begins in the file.
-    fn place_of_text(&self, name: &Name) -> Option<usize> {
-        match name.source {
-            Source::Elf => usize::try_from(name.text).ok(),
-            Source::Go => self.go_function(name)?.name_place(),
+    /// Positions of names whose texts begin where the marks allow it. The tables are read from end to end: the names lie
+    /// in the order of addresses, in which to follow them would be a walk all over the file.
+    fn names_at(&self, marks: &Marks) -> Vec<usize> {
+        let data = self.binary.data();
+        let mut found = Vec::new();
+        for (number, table) in (0..).zip(&self.tables) {
+            let mut code = build::CodeSegment::default();
+            for (position, symbol) in (0..).zip(table.symbols(data)) {
+                if table.place_of(&symbol).is_some_and(|at| marks.may_begin(at))
+                    && let Some(name) = build::elf_name(&self.binary, table, &symbol, number, position, &mut code)
+                {
+                    found.extend(self.names.binary_search(&name));
+                }
+            }
         }
+        let go = self.names.iter().enumerate().filter(|(_, name)| name.is_go());
+        let marked = go.filter(|(_, name)| self.place_of_text(name).is_some_and(|at| marks.may_begin(at)));
+        found.extend(marked.map(|(at, _)| at));
+        found
     }
 
     fn marks(&self, finder: &Finder<'_>) -> Marks {
-        let strings = self.binary.symbol_tables().map(|table| table.strings);
+        let strings = self.tables.iter().map(|table| table.strings.clone());
         let ranges = strings.chain(self.binary.go().map(|program| program.names()));
         let tables = ranges.map(|range| {
             let text = self.binary.data().get(range.clone()).unwrap_or_default();

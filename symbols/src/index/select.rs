@@ -115,7 +115,7 @@ impl Index {
             same
         });
         left_out.retain(|&function, _| {
-            let start = self.start(function);
+            let start = self.start(function as usize);
             chosen.binary_search_by_key(&start, |c| c.address).is_err()
         });
         selection.left_out = left_out.into_iter().map(|(function, why)| (FunctionId(function), why)).collect();
@@ -142,7 +142,7 @@ impl Index {
                     left_out.entry(hit.function).or_insert(why);
                 }
                 _ => chosen.push(Chosen {
-                    address: self.start(hit.function),
+                    address: self.start(hit.function as usize),
                     what: Matched::Function(FunctionId(hit.function)),
                     name: Some(hit.name),
                     pattern,
@@ -167,10 +167,6 @@ impl Index {
             (None, _) => chosen.address.to_string(),
         };
         Match { what: chosen.what, pattern: chosen.pattern, name, exact: chosen.exact }
-    }
-
-    pub(super) fn start(&self, function: u32) -> Vaddr {
-        self.starts.get(function as usize).copied().unwrap_or(Vaddr(0))
     }
 
     fn find(&self, pattern: &Pattern) -> Found {
@@ -233,9 +229,9 @@ impl Index {
             return None;
         }
         let is_main = |hit: &&Hit| {
-            self.names.get(hit.name as usize).is_some_and(|n| match n.source {
+            self.names.get(hit.name as usize).is_some_and(|n| match n.source() {
                 Source::Go => self.raw(n) == b"main.main",
-                Source::Elf => !is_go && self.bare(n).matches("::").count() == 1,
+                Source::Elf(_) => !is_go && self.bare(n).matches("::").count() == 1,
             })
         };
         let found: Vec<Hit> = tails.iter().filter(is_main).copied().collect();
@@ -245,11 +241,11 @@ impl Index {
     /// In Go, a wrapper often has the name of what it wraps (assembly, value receivers): one call would count twice.
     fn without_wrappers_of_others(&self, hits: Vec<Hit>) -> Vec<Hit> {
         let text = |hit: &Hit| -> Option<(String, bool)> {
-            let entry = self.names.get(hit.name as usize).filter(|e| e.source == Source::Go)?;
+            let entry = self.names.get(hit.name as usize).filter(|e| e.is_go())?;
             let raw = String::from_utf8_lossy(self.raw(entry));
             let plain = go_names::without_receiver_marks(&raw).unwrap_or_else(|| raw.into_owned());
             let program = self.binary.go()?;
-            Some((plain, program.is_wrapper(&program.function(&self.binary, entry.extra as usize)?)))
+            Some((plain, program.is_wrapper(&program.function(&self.binary, entry.position() as usize)?)))
         };
         let texts: Vec<_> = hits.iter().map(text).collect();
         let real: BTreeSet<&str> =
