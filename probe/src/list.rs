@@ -21,7 +21,7 @@ use crate::{
 /// Functions that one thread describes at a time.
 const CHUNK: usize = 512;
 /// Functions whose lines are held in memory.
-const BATCH: usize = 64 * CHUNK;
+const BATCH: usize = 32 * CHUNK;
 
 #[derive(Serialize)]
 struct Line<'a> {

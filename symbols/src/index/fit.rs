@@ -61,7 +61,10 @@ impl Index {
 
     /// A name as it is shown: no parameters, hash, version or escapes.
     pub(super) fn bare(&self, entry: &Entry) -> String {
-        let raw = self.raw(entry);
+        self.bare_of(entry, self.raw(entry))
+    }
+
+    pub(super) fn bare_of(&self, entry: &Entry, raw: &[u8]) -> String {
         match entry.source() {
             Source::Go => go_names::unescaped(&String::from_utf8_lossy(raw)).into_owned(),
             Source::Elf(_) if entry.is_ifunc() => {

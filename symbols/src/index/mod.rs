@@ -137,7 +137,7 @@ impl Index {
         Outline {
             address: name.address(),
             size: go.as_ref().map_or_else(|| self.size(name), go::Function::size),
-            language: if go.is_some() { Language::Go } else { language(name, self.raw(name)) },
+            language: self.language(name),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
     }
@@ -230,15 +230,18 @@ impl Index {
         self.names.get(self.shown(function)?)
     }
 
-    /// The position of the name that a function is shown by.
+    /// The position of the name that a function is shown by. What `.dynsym` calls it, `.symtab` does too.
     fn shown(&self, function: usize) -> Option<usize> {
         let range = self.names_of(function);
-        let rank = self.names.get(range.start)?.rank();
-        let twins = range.clone().skip(1).take_while(|&at| self.names.get(at).is_some_and(|n| n.rank() == rank)).count();
-        if twins == 0 {
+        let first = self.names.get(range.start)?;
+        let rival = |at: &usize| {
+            self.names.get(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()))
+        };
+        let rivals = range.clone().take_while(rival);
+        if rivals.clone().nth(1).is_none() {
             return Some(range.start);
         }
-        (range.start..range.start + twins + 1).min_by(|&a, &b| self.compare(a, b))
+        rivals.min_by(|&a, &b| self.compare(a, b))
     }
 
     /// Names of one function, the one to show first.
@@ -324,7 +327,7 @@ impl Index {
             size: self.size(name),
             name: self.display(at),
             symbol: std::str::from_utf8(self.raw(name)).unwrap_or_else(|_| self.display(at)),
-            language: language(name, self.raw(name)),
+            language: self.language(name),
             left_out: self.left_out(name),
             go_asm: flags & GO_ASM != 0,
             go_top_frame: flags & GO_TOP_FRAME != 0,
@@ -345,6 +348,24 @@ impl Index {
         match name.source() {
             Source::Elf(table) => self.tables.get(usize::from(table))?.text(self.binary.data(), name.position()),
             Source::Go => self.go_function(name)?.name_place(),
+        }
+    }
+
+    fn language(&self, name: &Name) -> Language {
+        if name.is_go() {
+            return Language::Go;
+        }
+        let beginning = self.place_of_text(name).and_then(|at| self.binary.data().get(at..)).unwrap_or_default();
+        // Only where C++ and old Rust look alike the whole name decides.
+        let scheme = if beginning.starts_with(b"_Z") {
+            demangle::scheme(demangle::base(self.raw(name)))
+        } else {
+            demangle::scheme(beginning.get(..3).unwrap_or_default())
+        };
+        match scheme {
+            Scheme::Rust => Language::Rust,
+            Scheme::Itanium => Language::Cpp,
+            Scheme::Plain => Language::C,
         }
     }
 
@@ -377,10 +398,13 @@ impl Index {
 
     /// Why globs leave a name out.
     fn left_out(&self, name: &Name) -> Option<LeftOut> {
+        self.left_out_by(name, self.raw(name))
+    }
+
+    fn left_out_by(&self, name: &Name, raw: &[u8]) -> Option<LeftOut> {
         if name.is_ifunc() {
             return Some(LeftOut::Ifunc);
         }
-        let raw = self.raw(name);
         match name.source() {
             _ if raw.is_empty() => Some(LeftOut::Nameless),
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
@@ -413,17 +437,6 @@ impl Index {
             let starts = self.names_with(&["lang_start"]);
             starts.iter().filter_map(|&at| self.names.get(at as usize)).any(|n| finder.is_match(self.raw(n)))
         })
-    }
-}
-
-fn language(name: &Name, raw: &[u8]) -> Language {
-    match name.source() {
-        Source::Go => Language::Go,
-        Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
-            Scheme::Rust => Language::Rust,
-            Scheme::Itanium => Language::Cpp,
-            Scheme::Plain => Language::C,
-        },
     }
 }
 

@@ -65,13 +65,10 @@ pub(super) struct Hit {
     pub(super) name: u32,
 }
 
-/// One thing to probe, not named yet.
+/// A match and where it is.
 struct Chosen {
     address: Vaddr,
-    what: Matched,
-    name: Option<u32>,
-    pattern: usize,
-    exact: bool,
+    found: Match,
 }
 
 /// What one pattern matched.
@@ -111,7 +108,7 @@ impl Index {
         chosen.sort_by_key(|c: &Chosen| c.address);
         chosen.dedup_by(|later, kept| {
             let same = later.address == kept.address;
-            kept.exact |= same && later.exact;
+            kept.found.exact |= same && later.found.exact;
             same
         });
         left_out.retain(|&function, _| {
@@ -119,8 +116,7 @@ impl Index {
             chosen.binary_search_by_key(&start, |c| c.address).is_err()
         });
         selection.left_out = left_out.into_iter().map(|(function, why)| (FunctionId(function), why)).collect();
-        let named = parallel::map_chunks(&chosen, CHUNK, |chunk| chunk.iter().map(|c| self.named(c)).collect::<Vec<_>>());
-        selection.matches = named.into_iter().flatten().collect();
+        selection.matches = chosen.into_iter().map(|c| c.found).collect();
         selection
     }
 
@@ -132,41 +128,40 @@ impl Index {
         chosen: &mut Vec<Chosen>,
         left_out: &mut BTreeMap<u32, LeftOut>,
     ) {
-        let whys = parallel::map_chunks(&found.hits, CHUNK, |hits| {
-            let why = |hit: &Hit| self.left_out(self.names.get(hit.name as usize)?);
-            hits.iter().map(why).collect::<Vec<_>>()
+        let takes = |why: Option<LeftOut>| match why {
+            Some(LeftOut::Ifunc) => false,
+            Some(_) => all || found.takes_left_out,
+            None => true,
+        };
+        // Both questions in one go: most of the time is spent on fetching the names from memory.
+        let described = parallel::map_chunks(&found.hits, CHUNK, |hits| {
+            let describe = |hit: &Hit| {
+                let entry = self.names.get(hit.name as usize)?;
+                let raw = self.raw(entry);
+                let why = self.left_out_by(entry, raw);
+                Some(if takes(why) { Ok(self.bare_of(entry, raw)) } else { Err(why?) })
+            };
+            hits.iter().map(describe).collect::<Vec<_>>()
         });
-        for (hit, why) in found.hits.iter().zip(whys.into_iter().flatten()) {
-            match why {
-                Some(why) if why == LeftOut::Ifunc || !(all || found.takes_left_out) => {
+        for (hit, described) in found.hits.iter().zip(described.into_iter().flatten()) {
+            match described {
+                Some(Ok(name)) => {
+                    let what = Matched::Function(FunctionId(hit.function));
+                    let found = Match { what, pattern, name, exact: found.exact };
+                    chosen.push(Chosen { address: self.start(hit.function as usize), found });
+                }
+                Some(Err(why)) => {
                     left_out.entry(hit.function).or_insert(why);
                 }
-                _ => chosen.push(Chosen {
-                    address: self.start(hit.function as usize),
-                    what: Matched::Function(FunctionId(hit.function)),
-                    name: Some(hit.name),
-                    pattern,
-                    exact: found.exact,
-                }),
+                None => {}
             }
         }
-        chosen.extend(found.points.iter().map(|&(address, function, offset)| Chosen {
-            address,
-            what: Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset },
-            name: function.map(|hit| hit.name),
-            pattern,
-            exact: true,
+        chosen.extend(found.points.iter().map(|&(address, function, offset)| {
+            let name = function.and_then(|hit| self.names.get(hit.name as usize)).map(|n| self.bare(n));
+            let name = name.map_or_else(|| address.to_string(), |name| format!("{name}+{offset:#x}"));
+            let what = Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset };
+            Chosen { address, found: Match { what, pattern, name, exact: true } }
         }));
-    }
-
-    fn named(&self, chosen: &Chosen) -> Match {
-        let function = chosen.name.and_then(|name| self.names.get(name as usize)).map(|entry| self.bare(entry));
-        let name = match (function, chosen.what) {
-            (Some(name), Matched::Function(_)) => name,
-            (Some(name), Matched::Point { offset, .. }) => format!("{name}+{offset:#x}"),
-            (None, _) => chosen.address.to_string(),
-        };
-        Match { what: chosen.what, pattern: chosen.pattern, name, exact: chosen.exact }
     }
 
     fn find(&self, pattern: &Pattern) -> Found {
