@@ -52,12 +52,32 @@ pub(super) fn names(binary: &Binary, tables: &[SymbolTable]) -> Result<Vec<Name>
             _ => Error::NoSymbols,
         });
     }
-    names.sort_unstable();
+    sort(&mut names);
     if names.iter().any(|name| name.is_untyped()) {
         names = without_labels(binary, tables, &names);
     }
     Ok(names)
 }
+
+/// Two halves at a time, then together: the standard library's stable sort merges what is in order already.
+fn sort(names: &mut [Name]) {
+    if names.is_sorted() {
+        return;
+    }
+    let (first, second) = names.split_at_mut(names.len() / 2);
+    if first.len() < MIN_SHARED_SORT {
+        return names.sort_unstable();
+    }
+    std::thread::scope(|scope| {
+        let other = std::thread::Builder::new().spawn_scoped(scope, || second.sort_unstable());
+        first.sort_unstable();
+        drop(other);
+    });
+    names.sort();
+}
+
+/// Fewer names are sorted before another thread has started.
+const MIN_SHARED_SORT: usize = 8 << 10;
 
 /// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins.
 fn is_go_mark(binary: &Binary, table: &SymbolTable, name: &Name) -> bool {

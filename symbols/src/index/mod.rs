@@ -137,7 +137,7 @@ impl Index {
         Outline {
             address: name.address(),
             size: go.as_ref().map_or_else(|| self.size(name), go::Function::size),
-            language: self.language(name),
+            is_go: name.is_go(),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
     }
@@ -343,6 +343,13 @@ impl Index {
         found.unwrap_or_default()
     }
 
+    /// What [`Self::raw`] says of many names, sooner: first where all of them are, then where they end.
+    fn raws(&self, names: &[&Name]) -> Vec<&[u8]> {
+        let places: Vec<Option<usize>> = names.iter().map(|name| self.place_of_text(name)).collect();
+        let raw = |place: &Option<usize>| place.and_then(|at| name_at(self.binary.data(), at)).unwrap_or_default();
+        places.iter().map(raw).collect()
+    }
+
     /// Where a name's text begins in the file.
     fn place_of_text(&self, name: &Name) -> Option<usize> {
         match name.source() {
@@ -352,20 +359,17 @@ impl Index {
     }
 
     fn language(&self, name: &Name) -> Language {
-        if name.is_go() {
-            return Language::Go;
-        }
-        let beginning = self.place_of_text(name).and_then(|at| self.binary.data().get(at..)).unwrap_or_default();
-        // Only where C++ and old Rust look alike the whole name decides.
-        let scheme = if beginning.starts_with(b"_Z") {
-            demangle::scheme(demangle::base(self.raw(name)))
-        } else {
-            demangle::scheme(beginning.get(..3).unwrap_or_default())
-        };
-        match scheme {
-            Scheme::Rust => Language::Rust,
-            Scheme::Itanium => Language::Cpp,
-            Scheme::Plain => Language::C,
+        self.language_of(name, self.raw(name))
+    }
+
+    fn language_of(&self, name: &Name, raw: &[u8]) -> Language {
+        match name.source() {
+            Source::Go => Language::Go,
+            Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
+                Scheme::Rust => Language::Rust,
+                Scheme::Itanium => Language::Cpp,
+                Scheme::Plain => Language::C,
+            },
         }
     }
 

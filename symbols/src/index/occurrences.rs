@@ -1,9 +1,8 @@
 //! Names in whose symbols given words occur: found by one search through the string tables, before a name is looked at.
 
-use std::ops::Range;
-
 use memchr::memmem::Finder;
 
+use super::name::Name;
 use super::{Index, build};
 use crate::parallel;
 
@@ -13,11 +12,6 @@ const BLOCK: usize = 32;
 /// Bytes of string table that one thread searches at a time.
 const PIECE: usize = 1 << 20;
 
-/// Where names that contain a word may begin.
-struct Marks {
-    tables: Vec<(Range<usize>, Vec<u64>)>,
-}
-
 impl Index {
     /// Positions of the names that contain all `words`, ascending. Without words: of all names.
     pub(super) fn names_with(&self, words: &[&str]) -> Vec<u32> {
@@ -25,57 +19,46 @@ impl Index {
             return (0..self.names.len() as u32).collect();
         };
         let finders: Vec<Finder<'_>> = words.iter().map(|word| Finder::new(word.as_bytes())).collect();
-        let marks = self.marks(&Finder::new(longest.as_bytes()));
         let holds_all = |at: &usize| {
             let raw = self.names.get(*at).map(|name| self.raw(name)).unwrap_or_default();
             finders.iter().all(|finder| finder.find(raw).is_some())
         };
-        let mut found: Vec<u32> = self.names_at(&marks).into_iter().filter(holds_all).map(|at| at as u32).collect();
+        let candidates = self.names_marked(&Finder::new(longest.as_bytes()));
+        let mut found: Vec<u32> = candidates.into_iter().filter(holds_all).map(|at| at as u32).collect();
         found.sort_unstable();
         found
     }
 
-    /// Positions of names whose texts begin where the marks allow it. The tables are read from end to end: the names lie
-    /// in the order of addresses, in which to follow them would be a walk all over the file.
-    fn names_at(&self, marks: &Marks) -> Vec<usize> {
+    /// Positions of names that may contain what `finder` seeks. The tables are read from end to end: the names lie in the
+    /// order of addresses, in which to follow them would be a walk all over the file.
+    fn names_marked(&self, finder: &Finder<'_>) -> Vec<usize> {
         let data = self.binary.data();
         let mut found = Vec::new();
         for (number, table) in (0..).zip(&self.tables) {
+            let bits = mark(data.get(table.strings.clone()).unwrap_or_default(), finder);
             let mut code = build::CodeSegment::default();
             for (position, symbol) in (0..).zip(table.symbols(data)) {
-                if table.place_of(&symbol).is_some_and(|at| marks.may_begin(at))
+                if is_marked(&bits, symbol.name as usize)
                     && let Some(name) = build::elf_name(&self.binary, table, &symbol, number, position, &mut code)
                 {
                     found.extend(self.names.binary_search(&name));
                 }
             }
         }
-        let go = self.names.iter().enumerate().filter(|(_, name)| name.is_go());
-        let marked = go.filter(|(_, name)| self.place_of_text(name).is_some_and(|at| marks.may_begin(at)));
-        found.extend(marked.map(|(at, _)| at));
+        if let Some(program) = self.binary.go() {
+            let range = program.names();
+            let bits = mark(data.get(range.clone()).unwrap_or_default(), finder);
+            let place = |name: &Name| self.place_of_text(name)?.checked_sub(range.start);
+            let go = self.names.iter().enumerate().filter(|(_, name)| name.is_go());
+            found.extend(go.filter(|(_, name)| place(name).is_some_and(|at| is_marked(&bits, at))).map(|(at, _)| at));
+        }
         found
     }
-
-    fn marks(&self, finder: &Finder<'_>) -> Marks {
-        let strings = self.tables.iter().map(|table| table.strings.clone());
-        let ranges = strings.chain(self.binary.go().map(|program| program.names()));
-        let tables = ranges.map(|range| {
-            let text = self.binary.data().get(range.clone()).unwrap_or_default();
-            (range, mark(text, finder))
-        });
-        Marks { tables: tables.collect() }
-    }
 }
 
-impl Marks {
-    /// Whether a name that begins at `place` may contain the word. Where nothing was searched it may.
-    fn may_begin(&self, place: usize) -> bool {
-        let mut holding = self.tables.iter().filter(|(range, _)| range.contains(&place)).peekable();
-        holding.peek().is_none() || holding.any(|(range, bits)| is_marked(bits, (place - range.start) / BLOCK))
-    }
-}
-
-fn is_marked(bits: &[u64], block: usize) -> bool {
+/// Whether a name that begins at `place` of the searched text may contain the word.
+fn is_marked(bits: &[u64], place: usize) -> bool {
+    let block = place / BLOCK;
     bits.get(block / 64).is_some_and(|word| word >> (block % 64) & 1 != 0)
 }
 
@@ -130,7 +113,7 @@ mod tests {
         }
         assert!(text.len() > 2 * PIECE, "the search is divided");
         let bits = mark(&text, &Finder::new("needle"));
-        assert!(expected.iter().all(|at| is_marked(&bits, at / BLOCK)));
+        assert!(expected.iter().all(|at| is_marked(&bits, *at)));
         let marked: u32 = bits.iter().map(|word| word.count_ones()).sum();
         assert!((marked as usize) < text.len() / BLOCK / 50, "{marked}");
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fit::Fit;
-use super::{FunctionId, Index, LeftOut, Name as Entry, Source};
+use super::{FunctionId, Index, Language, LeftOut, Name as Entry, Source};
 use crate::addr::Vaddr;
 use crate::demangle;
 use crate::go::names as go_names;
@@ -38,6 +38,8 @@ pub struct Match {
     pub pattern: usize,
     /// The name that matched, without parameters: what the user is shown.
     pub name: String,
+    /// What the function is written in; `None` for a place in no known function.
+    pub language: Option<Language>,
     /// Named exactly or by a tail: a budget never sheds it.
     pub exact: bool,
 }
@@ -135,32 +137,35 @@ impl Index {
         };
         // Both questions in one go: most of the time is spent on fetching the names from memory.
         let described = parallel::map_chunks(&found.hits, CHUNK, |hits| {
-            let describe = |hit: &Hit| {
-                let entry = self.names.get(hit.name as usize)?;
-                let raw = self.raw(entry);
+            let entries: Vec<&Entry> = hits.iter().filter_map(|hit| self.names.get(hit.name as usize)).collect();
+            // On their own, these reads overlap; between demanglings each would be waited for.
+            let raws: Vec<&[u8]> = self.raws(&entries);
+            let describe = |(entry, raw): (&&Entry, &&[u8])| {
                 let why = self.left_out_by(entry, raw);
-                Some(if takes(why) { Ok(self.bare_of(entry, raw)) } else { Err(why?) })
+                let name = if takes(why) { Ok(self.bare_of(entry, raw)) } else { Err(why?) };
+                Some((name, self.language_of(entry, raw)))
             };
-            hits.iter().map(describe).collect::<Vec<_>>()
+            entries.iter().zip(&raws).map(describe).collect::<Vec<_>>()
         });
         for (hit, described) in found.hits.iter().zip(described.into_iter().flatten()) {
             match described {
-                Some(Ok(name)) => {
+                Some((Ok(name), language)) => {
                     let what = Matched::Function(FunctionId(hit.function));
-                    let found = Match { what, pattern, name, exact: found.exact };
+                    let found = Match { what, pattern, name, language: Some(language), exact: found.exact };
                     chosen.push(Chosen { address: self.start(hit.function as usize), found });
                 }
-                Some(Err(why)) => {
+                Some((Err(why), _)) => {
                     left_out.entry(hit.function).or_insert(why);
                 }
                 None => {}
             }
         }
         chosen.extend(found.points.iter().map(|&(address, function, offset)| {
-            let name = function.and_then(|hit| self.names.get(hit.name as usize)).map(|n| self.bare(n));
+            let entry = function.and_then(|hit| self.names.get(hit.name as usize));
+            let (name, language) = (entry.map(|n| self.bare(n)), entry.map(|n| self.language(n)));
             let name = name.map_or_else(|| address.to_string(), |name| format!("{name}+{offset:#x}"));
             let what = Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset };
-            Chosen { address, found: Match { what, pattern, name, exact: true } }
+            Chosen { address, found: Match { what, pattern, name, language, exact: true } }
         }));
     }
 
