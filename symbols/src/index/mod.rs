@@ -16,7 +16,7 @@ mod select;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
@@ -62,6 +62,9 @@ pub struct Index {
     functions: Vec<u32>,
     /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
     enclosing: OnceLock<Vec<u32>>,
+    /// Sizes of Go's functions plus one, by position in their table; 0 is not known yet. A size takes a walk of the line
+    /// table, which a million addresses in some functions must not repeat.
+    go_sizes: OnceLock<Box<[AtomicU32]>>,
     /// Bytes that `texts` may still take.
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
@@ -96,6 +99,7 @@ impl Index {
             starts: OnceLock::new(),
             functions,
             enclosing: OnceLock::new(),
+            go_sizes: OnceLock::new(),
             text_left,
             parts: OnceLock::new(),
             is_rust_program: OnceLock::new(),
@@ -173,15 +177,28 @@ impl Index {
 
     /// The function whose code holds `v`.
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
+        self.id_at(v).map(|id| self.function(id))
+    }
+
+    /// The id of the function whose code holds `v`.
+    pub fn id_at(&self, v: Vaddr) -> Option<FunctionId> {
         let mut at = self.starts().partition_point(|&start| start <= v).checked_sub(1)?;
         for _ in 0..MAX_NESTING {
             if self.holds(at, v) {
-                return Some(self.function(FunctionId(at as u32)));
+                return Some(FunctionId(at as u32));
             }
             let enclosing = self.enclosing.get_or_init(|| build::enclosing(self));
             at = enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
         }
         None
+    }
+
+    /// The name of the function with this id, as in [`Function::name`]. Demangled once.
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn name(&self, id: FunctionId) -> &str {
+        self.display(self.shown(id.0 as usize).expect("the id is from this index"))
     }
 
     /// Whether a known function begins here. A `.cold` part is none.
@@ -277,7 +294,7 @@ impl Index {
 
     fn holds(&self, function: usize, v: Vaddr) -> bool {
         match self.names_of(function).next().and_then(|at| self.names.get(at)) {
-            Some(name) if name.is_go() => self.go_function(name).is_some_and(|f| f.holds(v)),
+            Some(name) if name.is_go() => v.0 - name.address().0.min(v.0) < self.size_of_go(name),
             _ => v < self.end(function),
         }
     }
@@ -306,6 +323,24 @@ impl Index {
         match name.source() {
             Source::Elf(_) => self.symbol_of(*name).map_or(0, |symbol| symbol.size),
             Source::Go => self.go_function(name).map_or(0, |f| f.size()),
+        }
+    }
+
+    fn size_of_go(&self, name: &Name) -> u64 {
+        let count = || self.binary.go().map_or(0, |program| program.addresses(&self.binary).len());
+        let sizes = self.go_sizes.get_or_init(|| (0..count()).map(|_| AtomicU32::new(0)).collect());
+        let size = || self.go_function(name).map_or(0, |f| f.size());
+        let Some(place) = sizes.get(name.position() as usize) else {
+            return size();
+        };
+        match place.load(Ordering::Relaxed) {
+            0 => {
+                let size = size();
+                // What does not fit is looked up each time.
+                place.store(u32::try_from(size.saturating_add(1)).unwrap_or(0), Ordering::Relaxed);
+                size
+            }
+            known => u64::from(known - 1),
         }
     }
 
