@@ -144,7 +144,11 @@ fn rows(file: &Path) -> Vec<Row> {
     let uprobes = format!("uprobe:{path}:*");
     let mut rows = vec![
         // A library without `.symtab` has only dynamic symbols.
-        if has_symtab(file) { row("nm -C", "nm", &["-C", path], ROUNDS) } else { row("nm -DC", "nm", &["-DC", path], ROUNDS) },
+        if has_symtab(file) {
+            row("nm -C", "nm", &["-C", path], ROUNDS)
+        } else {
+            row("nm -DC", "nm", &["-DC", path], ROUNDS)
+        },
         row("find", &this, &["find", path, name], ROUNDS),
         row("list", &this, &["list", path], ROUNDS),
     ];
@@ -172,9 +176,11 @@ fn some_function(file: &Path) -> String {
 fn files() -> Vec<PathBuf> {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().unwrap();
     let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
-    let node = std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|dir| dir.join("node")).find(|f| f.exists());
+    let node =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|dir| dir.join("node")).find(|f| f.exists());
     let hugo = std::env::var_os("PROBE_BENCH_HUGO").map(PathBuf::from);
-    let hugo = hugo.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/hugo/hugo/binaries/hugo"));
+    let hugo =
+        hugo.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/hugo/hugo/binaries/hugo"));
     let rustc = in_folder(&sysroot.join("lib"), "librustc_driver-");
     let llvm = in_folder(Path::new("/usr/lib/x86_64-linux-gnu"), "libLLVM.so.22");
     let found = [rustc, llvm, node, Some(hugo).filter(|f| f.exists())];

@@ -31,6 +31,8 @@ pub(crate) struct Section {
 pub(crate) struct SymbolTable {
     pub(crate) entries: Range<usize>,
     pub(crate) strings: Range<usize>,
+    /// `.dynsym`, not `.symtab`.
+    pub(crate) dynamic: bool,
 }
 
 /// The section table of a file, empty if there is none.
@@ -76,7 +78,8 @@ impl Sections {
             if kind == SHT_SYMTAB || kind == SHT_DYNSYM {
                 let linked = usize::try_from(header.sh_link(LittleEndian)).ok().and_then(|i| table.get(i));
                 let symbols = file(header).zip(linked.and_then(file));
-                let symbols = symbols.map(|(entries, strings)| SymbolTable { entries, strings });
+                let dynamic = kind == SHT_DYNSYM;
+                let symbols = symbols.map(|(entries, strings)| SymbolTable { entries, strings, dynamic });
                 let place = if kind == SHT_SYMTAB { &mut found.symtab } else { &mut found.dynsym };
                 *place = place.take().or(symbols);
             }

@@ -25,5 +25,6 @@ mod mmap;
 pub mod parallel;
 pub mod pattern;
 pub mod unwind;
+mod versions;
 
 pub use error::Error;

@@ -67,9 +67,7 @@ impl Index {
     pub(super) fn bare_of(&self, entry: &Entry, raw: &[u8]) -> String {
         match entry.source() {
             Source::Go => go_names::unescaped(&String::from_utf8_lossy(raw)).into_owned(),
-            Source::Elf(_) if entry.is_ifunc() => {
-                String::from_utf8_lossy(demangle::unversioned(raw)).into_owned()
-            }
+            Source::Elf(_) if entry.is_ifunc() => String::from_utf8_lossy(demangle::unversioned(raw)).into_owned(),
             Source::Elf(_) => demangle::bare(raw).into_owned(),
         }
     }

@@ -25,8 +25,8 @@ use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::bytes::name_at;
-use crate::elf::{Symbol, SymbolTable};
 use crate::demangle::{self, Scheme};
+use crate::elf::{Symbol, SymbolTable};
 use crate::go;
 
 use name::{Name, Source};
@@ -155,6 +155,12 @@ impl Index {
         std::str::from_utf8(raw).unwrap_or_else(|_| valid_beginning(raw))
     }
 
+    /// All names of the function with this id as the file spells them, each as often as it stands there.
+    pub fn symbols(&self, id: FunctionId) -> impl Iterator<Item = &str> {
+        let names = self.names_of(id.0 as usize).filter_map(|at| self.names.get(at));
+        names.map(|name| valid_beginning(self.raw(name)))
+    }
+
     /// All functions, by address.
     pub fn functions(&self) -> impl Iterator<Item = Function<'_>> {
         (0..self.functions.len()).map(|i| self.function(FunctionId(i as u32)))
@@ -215,7 +221,10 @@ impl Index {
     pub fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
         let parts = self.parts.get_or_init(|| build::parts(self));
         let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
-        of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address(), self.size(name))).collect()
+        of.iter()
+            .filter_map(|&part| self.first_name(part as usize))
+            .map(|name| (name.address(), self.size(name)))
+            .collect()
     }
 
     /// The position of the function that begins at `v`.
@@ -251,9 +260,8 @@ impl Index {
     fn shown(&self, function: usize) -> Option<usize> {
         let range = self.names_of(function);
         let first = self.names.get(range.start)?;
-        let rival = |at: &usize| {
-            self.names.get(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()))
-        };
+        let rival =
+            |at: &usize| self.names.get(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()));
         let rivals = range.clone().take_while(rival);
         if rivals.clone().nth(1).is_none() {
             return Some(range.start);

@@ -1,7 +1,7 @@
 //! Patterns that name places: addresses, offsets in functions, files and lines.
 
-use super::select::{Found, Hit};
 use super::Index;
+use super::select::{Found, Hit};
 use crate::addr::Vaddr;
 use crate::pattern::Name;
 

@@ -9,9 +9,13 @@ use crate::demangle;
 use crate::go::names as go_names;
 use crate::parallel;
 use crate::pattern::{Form, Name, Pattern, everything};
+use crate::versions;
 
 /// Names that one thread looks at, at a time.
 const CHUNK: usize = 512;
+
+/// Names of one address among which a version is looked for.
+const MAX_ALIASES: usize = 100;
 
 /// A tail with more matches than this is remarked on.
 const MANY: usize = 100;
@@ -219,7 +223,40 @@ impl Index {
             return (main, Fit::Tail);
         }
         let (hits, fit) = if exact.is_empty() { (tail, Fit::Tail) } else { (exact, Fit::Exact) };
+        let hits = self.of_version(name.version.as_deref(), hits);
         (self.without_wrappers_of_others(self.one_per_function(hits)), fit)
+    }
+
+    /// Of names with versions those of the wanted one; where no name has any, all.
+    fn of_version(&self, wanted: Option<&str>, hits: Vec<Hit>) -> Vec<Hit> {
+        let Some(wanted) = wanted else {
+            return hits;
+        };
+        let has = |hit: &Hit, fits: &dyn Fn(&str) -> bool| {
+            let own = self.names.get(hit.name as usize).map(|name| self.raw(name)).unwrap_or_default();
+            let names = self.names_of(hit.function as usize).take(MAX_ALIASES).filter_map(|at| self.names.get(at));
+            let mut same = names.filter(|name| demangle::unversioned(self.raw(name)) == demangle::unversioned(own));
+            same.any(|name| self.version(name).is_some_and(fits))
+        };
+        if !hits.iter().any(|hit| has(hit, &|_| true)) {
+            return hits;
+        }
+        hits.into_iter().filter(|hit| has(hit, &|version| version == wanted)).collect()
+    }
+
+    /// A symbol's version: `.symtab` has it in the name, if at all, `.dynsym` in a table of its own.
+    fn version(&self, name: &Entry) -> Option<&str> {
+        let Source::Elf(table) = name.source() else {
+            return None;
+        };
+        let raw = self.raw(name);
+        let written = raw.get(demangle::unversioned(raw).len()..).and_then(|rest| std::str::from_utf8(rest).ok());
+        match written.map(|rest| rest.trim_start_matches('@')).filter(|version| !version.is_empty()) {
+            None if self.tables.get(usize::from(table))?.dynamic => {
+                versions::of_dynamic_symbol(&self.binary, name.position())
+            }
+            written => written,
+        }
     }
 
     /// In a Go program `main` is `main.main`, in a Rust program the crate's, not the C function that calls it.

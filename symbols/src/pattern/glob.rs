@@ -214,7 +214,16 @@ mod tests {
 
     #[test]
     fn names_are_no_globs() {
-        for name in ["main.(*Store).Get", "s::{closure#0}", "a::{b,c}", r"f\*", "main.Gen[...]", "main.Gen[int]", "f[abi:cxx11]", "{{closure}}"] {
+        for name in [
+            "main.(*Store).Get",
+            "s::{closure#0}",
+            "a::{b,c}",
+            r"f\*",
+            "main.Gen[...]",
+            "main.Gen[int]",
+            "f[abi:cxx11]",
+            "{{closure}}",
+        ] {
             assert_eq!(regex(name), None, "{name}");
         }
     }
