@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io::Write, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 use symbols::{
     index::{LeftOut, Matched},
@@ -41,7 +41,7 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
     let patterns: Vec<Pattern> = if request.patterns.is_empty() {
         vec!["*".parse()?]
     } else {
-        request.patterns.iter().map(|p| p.parse().with_context(|| format!("'{p}'"))).collect::<Result<_>>()?
+        request.patterns.iter().map(|p| p.parse()).collect::<Result<_, _>>()?
     };
     let mut out = std::io::BufWriter::with_capacity(1 << 16, out);
     let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
@@ -104,7 +104,7 @@ fn print(file: &TracedFile, found: &symbols::index::Match, json: bool, out: &mut
         inlined_at: None,
     };
     if json {
-        serde_json::to_writer(&mut *out, &line)?;
+        serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from)?;
         writeln!(out)?;
         return Ok(());
     }

@@ -20,6 +20,16 @@ pub(crate) fn c_bytes(data: &[u8], at: usize) -> Option<&[u8]> {
     std::ffi::CStr::from_bytes_until_nul(data.get(at..)?).ok().map(std::ffi::CStr::to_bytes)
 }
 
+/// Longer names are taken for broken ones: symbols that all point into one long string must not cost its square.
+/// The longest mangled name seen (node) has a few thousand bytes.
+const MAX_NAME: usize = 16 << 10;
+
+/// A symbol's name at `at`. `None` if it does not end within [`MAX_NAME`] bytes.
+pub(crate) fn name_at(data: &[u8], at: usize) -> Option<&[u8]> {
+    let rest = data.get(at..)?;
+    c_bytes(rest.get(..MAX_NAME).unwrap_or(rest), 0)
+}
+
 /// As [`c_bytes`], and it must be UTF-8.
 pub(crate) fn c_str(data: &[u8], at: usize) -> Option<&str> {
     std::str::from_utf8(c_bytes(data, at)?).ok()

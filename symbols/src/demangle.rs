@@ -78,13 +78,19 @@ pub(crate) fn scheme(base: &[u8]) -> Scheme {
 
 /// `…17h0123456789abcdefE`
 fn has_rust_hash(base: &[u8]) -> bool {
-    let Some(tail) = base.len().checked_sub(20).and_then(|at| base.get(at..)) else { return false };
+    let Some(tail) = base.len().checked_sub(20).and_then(|at| base.get(at..)) else {
+        return false;
+    };
     let hash = tail.strip_prefix(b"17h").and_then(|t| t.strip_suffix(b"E"));
     hash.is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// The full name. Borrowed where nothing has to be demangled.
 pub(crate) fn full(symbol: &[u8]) -> Cow<'_, str> {
+    // Of a name inside a function template cpp_demangle shows that function's return type, `nm` does not.
+    if symbol.starts_with(b"_ZZ") {
+        return with_parameters(symbol);
+    }
     name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH))
 }
 

@@ -3,10 +3,6 @@
 use std::{
     io,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -40,28 +36,20 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Ctrl-C and its like: counted, since the second one is more urgent.
 pub(super) struct Signals {
-    stop: Arc<AtomicUsize>,
+    pending: signal_hook::iterator::Signals,
+    count: usize,
 }
 
 impl Signals {
     pub(super) fn install() -> Result<Self> {
-        let stop = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let stop = stop.clone();
-            // SAFETY: the handler only adds to an atomic.
-            #[expect(unsafe_code, reason = "signal handlers are")]
-            unsafe {
-                signal_hook::low_level::register(signal, move || {
-                    stop.fetch_add(1, Ordering::Relaxed);
-                })
-            }
-            .context("failed to watch for signals")?;
-        }
-        Ok(Self { stop })
+        let pending = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]);
+        Ok(Self { pending: pending.context("failed to watch for signals")?, count: 0 })
     }
 
-    fn count(&self) -> usize {
-        self.stop.load(Ordering::Relaxed)
+    /// How many came until now.
+    fn count(&mut self) -> usize {
+        self.count += self.pending.pending().count();
+        self.count
     }
 }
 
@@ -72,8 +60,6 @@ enum Ended {
     Asked,
     /// The traced processes did, or the command.
     Target,
-    /// Nobody reads the output any more.
-    ClosedPipe,
     /// Nothing is attached any more.
     Detached,
 }
@@ -239,18 +225,19 @@ impl<'a> Session<'a> {
                 continue;
             }
             *said = change;
+            let shown = output::escape::escaped(&file.shown);
             match change {
                 None => {}
                 Some(Change::Overwritten) => {
                     overwritten = true;
-                    eprintln!("probe: {} was overwritten in place: its probes were removed at once", file.shown);
+                    eprintln!("probe: {shown} was overwritten in place: its probes were removed at once");
                 }
                 Some(Change::Replaced) => eprintln!(
-                    "probe: {} was replaced: running processes are still traced, new ones run the new file and are not",
-                    file.shown
+                    "probe: {shown} was replaced: running processes are still traced, new ones run the new file and \
+                     are not"
                 ),
                 Some(Change::Deleted) => {
-                    eprintln!("probe: {} was deleted: running processes are still traced", file.shown);
+                    eprintln!("probe: {shown} was deleted: running processes are still traced");
                 }
             }
         }
@@ -272,7 +259,8 @@ impl<'a> Session<'a> {
         let outcome = outcome.and_then(|ended| self.tell_end().map(|()| ended));
         match outcome {
             Ok(Ended::Detached) => anyhow::bail!("the trace ended early"),
-            Ok(Ended::Asked | Ended::Target | Ended::ClosedPipe) => Ok(()),
+            Ok(Ended::Asked | Ended::Target) => Ok(()),
+            // Nobody reads the output any more: no failure.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(error).context(match &self.request.output_file {
                 Some(path) => format!("failed to write {}", path.display()),
@@ -316,7 +304,7 @@ impl<'a> Session<'a> {
     }
 
     /// The trace is over, the command goes on.
-    fn wait(&self, command: &mut Running) -> u8 {
+    fn wait(&mut self, command: &mut Running) -> u8 {
         let before = self.signals.count();
         loop {
             if let Some(status) = command.poll() {

@@ -5,7 +5,7 @@
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
-use super::sweep::{Leaving, Sweep, instructions};
+use super::sweep::{Leaving, Sweep, direct_target, instructions};
 use super::{Body, Entry, EntryCost, Refusal, uprobes};
 use crate::addr::Vaddr;
 
@@ -50,6 +50,8 @@ pub(super) fn place(body: &Body<'_>, sweep: &Sweep) -> Result<Entry, Refusal> {
         places = self::places(body, sweep, &window, None);
     }
     let cheap = places.iter().find(|p| p.refusal.is_ok() && p.cost < EntryCost::SingleStep && !p.uncertain);
+    // A conditional tail call is probed as an exit, and one place serves one probe.
+    let cheap = cheap.filter(|p| !p.may_leave);
     let chosen = cheap.or_else(|| places.iter().find(|p| p.refusal.is_ok() && !p.rounds));
     if let Some(p) = chosen.or_else(|| places.iter().find(|p| p.refusal.is_ok())) {
         let may_repeat = p.rounds || repeats(body, sweep, p, check.as_ref());
@@ -71,6 +73,8 @@ struct Place {
     rounds: bool,
     /// A jump table might lead to a place between the entry and this one.
     uncertain: bool,
+    /// A conditional jump out of the function.
+    may_leave: bool,
 }
 
 /// Go's check for stack space: the branches to the slow path, which comes back to the entry.
@@ -116,6 +120,8 @@ impl Place {
             is_push: bytes.get(..i.len()).is_some_and(uprobes::is_push),
             rounds: uprobes::is_hit_every_round(i),
             uncertain: false,
+            may_leave: i.flow_control() == FlowControl::ConditionalBranch
+                && direct_target(i).is_some_and(|target| !body.holds(target)),
         }
     }
 }

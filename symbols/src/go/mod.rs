@@ -11,6 +11,7 @@ mod find;
 pub(crate) mod names;
 mod pclntab;
 mod runtime;
+mod values;
 
 use crate::Error;
 use crate::addr::Vaddr;
@@ -47,7 +48,9 @@ const WORD_TEXT: usize = 22;
 impl Program {
     /// Looks for Go's tables. `None`: no Go program. An error: a Go program whose tables are broken.
     pub(crate) fn find(binary: &Binary) -> Result<Option<Self>, Error> {
-        let Some((table, module)) = find::tables(binary)? else { return Ok(None) };
+        let Some((table, module)) = find::tables(binary)? else {
+            return Ok(None);
+        };
         let version = buildinfo::version(binary);
         // `abi.FuncIDWrapper` is the last constant of its enumeration in every version (21 in Go 1.19, 23 in 1.27), and
         // every program has such functions: so the highest id is that one, also where the version is not known.

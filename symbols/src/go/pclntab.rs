@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
+use super::values::Values;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
-use crate::bytes::{c_bytes, u32_at, u64_at};
+use crate::bytes::{c_bytes, name_at, u32_at, u64_at};
 
 /// The layouts of the table, by the first release that wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +57,8 @@ impl TableVersion {
 const PC_FILE: usize = 16;
 const PC_LINE: usize = 20;
 const UNIT: usize = 28;
+/// Bytes of a function behind which no other begins: the table's end states where the code ends.
+const MAX_LAST: u64 = 1 << 20;
 /// Header field textStart, Go 1.18+.
 const TEXT_START: usize = 24;
 
@@ -97,34 +100,6 @@ pub struct SourceLine<'a> {
     pub file: &'a str,
     /// Counted from 1.
     pub line: u32,
-}
-
-/// A table of values by address: runs of (end offset from the function's start, value).
-struct Values<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    quantum: u32,
-    value: i32,
-    offset: u64,
-    first: bool,
-}
-
-impl Iterator for Values<'_> {
-    /// (the offset at which the run ends, its value)
-    type Item = (u64, i32);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let delta = uvarint(self.bytes, &mut self.at)?;
-        if delta == 0 && !self.first {
-            return None;
-        }
-        self.first = false;
-        let step = (delta >> 1) as i32;
-        self.value = self.value.wrapping_add(if delta & 1 == 1 { !step } else { step });
-        let span = u64::from(uvarint(self.bytes, &mut self.at)?).checked_mul(u64::from(self.quantum))?;
-        self.offset = self.offset.checked_add(span)?;
-        Some((self.offset, self.value))
-    }
 }
 
 impl Pclntab {
@@ -202,10 +177,19 @@ impl Pclntab {
         Ok(())
     }
 
-    /// Whether the table's first and last functions are code.
+    /// Whether the table's functions are in order, and the first and last are code in the file. The sum of their lengths
+    /// is then bounded by the file's.
     pub(super) fn check(&self, binary: &Binary) -> Result<(), Error> {
-        let code = |position| self.function(binary, position).is_some_and(|f| binary.is_executable(f.address));
-        if code(0) && code(self.count - 1) { Ok(()) } else { Err(Error::GoTable("its functions are not in the code")) }
+        let code = |position| {
+            let function = self.function(binary, position);
+            function.is_some_and(|f| binary.is_executable(f.address) && binary.bytes_at(f.address, 1).is_some())
+        };
+        if !code(0) || !code(self.count - 1) {
+            return Err(Error::GoTable("its functions are not in the code"));
+        }
+        let (bytes, entry) = (self.data(binary), self.version.shape().entry);
+        let addresses = (0..self.count).map(|i| self.entry_address(bytes, self.functions + i * entry));
+        if addresses.is_sorted() { Ok(()) } else { Err(Error::GoTable("its functions are out of order")) }
     }
 
     /// From the first function to the end of the last.
@@ -292,7 +276,7 @@ impl<'a> Function<'a> {
 
     fn name_bytes(&self) -> Option<&'a [u8]> {
         let (start, _) = self.name_place()?;
-        c_bytes(self.bytes, start)
+        name_at(self.bytes, start)
     }
 
     /// Where its name is: (in the table, in the file).
@@ -329,11 +313,15 @@ impl<'a> Function<'a> {
         self.table.entry_address(self.bytes, at)
     }
 
-    fn values(&self, field: usize) -> Option<Values<'a>> {
+    /// A table's runs. Each covers an instruction or more, so the function's length bounds their number: a table that
+    /// many functions share must not be walked in full for each.
+    fn values(&self, field: usize) -> Option<std::iter::Take<Values<'a>>> {
         let offset = self.after_name(field).filter(|&offset| offset != 0)?;
         let start = self.table.values.checked_add(usize::try_from(offset).ok()?)?;
         let bytes = self.bytes.get(start..self.table.functions)?;
-        Some(Values { bytes, at: 0, quantum: self.table.quantum, value: -1, offset: 0, first: true })
+        let room = self.next_address().map_or(MAX_LAST, |next| next.0.saturating_sub(self.address.0));
+        let runs = usize::try_from(room / u64::from(self.table.quantum)).ok()?.saturating_add(1);
+        Some(Values::new(bytes, self.table.quantum).take(runs))
     }
 
     fn value_at(&self, field: usize, v: Vaddr) -> Option<i32> {
@@ -361,7 +349,9 @@ impl<'a> Function<'a> {
                 while file.is_some_and(|(file_end, _)| file_end <= start) {
                     file = files.next();
                 }
-                let Some((file_end, number)) = file else { break };
+                let Some((file_end, number)) = file else {
+                    break;
+                };
                 let stop = end.min(file_end);
                 if let (Ok(line), Some(unit)) = (u32::try_from(line), this.after_name(UNIT))
                     && let Some(path) = this.table.file(this.bytes, unit, number)
@@ -375,18 +365,4 @@ impl<'a> Function<'a> {
             runs
         })
     }
-}
-
-/// An unsigned varint of at most 32 bits. Moves `at` past it.
-pub(super) fn uvarint(bytes: &[u8], at: &mut usize) -> Option<u32> {
-    let mut value = 0u32;
-    for shift in (0..35).step_by(7) {
-        let byte = *bytes.get(*at)?;
-        *at += 1;
-        value |= u32::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }

@@ -6,7 +6,7 @@ use super::{FLAG_IFUNC, FLAG_LOCAL, FLAG_PART, Index, Name, Source};
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
-use crate::bytes::c_bytes;
+use crate::bytes::name_at;
 use crate::demangle;
 use crate::elf::{Symbol, SymbolTable};
 
@@ -56,7 +56,7 @@ pub(super) fn names(binary: &Binary) -> Result<Vec<Name>, Error> {
 
 /// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins.
 fn is_go_mark(binary: &Binary, name: &Name) -> bool {
-    let text = usize::try_from(name.text).ok().and_then(|at| c_bytes(binary.data(), at));
+    let text = usize::try_from(name.text).ok().and_then(|at| name_at(binary.data(), at));
     matches!(text, Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
 }
 
@@ -83,7 +83,7 @@ fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32) -> 
     }
     let text =
         table.strings.start.checked_add(usize::try_from(symbol.name).ok()?).filter(|&t| t < table.strings.end)?;
-    let raw = c_bytes(binary.data().get(..table.strings.end)?, text).filter(|raw| !raw.is_empty())?;
+    let raw = name_at(binary.data().get(..table.strings.end)?, text).filter(|raw| !raw.is_empty())?;
     // Assembler's local labels, and arm64's `$x` that mark code and data.
     if !typed && (raw.starts_with(b".L") || raw.starts_with(b"$")) {
         return None;
@@ -115,18 +115,20 @@ fn is_in_own_code_section(binary: &Binary, symbol: &Symbol) -> bool {
 
 /// By address, rank, then the name that looks least internal; the same name twice (`.symtab` and `.dynsym`) only once.
 fn order(binary: &Binary, names: &mut Vec<Name>) {
-    let raw = |n: &Name| usize::try_from(n.text).ok().and_then(|at| c_bytes(binary.data(), at)).unwrap_or_default();
+    let raw = |n: &Name| usize::try_from(n.text).ok().and_then(|at| name_at(binary.data(), at)).unwrap_or_default();
     let look = |text: &[u8]| {
         let underscores = text.iter().take_while(|&&b| b == b'_').count();
         let mangled = text.starts_with(b"_Z") || text.starts_with(b"_R");
         (if mangled { 0 } else { underscores }, text.len())
     };
-    names.sort_unstable_by(|a, b| {
-        (a.address, a.rank).cmp(&(b.address, b.rank)).then_with(|| {
+    // Few addresses have more than one name: only there the texts are looked at.
+    names.sort_unstable_by_key(|n| (n.address, n.rank));
+    for twins in names.chunk_by_mut(|a, b| (a.address, a.rank) == (b.address, b.rank)).filter(|twins| twins.len() > 1) {
+        twins.sort_unstable_by(|a, b| {
             let (x, y) = (demangle::unversioned(raw(a)), demangle::unversioned(raw(b)));
             look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| b.size.cmp(&a.size))
-        })
-    });
+        });
+    }
     names.dedup_by(|later, kept| {
         later.address == kept.address && demangle::unversioned(raw(later)) == demangle::unversioned(raw(kept))
     });

@@ -5,10 +5,15 @@
 //! Names stay in the file, as offsets; they are demangled when they are first asked for.
 
 mod build;
+mod fit;
+mod function;
 mod hints;
+mod places;
 mod select;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
@@ -20,6 +25,7 @@ use crate::demangle::{self, Scheme};
 use crate::go;
 
 pub use crate::go::SourceLine;
+pub use function::{Function, FunctionId, Language, LeftOut};
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -45,100 +51,10 @@ pub struct Index {
     functions: Vec<u32>,
     /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
     enclosing: Vec<u32>,
+    /// Bytes that `texts` may still take.
+    text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
-}
-
-/// A function's place in the order of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FunctionId(pub u32);
-
-/// The language of a function, judged by how its symbol is mangled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Language {
-    /// In Go's function table.
-    Go,
-    /// Legacy or v0 mangling.
-    Rust,
-    /// Itanium mangling.
-    Cpp,
-    /// Not mangled: C, assembly, `extern "C"` of any language.
-    C,
-}
-
-impl fmt::Display for Language {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Go => "Go",
-            Self::Rust => "Rust",
-            Self::Cpp => "C++",
-            Self::C => "C",
-        })
-    }
-}
-
-/// Why a glob or regular expression does not take a function in by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum LeftOut {
-    /// `runtime.*`, and assembly without a package.
-    GoRuntime,
-    /// `internal/*`
-    GoInternal,
-    /// `vendor/*`
-    GoVendor,
-    /// Method, `-fm`, `defer` and `go` wrappers, `type:.eq.*`, `go:*`.
-    GoWrapper,
-    /// Adjusts `this` and jumps to the real function.
-    Thunk,
-    /// What the C runtime starts and ends a program with, and PLT stubs.
-    Startup,
-    /// A part (`.cold`) of another function.
-    Part,
-    /// Known only by its bounds.
-    Nameless,
-    /// The symbol is an IFUNC: its address is that of the resolver, which runs once, not of the function it chooses.
-    /// Never selected by name.
-    Ifunc,
-}
-
-impl fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::GoRuntime => "Go's runtime",
-            Self::GoInternal => "Go's internal packages",
-            Self::GoVendor => "Go's vendored packages",
-            Self::GoWrapper => "a wrapper made by the Go compiler",
-            Self::Thunk => "a thunk made by the C++ compiler",
-            Self::Startup => "a stub of the C runtime",
-            Self::Part => "a part of another function",
-            Self::Nameless => "a function without a name",
-            Self::Ifunc => "an indirect function: the symbol names its resolver",
-        })
-    }
-}
-
-/// One function.
-#[derive(Clone, Copy, Debug)]
-pub struct Function<'a> {
-    /// Its place in the index.
-    pub id: FunctionId,
-    /// Where it begins.
-    pub address: Vaddr,
-    /// Bytes of code; 0 if the file does not say.
-    pub size: u64,
-    /// As a person writes it: demangled, C++ with parameters, Rust without its hash, Go with unescaped package paths.
-    pub name: &'a str,
-    /// As the file spells it.
-    pub symbol: &'a str,
-    /// What it is written in.
-    pub language: Language,
-    /// Why globs leave it out by default.
-    pub left_out: Option<LeftOut>,
-    /// Go: written in assembly.
-    pub go_asm: bool,
-    /// Go: the outermost frame of a stack.
-    pub go_top_frame: bool,
 }
 
 /// One name of a function. Text and, for Go, all but the address stay in the file.
@@ -174,6 +90,12 @@ const GO_ASM: u8 = 4;
 /// How far a function of unknown size may reach when there is nothing behind it in its section.
 const MAX_UNSIZED: u64 = 16 << 10;
 
+/// Functions within functions: entry points inside assembly have a few levels, hostile files any number.
+const MAX_NESTING: usize = 256;
+
+/// Bytes of demangled text that are kept, besides eight times the file's length. Beyond, names stay as the file has them.
+const MIN_TEXT: usize = 64 << 20;
+
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
     pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
@@ -182,7 +104,8 @@ impl Index {
         let enclosing = build::enclosing(&names, &functions);
         let texts = std::iter::repeat_with(OnceLock::new).take(names.len()).collect();
         let (parts, is_rust_program) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { binary, names, texts, functions, enclosing, parts, is_rust_program })
+        let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
+        Ok(Self { binary, names, texts, text_left, functions, enclosing, parts, is_rust_program })
     }
 
     /// The file.
@@ -233,12 +156,13 @@ impl Index {
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
         let after = self.functions.partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
         let mut at = after.checked_sub(1)?;
-        loop {
+        for _ in 0..MAX_NESTING {
             if v < self.end(at) {
                 return Some(self.function(FunctionId(at as u32)));
             }
             at = self.enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
         }
+        None
     }
 
     /// Whether a known function begins here. A `.cold` part is none.
@@ -280,7 +204,9 @@ impl Index {
 
     /// The address after a function's last byte, as far as it may be attributed to it.
     fn end(&self, function: usize) -> Vaddr {
-        let Some(name) = self.first_name(function) else { return Vaddr(0) };
+        let Some(name) = self.first_name(function) else {
+            return Vaddr(0);
+        };
         match self.size(name) {
             0 => self.end_of_unsized(function, name),
             size => Vaddr(name.address.0.saturating_add(size)),
@@ -325,7 +251,7 @@ impl Index {
 
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
-        usize::try_from(name.text).ok().and_then(|at| crate::bytes::c_bytes(self.binary.data(), at)).unwrap_or_default()
+        usize::try_from(name.text).ok().and_then(|at| crate::bytes::name_at(self.binary.data(), at)).unwrap_or_default()
     }
 
     fn language(&self, name: &Name) -> Language {
@@ -341,18 +267,28 @@ impl Index {
 
     /// The name as a person writes it, parameters included.
     fn display(&self, at: usize) -> &str {
-        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else { return "" };
+        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else {
+            return "";
+        };
+        if let Some(text) = text.get() {
+            return text;
+        }
         let raw = self.raw(name);
         let made = match name.source {
-            Source::Go => String::from_utf8_lossy(raw),
+            Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
             Source::Elf => demangle::full(raw),
         };
-        match (name.source, made) {
-            (Source::Elf, std::borrow::Cow::Borrowed(plain)) => plain,
-            (Source::Go, std::borrow::Cow::Borrowed(plain)) if !plain.contains('%') => plain,
-            (Source::Go, made) => text.get_or_init(|| go::names::unescaped(&made).into()),
-            (Source::Elf, made) => text.get_or_init(|| made.into()),
+        match made {
+            Cow::Borrowed(plain) => plain,
+            Cow::Owned(made) => self.keep(text, made).unwrap_or_else(|| valid_beginning(raw)),
         }
+    }
+
+    /// Stores a demangled name, unless a hostile file's names fill the memory.
+    fn keep<'a>(&self, place: &'a OnceLock<Box<str>>, made: String) -> Option<&'a str> {
+        let take = |left: usize| left.checked_sub(made.len());
+        self.text_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        Some(place.get_or_init(|| made.into_boxed_str()))
     }
 
     /// Why globs leave a name out.
@@ -366,7 +302,7 @@ impl Index {
         let raw = self.raw(name);
         match name.source {
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
-            Source::Elf => elf_left_out(demangle::unversioned(raw)),
+            Source::Elf => function::elf_left_out(demangle::unversioned(raw)),
         }
     }
 
@@ -388,8 +324,8 @@ impl Index {
     /// Whether the file is a Rust executable: its C `main` calls `std::rt::lang_start` with the crate's.
     fn is_rust_program(&self) -> bool {
         *self.is_rust_program.get_or_init(|| {
-            // The length tells it from `lang_start_internal`, which libraries may carry too.
-            let finder = regex::bytes::Regex::new("^(_ZN3std2rt10lang_start17h|_R.*2rt10lang_start)");
+            // The former is often inlined into `main`, and the latter into nothing but a closure of it left.
+            let finder = regex::bytes::Regex::new("^(_ZN3std2rt|_R.*2rt)(10lang_start|19lang_start_internal)");
             let finder = finder.expect("the pattern is ours");
             self.names.iter().filter(|n| n.source == Source::Elf).any(|n| finder.is_match(self.raw(n)))
         })
@@ -402,29 +338,7 @@ impl fmt::Debug for Index {
     }
 }
 
-/// What gcc's crtbegin.o, glibc's and musl's crt1.o and crti.o, and the linker bring along.
-const STARTUP: [&[u8]; 14] = [
-    b"_start",
-    b"__start",
-    b"_start_c",
-    b"_init",
-    b"_fini",
-    b"frame_dummy",
-    b"register_tm_clones",
-    b"deregister_tm_clones",
-    b"__do_global_dtors_aux",
-    b"__do_global_ctors_aux",
-    b"_dl_relocate_static_pie",
-    b"__libc_csu_init",
-    b"__libc_csu_fini",
-    b"call_weak_fn",
-];
-
-fn elf_left_out(symbol: &[u8]) -> Option<LeftOut> {
-    if STARTUP.contains(&symbol) || symbol.ends_with(b"@plt") || symbol.ends_with(b"$plt") {
-        return Some(LeftOut::Startup);
-    }
-    // Itanium ABI 5.1.4: _ZTh, _ZTv, _ZTc.
-    let thunk = [&b"_ZTh"[..], b"_ZTv", b"_ZTc"].iter().any(|prefix| symbol.starts_with(prefix));
-    thunk.then_some(LeftOut::Thunk)
+/// The part of a name before its first byte that is no UTF-8.
+fn valid_beginning(raw: &[u8]) -> &str {
+    raw.utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }

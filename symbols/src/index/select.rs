@@ -1,16 +1,15 @@
 //! Which functions a person's patterns mean.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::bytes;
 
-use super::{FLAG_IFUNC, FLAG_PART, FunctionId, Index, LeftOut, Name as Entry, Source};
+use super::fit::Fit;
+use super::{FLAG_PART, FunctionId, Index, LeftOut, Name as Entry, Source};
 use crate::addr::Vaddr;
-use crate::demangle::{self, Scheme};
+use crate::demangle;
 use crate::go::names as go_names;
-use crate::pattern::canonical;
-use crate::pattern::{Form, Glob, Name, Pattern, everything};
+use crate::pattern::{Form, Name, Pattern, everything};
 
 /// A tail with more matches than this is remarked on.
 const MANY: usize = 100;
@@ -59,27 +58,20 @@ pub enum Matched {
 
 /// A function that a pattern matched, and by which of its names.
 #[derive(Clone, Copy, Debug)]
-struct Hit {
-    function: u32,
-    name: u32,
+pub(super) struct Hit {
+    pub(super) function: u32,
+    pub(super) name: u32,
 }
 
 /// What one pattern matched.
 #[derive(Default)]
-struct Found {
-    hits: Vec<Hit>,
-    points: Vec<(Vaddr, Option<Hit>, u64)>,
+pub(super) struct Found {
+    pub(super) hits: Vec<Hit>,
+    pub(super) points: Vec<(Vaddr, Option<Hit>, u64)>,
     /// Hits are taken even if they are of a kind that is left out.
-    takes_left_out: bool,
-    exact: bool,
-    note: Option<String>,
-}
-
-/// How well a name fits a pattern.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
-    Tail,
-    Exact,
+    pub(super) takes_left_out: bool,
+    pub(super) exact: bool,
+    pub(super) note: Option<String>,
 }
 
 impl Index {
@@ -119,7 +111,9 @@ impl Index {
         left_out: &mut BTreeMap<u32, LeftOut>,
     ) {
         for hit in found.hits.iter().filter(|hit| !removed.contains(&hit.function)) {
-            let Some(entry) = self.names.get(hit.name as usize) else { continue };
+            let Some(entry) = self.names.get(hit.name as usize) else {
+                continue;
+            };
             let why = self.left_out(entry);
             match why {
                 Some(why) if why == LeftOut::Ifunc || !(all || found.takes_left_out) => {
@@ -142,7 +136,7 @@ impl Index {
         }
     }
 
-    fn start(&self, function: u32) -> Vaddr {
+    pub(super) fn start(&self, function: u32) -> Vaddr {
         self.first_name(function as usize).map_or(Vaddr(0), |n| n.address)
     }
 
@@ -166,30 +160,31 @@ impl Index {
             let note = many.then(|| format!("the tail `{}` matches {} functions", name.literal, hits.len()));
             return Found { hits, takes_left_out: true, exact: true, note, ..Found::default() };
         }
-        let Some(glob) = &name.glob else { return Found::default() };
+        let Some(glob) = &name.glob else {
+            return Found::default();
+        };
         let hits = self.hits_by(glob.needle.as_deref(), |index, entry| index.fits_glob(entry, glob));
         Found { hits, takes_left_out: is_inside_left_out(&glob.beginning), ..Found::default() }
     }
 
     /// Functions of exactly this name, else of this tail.
-    fn find_named(&self, name: &Name) -> (Vec<Hit>, Fit) {
+    pub(super) fn find_named(&self, name: &Name) -> (Vec<Hit>, Fit) {
         let mut exact = Vec::new();
         let mut tail = Vec::new();
         let wanted = name.literal.as_bytes();
-        let mut mangled = Vec::new();
-        self.for_each_name(None, |hit, entry| {
-            if demangle::unversioned(self.raw(entry)) == wanted || self.raw(entry) == wanted {
-                mangled.push(hit);
+        self.for_each_name(name.needle.as_deref(), |hit, entry| {
+            let raw = self.raw(entry);
+            if raw == wanted || demangle::unversioned(raw) == wanted {
+                exact.push(hit);
+            } else if entry.flags & FLAG_PART == 0 {
+                // A part is meant only by its own symbol.
+                match self.fit(entry, name) {
+                    Some(Fit::Exact) => exact.push(hit),
+                    Some(Fit::Tail) => tail.push(hit),
+                    None => {}
+                }
             }
         });
-        self.for_each_name(name.needle.as_deref(), |hit, entry| match self.fit(entry, name) {
-            // A part is meant only by its own symbol.
-            _ if entry.flags & FLAG_PART != 0 => {}
-            Some(Fit::Exact) => exact.push(hit),
-            Some(Fit::Tail) => tail.push(hit),
-            None => {}
-        });
-        exact.extend(mangled);
         if name.literal == "main"
             && let Some(main) = self.main_of_program(&tail)
         {
@@ -232,72 +227,14 @@ impl Index {
         hits.iter().zip(&texts).filter(|(_, t)| keep(t)).map(|(hit, _)| *hit).collect()
     }
 
-    fn find_address(&self, address: Vaddr) -> Found {
-        let mut found = Found { takes_left_out: true, exact: true, ..Found::default() };
-        if !self.binary.is_executable(address) {
-            return found;
-        }
-        let holder = self.at(address).map(|f| f.id.0).or_else(|| self.starting_at(address).map(|i| i as u32));
-        let hit = holder.and_then(|f| Some(Hit { function: f, name: *self.functions.get(f as usize)? }));
-        match hit {
-            Some(hit) if self.start(hit.function) == address => found.hits.push(hit),
-            Some(hit) => {
-                let offset = address.0.saturating_sub(self.start(hit.function).0);
-                found.points.push((address, Some(hit), offset));
-            }
-            None => found.points.push((address, None, 0)),
-        }
-        found
-    }
-
-    fn find_offset(&self, name: &Name, offset: u64) -> Found {
-        let (hits, _) = self.find_named(name);
-        let mut found = Found { takes_left_out: true, exact: true, ..Found::default() };
-        for hit in hits {
-            let start = self.start(hit.function);
-            let Some(address) = start.checked_add(offset).filter(|&a| a < self.end(hit.function as usize)) else {
-                found.note = Some(format!("`{}` ends before {offset:#x}", name.literal));
-                continue;
-            };
-            if offset == 0 {
-                found.hits.push(hit);
-            } else {
-                found.points.push((address, Some(hit), offset));
-            }
-        }
-        found
-    }
-
-    /// Functions defined in a file, or the first address of a line in each function that has code from it. Go only.
-    fn find_file(&self, path: &str, line: Option<u32>) -> Found {
-        let mut found = Found { exact: line.is_some(), takes_left_out: line.is_some(), ..Found::default() };
-        let Some(program) = self.binary.go() else { return found };
-        for (function, &name) in self.functions.iter().enumerate() {
-            let hit = Hit { function: function as u32, name };
-            let entry = self.names.get(name as usize).filter(|n| n.source == Source::Go);
-            let Some(code) = entry.and_then(|n| program.function(&self.binary, n.extra as usize)) else { continue };
-            let Some(wanted) = line else {
-                if code.line_at(code.address).is_some_and(|l| is_tail_of_path(l.file, path)) {
-                    found.hits.push(hit);
-                }
-                continue;
-            };
-            let at = code.lines().find(|(_, _, l)| l.line == wanted && is_tail_of_path(l.file, path));
-            match at {
-                Some((start, ..)) if start == code.address => found.hits.push(hit),
-                Some((start, ..)) => found.points.push((start, Some(hit), start.0 - code.address.0)),
-                None => {}
-            }
-        }
-        found
-    }
-
     /// Calls `visit` for every name in whose symbol `needle` occurs.
     fn for_each_name<'a>(&'a self, needle: Option<&str>, mut visit: impl FnMut(Hit, &'a Entry)) {
         let finder = needle.map(|n| bytes::Regex::new(&regex::escape(n)).expect("an escaped word is an expression"));
         for function in 0..self.functions.len() {
             for at in self.names_of(function) {
-                let Some(entry) = self.names.get(at) else { continue };
+                let Some(entry) = self.names.get(at) else {
+                    continue;
+                };
                 if finder.as_ref().is_none_or(|f| f.is_match(self.raw(entry))) {
                     visit(Hit { function: function as u32, name: at as u32 }, entry);
                 }
@@ -316,87 +253,6 @@ impl Index {
         });
         hits
     }
-
-    /// All spellings of a name that globs and regular expressions are tried on.
-    fn spellings(&self, entry: &Entry) -> Vec<Cow<'_, str>> {
-        let raw = self.raw(entry);
-        match entry.source {
-            Source::Go => std::str::from_utf8(raw).map(go_names::spellings).unwrap_or_default(),
-            Source::Elf => vec![demangle::bare(raw)],
-        }
-    }
-
-    fn fits_glob(&self, entry: &Entry, glob: &Glob) -> bool {
-        let spellings = self.spellings(entry);
-        if spellings.iter().any(|s| glob.plain.is_match(s)) {
-            return true;
-        }
-        if !self.is_mangled(entry) {
-            return false;
-        }
-        let key = spellings.first().map(|s| canonical::key(s)).unwrap_or_default();
-        let by_type = canonical::by_self_type(&key);
-        [Some(&key), by_type.as_ref()].into_iter().flatten().any(|key| {
-            glob.key.is_match(key) || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k))
-        })
-    }
-
-    fn is_mangled(&self, entry: &Entry) -> bool {
-        entry.source == Source::Elf && demangle::scheme(demangle::base(self.raw(entry))) != Scheme::Plain
-    }
-
-    fn fit(&self, entry: &Entry, name: &Name) -> Option<Fit> {
-        let raw = self.raw(entry);
-        match entry.source {
-            Source::Go => fit_go(std::str::from_utf8(raw).ok()?, &name.literal),
-            Source::Elf => match demangle::scheme(demangle::base(raw)) {
-                Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
-                Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
-                Scheme::Itanium => {
-                    let full = name.with_parameters;
-                    let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
-                    fit_key(&canonical::key(&text), &name.key)
-                }
-            },
-        }
-    }
-
-    /// A name as it is shown: no parameters, hash, version or escapes.
-    fn bare(&self, entry: &Entry) -> String {
-        let raw = self.raw(entry);
-        match entry.source {
-            Source::Go => go_names::unescaped(&String::from_utf8_lossy(raw)).into_owned(),
-            Source::Elf if entry.flags & FLAG_IFUNC != 0 => {
-                String::from_utf8_lossy(demangle::unversioned(raw)).into_owned()
-            }
-            Source::Elf => demangle::bare(raw).into_owned(),
-        }
-    }
-}
-
-fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
-    let spellings = go_names::spellings(name);
-    if spellings.iter().any(|s| s == wanted) {
-        return Some(Fit::Exact);
-    }
-    let is_tail = |s: &str| go_names::element_starts(s).any(|at| s.get(at..) == Some(wanted));
-    let fits = spellings.iter().any(|s| {
-        // `Store.Get` finds `(*Store).Get` too.
-        let flat = go_names::without_receiver_marks(s);
-        is_tail(s) || flat.is_some_and(|flat| flat == wanted || is_tail(&flat))
-    });
-    fits.then_some(Fit::Tail)
-}
-
-fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
-    if canonical::same(wanted, name) {
-        return Some(Fit::Exact);
-    }
-    let is_tail = |key: &str| {
-        canonical::element_starts(key).any(|at| key.get(at..).is_some_and(|tail| canonical::same(wanted, tail)))
-    };
-    let by_type = || canonical::by_self_type(name).is_some_and(|key| canonical::same(wanted, &key) || is_tail(&key));
-    (is_tail(name) || by_type()).then_some(Fit::Tail)
 }
 
 /// The first of each function's names, in order of address.
@@ -409,9 +265,4 @@ fn one_per_function(mut hits: Vec<Hit>) -> Vec<Hit> {
 /// Whether a pattern that begins so can only mean what is left out by default.
 fn is_inside_left_out(beginning: &str) -> bool {
     go_names::kind(beginning) != go_names::Kind::Ordinary
-}
-
-/// `http/server.go` is a tail of `/go/src/net/http/server.go`; `rver.go` is not.
-fn is_tail_of_path(path: &str, tail: &str) -> bool {
-    path.strip_suffix(tail).is_some_and(|before| before.is_empty() || before.ends_with('/') || tail.starts_with('/'))
 }

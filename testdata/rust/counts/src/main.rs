@@ -273,6 +273,7 @@ fn nested_a() {
 fn nested_b() {
     NESTED_B.here();
     std::thread::sleep(Duration::from_micros(500));
+    black_box(&NESTED_B); // no tail call to sleep
 }
 
 #[inline(never)]
@@ -296,6 +297,7 @@ fn nested_parent() {
     timed(0, nested_a);
     timed(1, nested_b);
     timed(2, nested_c);
+    black_box(&NESTED_PARENT); // no tail call to timed
 }
 
 fn nested(options: &Options) {

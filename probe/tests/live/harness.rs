@@ -1,0 +1,265 @@
+//! Starting `probe` and programs, and waiting for them: for words, not for time.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::trace::Trace;
+
+/// What hangs for so long is ended, and its test fails.
+const HANG: Duration = Duration::from_secs(180);
+
+/// A program of `testdata/build`.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/build").join(name);
+    path.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; `make programs` builds it", path.display()))
+}
+
+/// The same as text.
+pub(crate) fn path(name: &str) -> String {
+    program(name).into_os_string().into_string().expect("a path in UTF-8")
+}
+
+/// What a process that ended left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// The exit status, which is a code.
+    #[track_caller]
+    pub(crate) fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| panic!("ended by signal {:?}: {self:?}", self.status.signal()))
+    }
+
+    /// stdout of a success.
+    #[track_caller]
+    pub(crate) fn success(self) -> String {
+        assert_eq!(self.code(), 0, "{}{}", self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+/// Runs a command to its end, with nothing on stdin.
+pub(crate) fn run(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>]) -> Ended {
+    let mut command = Command::new(program);
+    command.args(args);
+    Process::start(command).finish()
+}
+
+/// Runs `probe` to its end.
+pub(crate) fn probe(args: &[impl AsRef<OsStr>]) -> Ended {
+    run(env!("CARGO_BIN_EXE_probe"), args)
+}
+
+/// A process with pipes on its three streams. It is ended when dropped.
+pub(crate) struct Process {
+    pid: u32,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    stderr: JoinHandle<String>,
+    /// Lines of stderr as they come.
+    said: mpsc::Receiver<String>,
+    child: Option<Child>,
+    /// Ends it when it hangs.
+    watchdog: Option<mpsc::Sender<()>>,
+}
+
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("failed to start {command:?}: {e}"));
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (say, said) = mpsc::channel();
+        let stderr = thread::spawn(move || {
+            let (mut all, mut line) = (Vec::new(), Vec::new());
+            while stderr.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                all.extend_from_slice(&line);
+                let _ = say.send(String::from_utf8_lossy(&line).into_owned());
+                line.clear();
+            }
+            String::from_utf8_lossy(&all).into_owned()
+        });
+        let (watchdog, ended) = mpsc::channel::<()>();
+        let pid = child.id();
+        thread::spawn(move || {
+            // Not yet waited for: the pid is still this child's.
+            if ended.recv_timeout(HANG) == Err(mpsc::RecvTimeoutError::Timeout) {
+                signal(pid, "KILL");
+            }
+        });
+        Self {
+            pid,
+            stdin: child.stdin.take(),
+            stdout: BufReader::new(child.stdout.take().expect("piped")),
+            stderr,
+            said,
+            child: Some(child),
+            watchdog: Some(watchdog),
+        }
+    }
+
+    /// A program of testdata that waits for [`Self::go`], and is ready.
+    pub(crate) fn waiting(name: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(program(name));
+        command.args(args).arg("--wait");
+        let mut process = Self::start(command);
+        process.await_line("ready");
+        process
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Reads stdout up to this line.
+    #[track_caller]
+    pub(crate) fn await_line(&mut self, wanted: &str) {
+        let line = self.await_some(|line| line == wanted);
+        assert!(line.is_some(), "it never said '{wanted}'");
+    }
+
+    /// Reads stdout up to a line that fits; none when it ended before.
+    pub(crate) fn await_some(&mut self, fits: impl Fn(&str) -> bool) -> Option<String> {
+        let mut line = String::new();
+        while self.stdout.read_line(&mut line).is_ok_and(|n| n > 0) {
+            if fits(line.trim_end()) {
+                return Some(line.trim_end().to_owned());
+            }
+            line.clear();
+        }
+        None
+    }
+
+    /// Reads stderr up to a line with this in it: `probe: tracing` comes when the probes are in place.
+    #[track_caller]
+    pub(crate) fn await_said(&self, wanted: &str) {
+        let mut before = String::new();
+        for line in &self.said {
+            if line.contains(wanted) {
+                return;
+            }
+            before.push_str(&line);
+        }
+        panic!("it never said '{wanted}': {before}");
+    }
+
+    /// Lets a program that waits work.
+    pub(crate) fn go(&mut self) {
+        self.stdin.as_mut().expect("stdin is open").write_all(b"go\n").expect("it reads");
+    }
+
+    /// Ctrl-C and its like.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.pid, name);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> Ended {
+        drop(self.stdin.take());
+        let mut stdout = Vec::new();
+        self.stdout.read_to_end(&mut stdout).expect("stdout can be read");
+        let status = self.child.as_mut().expect("not waited for").wait().expect("it is a child");
+        self.child = None;
+        self.watchdog = None;
+        let stderr = std::mem::replace(&mut self.stderr, thread::spawn(String::new)).join().expect("stderr was read");
+        Ended { status, stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+}
+
+/// A `probe --json -o FILE` that is in place.
+pub(crate) struct Tracer {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Tracer {
+    /// Starts it and waits until its probes are in place.
+    pub(crate) fn start(args: &[impl AsRef<OsStr>]) -> Self {
+        let tracer = Self::spawn(args);
+        tracer.process.await_said("probe: tracing");
+        tracer
+    }
+
+    fn spawn(args: &[impl AsRef<OsStr>]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_probe"));
+        command.arg("--json").arg("-o").arg(folder.path().join("trace")).args(args);
+        Self { process: Process::start(command), folder }
+    }
+
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(self) -> Traced {
+        let Self { process, folder } = self;
+        let ended = process.finish();
+        let file = folder.path().join("trace");
+        assert!(file.exists(), "no trace: {ended:?}");
+        Traced { trace: Trace::read(&file), ended }
+    }
+
+    /// Ctrl-C, and its end.
+    pub(crate) fn interrupt(self) -> Traced {
+        self.process.signal("INT");
+        self.finish()
+    }
+}
+
+/// A trace, and what `probe` said.
+#[derive(Debug)]
+pub(crate) struct Traced {
+    pub(crate) ended: Ended,
+    pub(crate) trace: Trace,
+}
+
+impl Traced {
+    /// Events lost of this function: entries (`what` = "entries") or returns ("returns"), as told on stderr.
+    pub(crate) fn lost(&self, what: &str, function: &str) -> u64 {
+        let is_it = |line: &&str| line.strip_prefix("probe: ").is_some_and(|l| l.contains(&format!(" {what} lost: ")));
+        let Some(line) = self.ended.stderr.lines().find(is_it) else { return 0 };
+        let named = line.split_once(" lost: ").map_or("", |(_, named)| named);
+        let of = |part: &str| part.strip_prefix(function)?.strip_prefix(' ')?.parse::<u64>().ok();
+        named.split(", ").filter_map(of).sum()
+    }
+
+    /// Events lost, all together.
+    pub(crate) fn lost_total(&self) -> u64 {
+        self.trace.summary["lost"].as_u64().expect("a number")
+    }
+}
+
+/// `probe --json -o FILE OPTIONS... -- COMMAND...`, to its end.
+pub(crate) fn trace(options: &[impl AsRef<OsStr>], command: &[impl AsRef<OsStr>]) -> Traced {
+    let mut args: Vec<OsString> = options.iter().map(|o| o.as_ref().to_owned()).collect();
+    args.push("--".into());
+    args.extend(command.iter().map(|c| c.as_ref().to_owned()));
+    Tracer::spawn(&args).finish()
+}

@@ -1,0 +1,8 @@
+//! Live traces: real programs under real probes, as root. What a trace says is compared with what the program itself
+//! counted, and with other tracers. The programs are those of `testdata/` (`make programs`).
+//!
+//! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
+
+mod counts;
+mod harness;
+mod trace;
