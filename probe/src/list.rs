@@ -10,7 +10,7 @@ use symbols::{
 };
 
 use crate::{
-    output::escape,
+    output::{escape, talk::say},
     plan::{self, Probeable},
     request::List,
     target::{self, TracedFile},
@@ -54,10 +54,10 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
         if !selection.left_out.is_empty() {
             let reasons: BTreeSet<LeftOut> = selection.left_out.iter().map(|(_, reason)| *reason).collect();
             let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
-            eprintln!("probe: {} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", "));
+            say(format_args!("{} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", ")));
         }
         for note in &selection.notes {
-            eprintln!("probe: {note}");
+            say(note);
         }
     }
     out.flush()?;

@@ -20,7 +20,7 @@ use crate::{
     attach::{Attachment, recorder::Recorder},
     calls::{Summary, TraceInfo, tracker::Tracker},
     events,
-    output::{self, Notes, Sink},
+    output::{self, Notes, Sink, talk},
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
     target::{
@@ -160,20 +160,20 @@ impl<'a> Session<'a> {
         let mut command = match waiting.map(Waiting::start).transpose() {
             Ok(command) => command,
             Err(not_started) => {
-                eprintln!("probe: {}", not_started.message);
+                talk::say(not_started.message);
                 return Ok(not_started.status);
             }
         };
         let mut status = None;
         let read = begun.and_then(|()| self.read(command.as_mut(), &mut status));
         let result = self.close(read);
-        match command {
-            None => result.map(|()| 0),
-            Some(mut command) => {
-                let status = status.unwrap_or_else(|| self.wait(&mut command));
-                result.map(|()| status)
-            }
+        let Some(mut command) = command else { return result.map(|()| 0) };
+        // The command may run on for days: what went wrong is said now.
+        if let Err(error) = &result {
+            talk::say_error(error);
         }
+        let status = status.unwrap_or_else(|| self.wait(&mut command));
+        Ok(if result.is_ok() { status } else { crate::FAILED })
     }
 
     /// Until the trace is to end.
@@ -261,14 +261,14 @@ impl<'a> Session<'a> {
                 None => {}
                 Some(Change::Overwritten) => {
                     overwritten = true;
-                    eprintln!("probe: {shown} was overwritten in place: its probes were removed at once");
+                    talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
                 }
-                Some(Change::Replaced) => eprintln!(
-                    "probe: {shown} was replaced: running processes are still traced, new ones run the new file and \
+                Some(Change::Replaced) => talk::say(format_args!(
+                    "{shown} was replaced: running processes are still traced, new ones run the new file and \
                      are not"
-                ),
+                )),
                 Some(Change::Deleted) => {
-                    eprintln!("probe: {shown} was deleted: running processes are still traced");
+                    talk::say(format_args!("{shown} was deleted: running processes are still traced"));
                 }
             }
         }
@@ -304,7 +304,14 @@ impl<'a> Session<'a> {
         let mut summary = self.tracker.finish(self.sink.as_mut())?;
         self.complete(&mut summary);
         self.sink.end(&summary)?;
-        output::summary::write(&mut io::stderr().lock(), &self.info, &summary, &self.notes.take(), self.request.quiet)
+        let _ = output::summary::write(
+            &mut io::stderr().lock(),
+            &self.info,
+            &summary,
+            &self.notes.take(),
+            self.request.quiet,
+        );
+        Ok(())
     }
 
     /// Adds what the tracker does not know.
