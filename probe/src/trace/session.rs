@@ -3,10 +3,6 @@
 use std::{
     io,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -40,28 +36,20 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Ctrl-C and its like: counted, since the second one is more urgent.
 pub(super) struct Signals {
-    stop: Arc<AtomicUsize>,
+    pending: signal_hook::iterator::Signals,
+    count: usize,
 }
 
 impl Signals {
     pub(super) fn install() -> Result<Self> {
-        let stop = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let stop = stop.clone();
-            // SAFETY: the handler only adds to an atomic.
-            #[expect(unsafe_code, reason = "signal handlers are")]
-            unsafe {
-                signal_hook::low_level::register(signal, move || {
-                    stop.fetch_add(1, Ordering::Relaxed);
-                })
-            }
-            .context("failed to watch for signals")?;
-        }
-        Ok(Self { stop })
+        let pending = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]);
+        Ok(Self { pending: pending.context("failed to watch for signals")?, count: 0 })
     }
 
-    fn count(&self) -> usize {
-        self.stop.load(Ordering::Relaxed)
+    /// How many came until now.
+    fn count(&mut self) -> usize {
+        self.count += self.pending.pending().count();
+        self.count
     }
 }
 
@@ -316,7 +304,7 @@ impl<'a> Session<'a> {
     }
 
     /// The trace is over, the command goes on.
-    fn wait(&self, command: &mut Running) -> u8 {
+    fn wait(&mut self, command: &mut Running) -> u8 {
         let before = self.signals.count();
         loop {
             if let Some(status) = command.poll() {
