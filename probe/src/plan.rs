@@ -183,7 +183,8 @@ impl<'a> FilePlanner<'a> {
     fn new(plan: &'a mut Plan, number: usize, file: &'a TracedFile, options: Options) -> Self {
         let binary = file.index.binary();
         let go = binary.go().map(|program| {
-            let offsets = program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
+            let offsets =
+                program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
             let goid = u16::try_from(offsets.goid).map_err(|_| "goid is too far inside runtime.g")?;
             let position = u8::try_from(plan.go_programs.len()).map_err(|_| "it is the 257th Go program")?;
             plan.go_programs.push(GoProgram { tls: offsets.tls, m: offsets.m, curg: offsets.m_curg });

@@ -17,7 +17,8 @@ fn without_links_to_many_uprobes_every_call_is_seen_all_the_same() {
     let built = Built::new();
     for features in ["uprobe-multi", "uprobe-multi,uprobe-multi-pid", "uprobe-multi-pid"] {
         let mut beat = built.start();
-        let traced = start_lacking(features, &["-p", &beat.pid(), "--json", "beat", "beat_all"]).when_said("Ctrl-C ends");
+        let traced =
+            start_lacking(features, &["-p", &beat.pid(), "--json", "beat", "beat_all"]).when_said("Ctrl-C ends");
         beat.told("beat 500");
         let ended = traced.interrupted();
         ended.code(0);

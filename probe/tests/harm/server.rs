@@ -154,8 +154,7 @@ fn killed_in_the_middle_it_harms_no_request_and_leaves_nothing() {
         for args in [&["*"][..], &["--all", "*"], &["--all", "*", "--stack-all"]] {
             let trace = tempfile::NamedTempFile::new().expect("a file");
             let path = super::as_text(trace.path()).to_owned();
-            let mut probe =
-                Probe::attached(&[&["-p", &server.pid(), "--json", "-o", &path], args].concat());
+            let mut probe = Probe::attached(&[&["-p", &server.pid(), "--json", "-o", &path], args].concat());
             // In full flow.
             until("a trace", || (fs::metadata(&path).expect("the trace").len() > 1 << 20).then_some(()));
             let held = InKernel::of(probe.id());

@@ -1,11 +1,6 @@
 //! What targets do: end at once, execute another program, be deleted, rebuilt, overwritten; have hostile names.
 
-use std::{
-    fs,
-    io::Write as _,
-    os::unix::process::CommandExt as _,
-    process::Command,
-};
+use std::{fs, io::Write as _, os::unix::process::CommandExt as _, process::Command};
 
 use super::{Beat, Built, Probe, as_text, calls, left::InKernel, program};
 
@@ -77,8 +72,19 @@ fn an_exec_ends_the_calls_and_the_new_program_is_unharmed() {
 fn a_command_that_executes_the_traced_program_late_is_traced() {
     let built = Built::new();
     let script = format!("exec {} <<'E'\nbeat 4\nE", built.beat());
-    let ended = Probe::start(&["--json", "-o", &built.path("trace"), "-x", &built.beat(), "beat", "--", "/bin/sh", "-c", &script])
-        .ended();
+    let ended = Probe::start(&[
+        "--json",
+        "-o",
+        &built.path("trace"),
+        "-x",
+        &built.beat(),
+        "beat",
+        "--",
+        "/bin/sh",
+        "-c",
+        &script,
+    ])
+    .ended();
     ended.code(7);
     assert_eq!(calls(&fs::read_to_string(built.path("trace")).expect("the trace"), "beat"), 4);
 }
@@ -195,7 +201,8 @@ fn hostile_names_reach_no_terminal_and_json_has_them_whole() {
     let built = Built::new();
     let hostile = "b\x1b[31m\nprobe: forged";
     let path = built.path("hos\x1b]0;x\x07tile");
-    let renamed = Command::new("objcopy").arg(format!("--redefine-sym=beat={hostile}")).args([&built.beat(), &path]).status();
+    let renamed =
+        Command::new("objcopy").arg(format!("--redefine-sym=beat={hostile}")).args([&built.beat(), &path]).status();
     assert!(renamed.expect("objcopy runs").success());
     let start = || {
         let mut command = Command::new(&path);
