@@ -12,6 +12,10 @@ use crate::{
     run::{Measured, Probe, Subject, first_instruction, under_bpftrace},
 };
 
+/// Of a round.
+const LENGTH_NS: f64 = 2.5e8;
+const CALLS: std::ops::RangeInclusive<u64> = 10_000..=1_000_000;
+
 /// A measurement of a program's calls, `n` of them.
 type Measure<'a> = Box<dyn Fn(u64) -> Result<Measured> + 'a>;
 
@@ -37,9 +41,6 @@ impl<'a> Case<'a> {
         Ok(())
     }
 }
-
-const LENGTH_NS: f64 = 3e8;
-const CALLS: std::ops::RangeInclusive<u64> = 20_000..=1_000_000;
 
 /// Measures and prints one function's costs.
 pub(crate) fn bench(subject: &Subject, uretprobe: bool, verdicts: &mut Verdicts) -> Result<()> {
