@@ -5,6 +5,7 @@
 //! Names stay in the file, as offsets; they are demangled when they are first asked for.
 
 mod build;
+mod debug;
 mod fit;
 mod function;
 mod hints;
@@ -25,6 +26,7 @@ use crate::demangle::{self, Scheme};
 use crate::go;
 
 pub use crate::go::SourceLine;
+pub use debug::InlineFrame;
 pub use function::{Function, FunctionId, Language, LeftOut};
 pub use select::{Match, Matched, Selection};
 
@@ -55,6 +57,7 @@ pub struct Index {
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
+    debug: debug::Sources,
 }
 
 /// One name of a function. Text and, for Go, all but the address stay in the file.
@@ -105,7 +108,8 @@ impl Index {
         let texts = std::iter::repeat_with(OnceLock::new).take(names.len()).collect();
         let (parts, is_rust_program) = (OnceLock::new(), OnceLock::new());
         let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
-        Ok(Self { binary, names, texts, text_left, functions, enclosing, parts, is_rust_program })
+        let debug = debug::Sources::default();
+        Ok(Self { binary, names, texts, text_left, functions, enclosing, parts, is_rust_program, debug })
     }
 
     /// The file.
@@ -168,11 +172,6 @@ impl Index {
     /// Whether a known function begins here. A `.cold` part is none.
     pub fn starts_function(&self, v: Vaddr) -> bool {
         self.starting_at(v).is_some_and(|at| !self.is_part(at))
-    }
-
-    /// The file and line of an address. From Go's function table; `None` for other languages.
-    pub fn line(&self, v: Vaddr) -> Option<SourceLine<'_>> {
-        self.binary.go()?.function_at(&self.binary, v)?.line_at(v)
     }
 
     /// The parts of a function that were moved elsewhere: (address, bytes).
