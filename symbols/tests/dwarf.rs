@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -57,7 +58,9 @@ fn agrees(program: &Path, index: &Index, step: u64, wanted: impl Fn(&str) -> boo
     let functions = index.functions().filter(|f| wanted(f.symbol));
     let addresses: Vec<u64> = functions.flat_map(|f| (0..f.size).step_by(step as usize).map(move |i| f.address.0 + i)).collect();
     let mut agreed = Agreed { addresses: addresses.len(), inlined: 0 };
-    for (&address, expected) in addresses.iter().zip(symbolizer(program, &addresses)) {
+    let answers = symbolizer(program, &addresses);
+    let names = demangled(answers.iter().flatten().map(|(name, ..)| name.as_str()).collect());
+    for (&address, expected) in addresses.iter().zip(&answers) {
         let frames = index.inlined(Vaddr(address));
         let at = format!("{} {address:#x}\n{expected:#?}\n{frames:#?}", program.display());
         let known = expected[0].1 != "??" && expected[0].2 != 0;
@@ -68,27 +71,29 @@ fn agrees(program: &Path, index: &Index, step: u64, wanted: impl Fn(&str) -> boo
         }
         assert_eq!(frames.len(), expected.len(), "{at}");
         agreed.inlined += usize::from(frames.len() > 1);
-        for (level, (frame, expected)) in frames.iter().zip(&expected).enumerate() {
+        for (level, (frame, expected)) in frames.iter().zip(expected).enumerate() {
             let place = frame.source.map(|s| (s.file, s.line));
             let expected_place = (expected.2 != 0).then_some((&*expected.1, expected.2));
             assert_eq!(place, expected_place, "{at}");
             if level + 1 < frames.len() {
-                assert!(same_name(&frame.name, &expected.0), "{at}");
+                assert!(frame.name == names[&expected.0], "{at}");
             }
         }
     }
     agreed
 }
 
-/// `ours` is demangled.
-fn same_name(ours: &str, mangled: &str) -> bool {
-    if !mangled.starts_with('_') {
-        return ours == mangled;
-    }
-    // The GNU tool of Debian 12 does not know Rust's new mangling.
-    let theirs = common::run(Command::new("llvm-cxxfilt").arg(mangled));
-    let theirs = theirs.trim();
-    theirs == ours || theirs.split("::h").next() == Some(ours)
+/// Mangled names, as llvm-cxxfilt demangles them. (The GNU tool of Debian 12 does not know Rust's new mangling.)
+fn demangled(names: BTreeSet<&str>) -> BTreeMap<String, String> {
+    let mut child =
+        Command::new("llvm-cxxfilt").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("llvm-cxxfilt");
+    let mut input = child.stdin.take().unwrap();
+    let text = names.iter().map(|name| format!("{name}\n")).collect::<String>();
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    writer.join().unwrap();
+    let without_hash = |name: &str| name.split("::h").next().unwrap().to_owned();
+    names.iter().zip(output.lines()).map(|(name, line)| ((*name).to_owned(), without_hash(line))).collect()
 }
 
 const INLINED: &str = r#"

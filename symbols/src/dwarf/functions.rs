@@ -75,15 +75,16 @@ impl Functions {
             let at = entries.next_offset();
             let Some(abbreviation) = entries.read_abbreviation().ok()? else { continue };
             let tag = abbreviation.tag();
+            // Entries of all kinds end what is not around them.
+            while inside.last().is_some_and(|i| i.depth >= depth) {
+                inside.pop();
+            }
             if !matches!(tag, constants::DW_TAG_subprogram | constants::DW_TAG_inlined_subroutine) {
                 entries.skip_attributes(abbreviation.attributes()).ok()?;
                 continue;
             }
             entries.read_attributes(abbreviation.attributes(), &mut attributes).ok()?;
             let entry = Entry { dwarf, unit, attributes: &attributes };
-            while inside.last().is_some_and(|i| i.depth >= depth) {
-                inside.pop();
-            }
             let around = inside.last().copied();
             let (function, inlined) = if tag == constants::DW_TAG_subprogram {
                 let offset = at.to_unit_section_offset(&unit.header).0;

@@ -51,6 +51,12 @@ impl Index {
         }
         let Some(debug) = self.debug() else { return Vec::new() };
         let mut frames: Vec<_> = debug.frames(v.0).into_iter().map(shown).collect();
+        // Assembly has lines, but no entries that describe its functions.
+        if frames.is_empty()
+            && let Some(source) = debug.line(v.0)
+        {
+            frames.push(InlineFrame { name: String::new(), source: Some(source) });
+        }
         // The symbol knows the whole name, where DWARF of C++ may have only the last element.
         if let Some((last, function)) = frames.last_mut().zip(self.at(v)) {
             last.name = function.name.to_owned();
