@@ -17,6 +17,7 @@ use symbols::{
     code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
     index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
+    unwind,
 };
 
 use crate::{
@@ -182,7 +183,8 @@ impl<'a> FilePlanner<'a> {
     fn new(plan: &'a mut Plan, number: usize, file: &'a TracedFile, options: Options) -> Self {
         let binary = file.index.binary();
         let go = binary.go().map(|program| {
-            let offsets = program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
+            let offsets =
+                program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
             let goid = u16::try_from(offsets.goid).map_err(|_| "goid is too far inside runtime.g")?;
             let position = u8::try_from(plan.go_programs.len()).map_err(|_| "it is the 257th Go program")?;
             plan.go_programs.push(GoProgram { tls: offsets.tls, m: offsets.m, curg: offsets.m_curg });
@@ -226,7 +228,7 @@ impl<'a> FilePlanner<'a> {
         if is_go && let Some(Err(reason)) = &self.go {
             return Err(reason.clone());
         }
-        let shape = shape(self.index, &function)?;
+        let (shape, parts) = shape(self.index, &function)?;
         let entry = shape.entry.map_err(|refusal| refusal.to_string())?;
         let offset = self.offset(entry.address)?;
         let number = self.plan.functions.len() as u32;
@@ -247,7 +249,7 @@ impl<'a> FilePlanner<'a> {
         });
         self.point(offset, PointKind::Entry, number, is_go, function.go_asm);
         match self.options.returns {
-            Returns::Ret => self.add_exits(&function, exits, number),
+            Returns::Ret => self.add_exits(&function, &parts, exits, number),
             Returns::Uretprobe => self.point(offset, PointKind::AfterReturn, number, false, false),
             Returns::None => {}
         }
@@ -268,7 +270,13 @@ impl<'a> FilePlanner<'a> {
             .collect()
     }
 
-    fn add_exits(&mut self, function: &Function<'_>, exits: Vec<(FileOffset, Exit)>, number: u32) {
+    fn add_exits(
+        &mut self,
+        function: &Function<'_>,
+        parts: &[(Vaddr, u64)],
+        exits: Vec<(FileOffset, Exit)>,
+        number: u32,
+    ) {
         let is_go = function.language == Language::Go;
         for (offset, exit) in exits {
             let kind = match &exit.kind {
@@ -284,7 +292,7 @@ impl<'a> FilePlanner<'a> {
                 }
                 ExitKind::IndirectJump { operand } => {
                     point.cookie = point.cookie.indirect();
-                    let jump = jump(&operand, exit.address, function, &self.index.parts(function.id));
+                    let jump = jump(&operand, exit.address, function, parts);
                     self.plan.jumps.push((point.cookie.point(), jump));
                 }
                 _ => {}
@@ -367,7 +375,7 @@ pub enum Probeable {
 pub fn probeable(index: &Index, what: &Matched) -> Probeable {
     let checked = match what {
         Matched::Function(id) => shape(index, &index.function(*id))
-            .and_then(|shape| shape.entry.map(|_| ()).map_err(|refusal| refusal.to_string())),
+            .and_then(|(shape, _)| shape.entry.map(|_| ()).map_err(|refusal| refusal.to_string())),
         Matched::Point { address, function, .. } => check_point(index, *address, *function),
     };
     match checked {
@@ -389,9 +397,32 @@ fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)])
     })
 }
 
-fn shape(index: &Index, function: &Function<'_>) -> Result<Shape, String> {
-    let body = body(index.binary(), function, &index.parts(function.id)).ok_or("its code is not in the file")?;
-    Ok(code::shape(&body, &|address| index.starts_function(address)))
+/// Functions whose parts have parts are followed so far.
+const MAX_PARTS: usize = 8;
+
+/// The function's shape, and the parts that it has elsewhere: those that symbols name, and those that its own jumps
+/// lead to and that only the unwind tables know (a stripped program's).
+fn shape(index: &Index, function: &Function<'_>) -> Result<(Shape, Vec<(Vaddr, u64)>), String> {
+    let binary = index.binary();
+    let mut parts = index.parts(function.id);
+    let is_function = |address| index.starts_function(address) || binary.in_plt(address);
+    loop {
+        let body = body(binary, function, &parts).ok_or("its code is not in the file")?;
+        let shape = code::shape(&body, &is_function);
+        let known = parts.len();
+        for &stray in &shape.strays {
+            let part = unwind::code_range(binary, stray).filter(|&(start, _)| !is_function(start));
+            let is_new = |part: &(Vaddr, u64)| part.0 != function.address && !parts.contains(part);
+            if parts.len() < MAX_PARTS
+                && let Some(part) = part.filter(is_new)
+            {
+                parts.push(part);
+            }
+        }
+        if parts.len() == known {
+            return Ok((shape, parts));
+        }
+    }
 }
 
 fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> Result<(), String> {
@@ -549,3 +580,6 @@ fn cost_note(function: &PlannedFunction, point: &PlannedPoint) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,7 @@ pub struct Binary {
     layout: Layout,
     sections: Sections,
     go: OnceLock<Result<Option<go::Program>, Error>>,
+    plt: OnceLock<Vec<(Vaddr, u64)>>,
 }
 
 impl Binary {
@@ -77,7 +78,7 @@ impl Binary {
     fn from_data(data: Data) -> Result<Self, Error> {
         let layout = Layout::parse(&data)?;
         let sections = Sections::parse(&data);
-        Ok(Self { data: Arc::new(data), layout, sections, go: OnceLock::new() })
+        Ok(Self { data: Arc::new(data), layout, sections, go: OnceLock::new(), plt: OnceLock::new() })
     }
 
     /// The machine it is made for.
@@ -168,6 +169,16 @@ impl Binary {
     pub fn section(&self, name: &str) -> Option<(Vaddr, &[u8])> {
         let section = self.sections.named(&self.data, name)?;
         Some((section.address, self.data.get(section.file.clone())?))
+    }
+
+    /// Whether `v` is in the procedure linkage table: stubs that jump to functions of other files. Without a section
+    /// table it is not known, and false.
+    pub fn in_plt(&self, v: Vaddr) -> bool {
+        let plt = self.plt.get_or_init(|| {
+            let found = [".plt", ".plt.sec", ".plt.got", ".plt.bnd"].into_iter().filter_map(|name| self.section(name));
+            found.map(|(start, bytes)| (start, bytes.len() as u64)).collect()
+        });
+        plt.iter().any(|&(start, size)| v.0.checked_sub(start.0).is_some_and(|offset| offset < size))
     }
 
     /// The value of a symbol of `.symtab` (else `.dynsym`) of any type, by its exact name: an address, or for

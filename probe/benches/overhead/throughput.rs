@@ -73,11 +73,6 @@ fn traced(subject: &Subject, returns: Returns) -> Result<Round> {
     let probe = Probe::start(&[&args[..], &[subject.function.into()]].concat())?;
     let measured = subject.run(CALLS, THREADS)?;
     let traced = probe.stop()?;
-    ensure!(
-        traced.lost > 0 || traced.calls == measured.calls,
-        "{} calls, probe saw {}",
-        measured.calls,
-        traced.calls
-    );
+    ensure!(traced.lost > 0 || traced.calls == measured.calls, "{} calls, probe saw {}", measured.calls, traced.calls);
     Ok(Round { measured, lost: traced.lost, cpu_ns: traced.cpu_ns })
 }

@@ -94,7 +94,7 @@ fn share(summary: &Summary) -> Option<String> {
     let permille = u128::from(summary.probes_ns) * 1000 / u128::from(summary.duration_ns);
     let took = duration(summary.probes_ns);
     Some(format!(
-        "the probes took about {took} of the target's time, {}.{} % of the trace's length (all threads together)",
+        "the probes took at least {took} of the target's time, {}.{} % of the trace's length (all threads together)",
         permille / 10,
         permille % 10
     ))
@@ -159,7 +159,7 @@ mod tests {
             shown(&summary, &["from the output".to_owned()], false),
             format!(
                 "probe: 9 calls (3 outermost), 18 events in 1.00 s, 42 lost\n{lost}probe: 2 calls still open\n\
-                 probe: the probes took about 12.3 ms of the target's time, 1.2 % of the trace's length (all threads \
+                 probe: the probes took at least 12.3 ms of the target's time, 1.2 % of the trace's length (all threads \
                  together)\n{notes}"
             )
         );

@@ -41,7 +41,7 @@ pub fn run(request: &Trace) -> Result<u8> {
     let features = features()?;
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
-    let signals = session::Signals::install()?;
+    let signals = session::Signals::install(request.target.command.is_some())?;
     let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
     let waiting = match &request.target.command {
         Some(command) => Some(Waiting::fork(command)?),

@@ -38,30 +38,43 @@ const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_micros(500)..=D
 /// How often sinks hear of the time.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Ctrl-C and its like: counted, since the second one is more urgent.
+/// Ctrl-C and its like: counted, since the second one is more urgent, and the third one does not wait for a write
+/// that blocks (a pager that nobody scrolls).
 pub(super) struct Signals {
-    stop: Arc<AtomicUsize>,
+    count: Arc<AtomicUsize>,
+    /// The trace ends with this one.
+    enough: usize,
 }
 
+/// Exit status after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 128 + SIGINT as u8;
+
 impl Signals {
-    pub(super) fn install() -> Result<Self> {
-        let stop = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let stop = stop.clone();
-            // SAFETY: the handler only adds to an atomic.
-            #[expect(unsafe_code, reason = "signal handlers are")]
-            unsafe {
-                signal_hook::low_level::register(signal, move || {
-                    stop.fetch_add(1, Ordering::Relaxed);
-                })
+    /// Ctrl-C reaches a command that we started, too. What it does at its end is worth seeing: the first one is for
+    /// it, the second one for us.
+    pub(super) fn install(with_command: bool) -> Result<Self> {
+        let enough = if with_command { 2 } else { 1 };
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to watch for signals")?;
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        thread::spawn(move || {
+            for _ in signals.forever() {
+                if counted.fetch_add(1, Ordering::Relaxed) + 1 > enough {
+                    // Everything of ours in the kernel goes with our descriptors.
+                    std::process::exit(i32::from(INTERRUPTED));
+                }
             }
-            .context("failed to watch for signals")?;
-        }
-        Ok(Self { stop })
+        });
+        Ok(Self { count, enough })
     }
 
-    fn count(&self) -> usize {
-        self.stop.load(Ordering::Relaxed)
+    fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    fn enough(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= self.enough
     }
 }
 
@@ -137,6 +150,12 @@ impl<'a> Session<'a> {
 
     /// Starts the command, reads until the end, tells the summary; the exit status.
     pub(super) fn run(mut self, waiting: Option<Waiting>) -> Result<u8> {
+        if self.signals.any()
+            && let Some(waiting) = waiting
+        {
+            waiting.cancel();
+            return Ok(INTERRUPTED);
+        }
         let begun = self.sink.begin(&self.info);
         let mut command = match waiting.map(Waiting::start).transpose() {
             Ok(command) => command,
@@ -165,7 +184,7 @@ impl<'a> Session<'a> {
         loop {
             let records = self.read_batch()?;
             let now = Instant::now();
-            if self.signals.count() > 0 || self.tracker.is_done() {
+            if self.signals.enough() || self.tracker.is_done() {
                 return Ok(Ended::Asked);
             }
             if now - watched >= WATCH_INTERVAL {
@@ -317,13 +336,12 @@ impl<'a> Session<'a> {
 
     /// The trace is over, the command goes on.
     fn wait(&self, command: &mut Running) -> u8 {
-        let before = self.signals.count();
         loop {
             if let Some(status) = command.poll() {
                 return status;
             }
-            if self.signals.count() > before.max(1) {
-                return 128 + SIGINT as u8;
+            if self.signals.enough() {
+                return INTERRUPTED;
             }
             thread::sleep(WATCH_INTERVAL);
         }
