@@ -208,6 +208,12 @@ impl Pclntab {
         first..last.map_or(first, |f| Vaddr(f.address.0.saturating_add(f.size())))
     }
 
+    /// The bytes of the file that hold the functions' names.
+    pub(super) fn names(&self) -> Range<usize> {
+        let in_file = |at: usize| self.bytes.start.saturating_add(at).min(self.bytes.end);
+        in_file(self.names)..in_file(self.units)
+    }
+
     fn data<'a>(&self, binary: &'a Binary) -> &'a [u8] {
         binary.data().get(self.bytes.clone()).unwrap_or_default()
     }
@@ -216,11 +222,19 @@ impl Pclntab {
         (0..self.count).filter_map(|position| self.function(binary, position))
     }
 
+    pub(super) fn addresses<'a>(&'a self, binary: &'a Binary) -> impl Iterator<Item = (usize, Vaddr)> + 'a {
+        let (bytes, entry) = (self.data(binary), self.version.shape().entry);
+        (0..self.count).filter_map(move |i| Some((i, self.entry_address(bytes, self.functions + i * entry)?)))
+    }
+
     pub(super) fn function<'a>(&'a self, binary: &'a Binary, position: usize) -> Option<Function<'a>> {
+        self.function_of(self.data(binary), position)
+    }
+
+    fn function_of<'a>(&'a self, bytes: &'a [u8], position: usize) -> Option<Function<'a>> {
         if position >= self.count {
             return None;
         }
-        let bytes = self.data(binary);
         let entry = self.functions.checked_add(position.checked_mul(self.version.shape().entry)?)?;
         let address = self.entry_address(bytes, entry)?;
         let func = match self.version {
@@ -256,7 +270,7 @@ impl Pclntab {
             if self.entry_address(bytes, entry)? <= v { low = middle + 1 } else { high = middle }
         }
         let found = self.function(binary, low.checked_sub(1)?)?;
-        (v.0.checked_sub(found.address.0)? < found.size()).then_some(found)
+        found.holds(v).then_some(found)
     }
 
     /// The path of file number `file` of compilation unit `unit`. Go 1.16+: runtime.funcfile.
@@ -283,16 +297,24 @@ impl<'a> Function<'a> {
         std::str::from_utf8(self.name_bytes().unwrap_or_default()).unwrap_or_default()
     }
 
-    fn name_bytes(&self) -> Option<&'a [u8]> {
-        let (start, _) = self.name_place()?;
-        name_at(self.bytes, start)
+    pub(crate) fn name_bytes(&self) -> Option<&'a [u8]> {
+        name_at(self.bytes, self.name_in_table()?)
     }
 
-    /// Where its name is: (in the table, in the file).
-    pub(crate) fn name_place(&self) -> Option<(usize, usize)> {
+    fn name_in_table(&self) -> Option<usize> {
         let into = usize::try_from(self.after_name(0)?).ok()?;
-        let at = self.table.names.checked_add(into).filter(|&at| at < self.table.units)?;
-        Some((at, self.table.bytes.start.checked_add(at)?))
+        self.table.names.checked_add(into).filter(|&at| at < self.table.units)
+    }
+
+    /// Where its name is in the file.
+    pub(crate) fn name_place(&self) -> Option<usize> {
+        self.table.bytes.start.checked_add(self.name_in_table()?)
+    }
+
+    /// The highest id of all functions.
+    pub(super) fn highest_id(&self) -> u8 {
+        let functions = (0..self.table.count).filter_map(|position| self.table.function_of(self.bytes, position));
+        functions.map(|f| f.id()).max().unwrap_or(u8::MAX)
     }
 
     /// `abi.FuncID`.
@@ -314,6 +336,14 @@ impl<'a> Function<'a> {
             Some(next) => last.min(next.0.saturating_sub(self.address.0)),
             None => last,
         }
+    }
+
+    /// Whether `v` lies in its code: not in the padding behind. Cheaper than [`Self::size`].
+    pub(crate) fn holds(&self, v: Vaddr) -> bool {
+        v.0.checked_sub(self.address.0).is_some_and(|into| {
+            self.next_address().is_none_or(|next| v < next)
+                && self.values(PC_LINE).is_some_and(|mut values| values.any(|(end, _)| into < end))
+        })
     }
 
     fn next_address(&self) -> Option<Vaddr> {

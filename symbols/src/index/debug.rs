@@ -79,10 +79,9 @@ impl Index {
         let wanted = |file: &str| is_tail_of_path(file, path);
         let Some(line) = line else {
             let units = debug.units_from(wanted);
-            for (function, &name) in self.functions.iter().enumerate() {
-                let start = self.names.get(name as usize).filter(|n| n.source != Source::Go).map(|n| n.address);
-                if start.is_some_and(|v| debug.line_from(&units, v.0).is_some_and(|l| wanted(l.file))) {
-                    found.hits.push(Hit { function: function as u32, name });
+            for (function, start) in self.starts.iter().enumerate() {
+                if debug.line_from(&units, start.0).is_some_and(|l| wanted(l.file)) {
+                    found.hits.extend(self.elf_hit(function as u32));
                 }
             }
             return;
@@ -94,16 +93,19 @@ impl Index {
             }
         }
         for (function, address) in first {
-            let Some(&name) = self.functions.get(function as usize) else { continue };
-            let (hit, start) = (Hit { function, name }, self.start(function));
-            if self.names.get(name as usize).is_some_and(|n| n.source == Source::Go) {
-                continue;
-            }
-            match address.0.saturating_sub(start.0) {
+            let Some(hit) = self.elf_hit(function) else { continue };
+            match address.0.saturating_sub(self.start(function).0) {
                 0 => found.hits.push(hit),
                 offset => found.points.push((address, Some(hit), offset)),
             }
         }
+    }
+
+    /// A function by the name it is shown by, unless it is Go's.
+    fn elf_hit(&self, function: u32) -> Option<Hit> {
+        let name = self.shown(function as usize)?;
+        let is_go = self.names.get(name)?.source == Source::Go;
+        (!is_go).then_some(Hit { function, name: u32::try_from(name).ok()? })
     }
 }
 

@@ -12,7 +12,7 @@ impl Index {
             return found;
         }
         let holder = self.at(address).map(|f| f.id.0).or_else(|| self.starting_at(address).map(|i| i as u32));
-        let hit = holder.and_then(|f| Some(Hit { function: f, name: *self.functions.get(f as usize)? }));
+        let hit = holder.and_then(|f| Some(Hit { function: f, name: self.shown(f as usize)? as u32 }));
         match hit {
             Some(hit) if self.start(hit.function) == address => found.hits.push(hit),
             Some(hit) => {
