@@ -16,6 +16,7 @@ pub mod binary;
 mod bytes;
 pub mod code;
 mod demangle;
+mod dwarf;
 mod elf;
 mod error;
 pub mod go;

@@ -6,6 +6,7 @@
 //! a name is looked for in the string tables first, and only symbols in which it occurs are demangled.
 
 mod build;
+mod debug;
 mod fit;
 mod function;
 mod hints;
@@ -28,6 +29,7 @@ use crate::demangle::{self, Scheme};
 use crate::go;
 
 pub use crate::go::SourceLine;
+pub use debug::InlineFrame;
 pub use function::{Function, FunctionId, Language, LeftOut, Outline};
 pub use select::{Match, Matched, Selection};
 
@@ -60,6 +62,7 @@ pub struct Index {
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
+    debug: debug::Sources,
 }
 
 /// One name of a function. Text and, for Go, all but the address stay in the file.
@@ -116,6 +119,7 @@ impl Index {
             text_left,
             parts: OnceLock::new(),
             is_rust_program: OnceLock::new(),
+            debug: debug::Sources::default(),
         })
     }
 
@@ -204,11 +208,6 @@ impl Index {
     /// Whether a known function begins here. A `.cold` part is none.
     pub fn starts_function(&self, v: Vaddr) -> bool {
         self.starting_at(v).is_some_and(|at| !self.is_part(at))
-    }
-
-    /// The file and line of an address. From Go's function table; `None` for other languages.
-    pub fn line(&self, v: Vaddr) -> Option<SourceLine<'_>> {
-        self.binary.go()?.function_at(&self.binary, v)?.line_at(v)
     }
 
     /// The parts of a function that were moved elsewhere: (address, bytes).
