@@ -74,12 +74,15 @@ impl Lines {
             if budget.take_one::<Row>().is_none() {
                 break;
             }
-            lines.push(first, Row {
-                address: row.address(),
-                file: u32::try_from(row.file_index()).unwrap_or(u32::MAX),
-                line: row.line().and_then(|line| u32::try_from(line.get()).ok()).unwrap_or(0),
-                statement: row.is_stmt(),
-            });
+            lines.push(
+                first,
+                Row {
+                    address: row.address(),
+                    file: u32::try_from(row.file_index()).unwrap_or(u32::MAX),
+                    line: row.line().and_then(|line| u32::try_from(line.get()).ok()).unwrap_or(0),
+                    statement: row.is_stmt(),
+                },
+            );
         }
         lines.rows.truncate(first);
         lines.rows.shrink_to_fit();
@@ -126,12 +129,7 @@ impl Lines {
     }
 
     /// The path of file number `file`.
-    pub(super) fn file(
-        &self,
-        file: u32,
-        budget: &Budget,
-        make: impl FnOnce() -> Option<String>,
-    ) -> Option<&str> {
+    pub(super) fn file(&self, file: u32, budget: &Budget, make: impl FnOnce() -> Option<String>) -> Option<&str> {
         let place = self.files.get(usize::try_from(file).ok()?)?;
         if place.get().is_none() {
             let made = make()?;

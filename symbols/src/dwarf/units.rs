@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use gimli::{
-    Abbreviations, Attribute, AttributeValue, DebugInfoOffset, DebugLineOffset, UnitHeader, UnitSectionOffset, UnitType,
-    constants,
+    Abbreviations, Attribute, AttributeValue, DebugInfoOffset, DebugLineOffset, UnitHeader, UnitSectionOffset,
+    UnitType, constants,
 };
 
 use super::budget::Budget;

@@ -46,7 +46,8 @@ impl Index {
             && function.line_at(v).is_some()
         {
             let frames = go.inlined(&self.binary, &function, v).into_iter();
-            let shown = |(name, source): (&str, _)| InlineFrame { name: go_names::unescaped(name).into_owned(), source };
+            let shown =
+                |(name, source): (&str, _)| InlineFrame { name: go_names::unescaped(name).into_owned(), source };
             return frames.map(shown).collect();
         }
         let Some(debug) = self.debug() else { return Vec::new() };
@@ -110,5 +111,8 @@ impl Index {
 }
 
 fn shown(frame: Frame<'_>) -> InlineFrame<'_> {
-    InlineFrame { name: frame.name.map(|name| demangle::full(name).into_owned()).unwrap_or_default(), source: frame.source }
+    InlineFrame {
+        name: frame.name.map(|name| demangle::full(name).into_owned()).unwrap_or_default(),
+        source: frame.source,
+    }
 }
