@@ -374,8 +374,7 @@ pub enum Probeable {
 /// Whether a probe on what was matched is possible, as far as the file tells.
 pub fn probeable(index: &Index, what: &Matched) -> Probeable {
     let checked = match what {
-        Matched::Function(id) => shape(index, &index.function(*id))
-            .and_then(|(shape, _)| shape.entry.map(|_| ()).map_err(|refusal| refusal.to_string())),
+        Matched::Function(id) => check_entry(index, *id),
         Matched::Point { address, function, .. } => check_point(index, *address, *function),
     };
     match checked {
@@ -423,6 +422,20 @@ fn shape(index: &Index, function: &Function<'_>) -> Result<(Shape, Vec<(Vaddr, u
             return Ok((shape, parts));
         }
     }
+}
+
+fn check_entry(index: &Index, id: FunctionId) -> Result<(), String> {
+    let (binary, function) = (index.binary(), index.outline(id));
+    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty());
+    let body = Body {
+        machine: binary.machine(),
+        address: function.address,
+        code: code.ok_or("its code is not in the file")?,
+        parts: Vec::new(),
+        is_go: function.language == Language::Go,
+        go_asm: function.go_asm,
+    };
+    code::entry_refusal(&body).map_err(|refusal| refusal.to_string())
 }
 
 fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> Result<(), String> {

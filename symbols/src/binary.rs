@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::Error;
 use crate::addr::{FileOffset, Vaddr};
@@ -52,7 +52,7 @@ pub struct Segment {
 
 /// An ELF executable or shared library.
 pub struct Binary {
-    data: Data,
+    data: Arc<Data>,
     layout: Layout,
     sections: Sections,
     go: OnceLock<Result<Option<go::Program>, Error>>,
@@ -78,7 +78,7 @@ impl Binary {
     fn from_data(data: Data) -> Result<Self, Error> {
         let layout = Layout::parse(&data)?;
         let sections = Sections::parse(&data);
-        Ok(Self { data, layout, sections, go: OnceLock::new(), plt: OnceLock::new() })
+        Ok(Self { data: Arc::new(data), layout, sections, go: OnceLock::new(), plt: OnceLock::new() })
     }
 
     /// The machine it is made for.
@@ -224,6 +224,11 @@ impl Binary {
         let (start, len) = self.layout.rela.unwrap_or((0, 0));
         let table = self.data.get(start..start.saturating_add(len)).unwrap_or_default();
         relative_relocations(self.machine(), table)
+    }
+
+    /// The whole file, to be kept longer than this.
+    pub(crate) fn shared_data(&self) -> &Arc<Data> {
+        &self.data
     }
 
     pub(crate) fn sections(&self) -> &Sections {

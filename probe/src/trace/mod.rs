@@ -15,7 +15,7 @@ use symbols::{binary::Machine, pattern::Pattern};
 use crate::{
     attach::{self, Scope, features::Features, how_to_be_permitted},
     calls::tracker::Limits,
-    output::{self, OutputOptions},
+    output::{self, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
     target::{self, TracedFile, command::Waiting},
@@ -41,7 +41,7 @@ pub fn run(request: &Trace) -> Result<u8> {
     let features = features()?;
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
-    let signals = session::Signals::install()?;
+    let signals = session::Signals::install(request.target.command.is_some())?;
     let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
     let waiting = match &request.target.command {
         Some(command) => Some(Waiting::fork(command)?),
@@ -60,7 +60,8 @@ pub fn run(request: &Trace) -> Result<u8> {
     };
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
-        announce(&plan, request.verbose, &mut io::stderr().lock())?;
+        // Whether anybody listens is no matter of the trace.
+        let _ = announce(&plan, request.verbose, &mut io::stderr().lock());
     }
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
@@ -196,9 +197,9 @@ fn destination(request: &Trace) -> Result<Destination> {
 
 fn warn_of_uretprobes(request: &Trace, plan: &Plan) {
     if request.returns == Returns::Uretprobe && plan.has_unwinding_languages {
-        eprintln!(
-            "probe: WARNING: --returns=uretprobe aborts a Rust or C++ program whose panic or exception passes a \
-             traced function"
+        talk::say(
+            "WARNING: --returns=uretprobe aborts a Rust or C++ program whose panic or exception passes a \
+             traced function",
         );
     }
 }

@@ -63,6 +63,32 @@ pub(super) fn place(body: &Body<'_>, sweep: &Sweep) -> Result<Entry, Refusal> {
     }
 }
 
+/// Whether there is a place, whatever the rest of the function looks like: both the first instruction and, in Go, the
+/// first behind the stack check can take a probe, and one of them is always among the places.
+pub(super) fn is_certain(body: &Body<'_>) -> bool {
+    let mut instructions = instructions(body.address, body.code).take_while(|i| !i.is_invalid());
+    let can_be_probed = |i: &Instruction| Place::new(body, i).refusal.is_ok();
+    if !body.is_go {
+        return instructions.next().is_some_and(|i| can_be_probed(&i));
+    }
+    let mut window = Vec::new();
+    // To the instruction behind the first that is none of a check's.
+    for i in instructions.take(LONGEST_CHECK + 1) {
+        let is_behind = window.last().is_some_and(|last| !goes_on(last));
+        window.push(i);
+        if is_behind {
+            break;
+        }
+    }
+    let behind = stack_check(&window).map_or(0, |check| check.len);
+    [0, behind].iter().all(|&n| window.get(n).is_some_and(can_be_probed))
+}
+
+/// Whether a stack check may go on behind this instruction.
+fn goes_on(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Sub | Mnemonic::Cmp | Mnemonic::Jb)
+}
+
 /// A place that every call passes with its registers still those of the entry.
 struct Place {
     address: u64,
@@ -156,14 +182,15 @@ fn may_be_jump_table(leaving: &Leaving) -> bool {
         && (i.op0_kind() == OpKind::Register || i.memory_index() != Register::None)
 }
 
+/// Instructions of the longest stack check: mov, mov, mov, sub, jb, cmp, jbe.
+const LONGEST_CHECK: usize = 8;
+
 /// Go's stack check at the start of `window`, in all its forms (cmd/internal/obj/x86/obj6.go, stacksplit):
 /// small frames compare SP with g.stackguard, larger ones `lea -N(SP)` in r12 (rax or others before 1.17), huge ones
 /// subtract first and have one more branch; g is in r14, or in assembly loaded from thread-local storage.
 fn stack_check(window: &[Instruction]) -> Option<StackCheck> {
-    /// The longest form: mov, mov, mov, sub, jb, cmp, jbe.
-    const LONGEST: usize = 8;
     let mut compared = false;
-    for (n, i) in window.iter().take(LONGEST).enumerate() {
+    for (n, i) in window.iter().take(LONGEST_CHECK).enumerate() {
         match i.mnemonic() {
             Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Sub => {
                 if !is_stack_check_step(i) {

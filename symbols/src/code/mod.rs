@@ -217,6 +217,15 @@ pub fn shape(body: &Body<'_>, starts_function: &dyn Fn(Vaddr) -> bool) -> Shape 
     }
 }
 
+/// Why a function's entry cannot be probed, as [`shape`] says it. Where the first instructions decide, as they nearly
+/// always do, nothing else is read.
+pub fn entry_refusal(body: &Body<'_>) -> Result<(), Refusal> {
+    if body.machine == Machine::X86_64 && entry::is_certain(body) {
+        return Ok(());
+    }
+    shape(body, &|_| true).entry.map(|_| ())
+}
+
 /// Whether the one instruction at the start of `code` may be probed.
 pub fn refusal(machine: Machine, code: &[u8], address: Vaddr) -> Result<(), Refusal> {
     match machine {

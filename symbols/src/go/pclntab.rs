@@ -56,6 +56,7 @@ impl TableVersion {
 // Distances from `_func.nameOff`.
 const PC_FILE: usize = 16;
 const PC_LINE: usize = 20;
+const PCDATA_COUNT: usize = 24;
 const UNIT: usize = 28;
 /// Bytes of a function behind which no other begins: the table's end states where the code ends.
 const MAX_LAST: u64 = 1 << 20;
@@ -91,6 +92,14 @@ pub struct Function<'a> {
     /// Its place in the table.
     pub position: usize,
     func: usize,
+}
+
+/// Where a function's data of one kind is.
+pub(super) enum FuncData {
+    /// Bytes from `moduledata.gofunc`.
+    Offset(u32),
+    /// A pointer that is stored here.
+    Pointer(Vaddr),
 }
 
 /// A place in a source file.
@@ -199,6 +208,12 @@ impl Pclntab {
         first..last.map_or(first, |f| Vaddr(f.address.0.saturating_add(f.size())))
     }
 
+    /// The bytes of the file that hold the functions' names.
+    pub(super) fn names(&self) -> Range<usize> {
+        let in_file = |at: usize| self.bytes.start.saturating_add(at).min(self.bytes.end);
+        in_file(self.names)..in_file(self.units)
+    }
+
     fn data<'a>(&self, binary: &'a Binary) -> &'a [u8] {
         binary.data().get(self.bytes.clone()).unwrap_or_default()
     }
@@ -207,11 +222,19 @@ impl Pclntab {
         (0..self.count).filter_map(|position| self.function(binary, position))
     }
 
+    pub(super) fn addresses<'a>(&'a self, binary: &'a Binary) -> impl Iterator<Item = (usize, Vaddr)> + 'a {
+        let (bytes, entry) = (self.data(binary), self.version.shape().entry);
+        (0..self.count).filter_map(move |i| Some((i, self.entry_address(bytes, self.functions + i * entry)?)))
+    }
+
     pub(super) fn function<'a>(&'a self, binary: &'a Binary, position: usize) -> Option<Function<'a>> {
+        self.function_of(self.data(binary), position)
+    }
+
+    fn function_of<'a>(&'a self, bytes: &'a [u8], position: usize) -> Option<Function<'a>> {
         if position >= self.count {
             return None;
         }
-        let bytes = self.data(binary);
         let entry = self.functions.checked_add(position.checked_mul(self.version.shape().entry)?)?;
         let address = self.entry_address(bytes, entry)?;
         let func = match self.version {
@@ -247,7 +270,7 @@ impl Pclntab {
             if self.entry_address(bytes, entry)? <= v { low = middle + 1 } else { high = middle }
         }
         let found = self.function(binary, low.checked_sub(1)?)?;
-        (v.0.checked_sub(found.address.0)? < found.size()).then_some(found)
+        found.holds(v).then_some(found)
     }
 
     /// The path of file number `file` of compilation unit `unit`. Go 1.16+: runtime.funcfile.
@@ -274,16 +297,24 @@ impl<'a> Function<'a> {
         std::str::from_utf8(self.name_bytes().unwrap_or_default()).unwrap_or_default()
     }
 
-    fn name_bytes(&self) -> Option<&'a [u8]> {
-        let (start, _) = self.name_place()?;
-        name_at(self.bytes, start)
+    pub(crate) fn name_bytes(&self) -> Option<&'a [u8]> {
+        name_at(self.bytes, self.name_in_table()?)
     }
 
-    /// Where its name is: (in the table, in the file).
-    pub(crate) fn name_place(&self) -> Option<(usize, usize)> {
+    fn name_in_table(&self) -> Option<usize> {
         let into = usize::try_from(self.after_name(0)?).ok()?;
-        let at = self.table.names.checked_add(into).filter(|&at| at < self.table.units)?;
-        Some((at, self.table.bytes.start.checked_add(at)?))
+        self.table.names.checked_add(into).filter(|&at| at < self.table.units)
+    }
+
+    /// Where its name is in the file.
+    pub(crate) fn name_place(&self) -> Option<usize> {
+        self.table.bytes.start.checked_add(self.name_in_table()?)
+    }
+
+    /// The highest id of all functions.
+    pub(super) fn highest_id(&self) -> u8 {
+        let functions = (0..self.table.count).filter_map(|position| self.table.function_of(self.bytes, position));
+        functions.map(|f| f.id()).max().unwrap_or(u8::MAX)
     }
 
     /// `abi.FuncID`.
@@ -307,16 +338,68 @@ impl<'a> Function<'a> {
         }
     }
 
+    /// Whether `v` lies in its code: not in the padding behind. Cheaper than [`Self::size`].
+    pub(crate) fn holds(&self, v: Vaddr) -> bool {
+        v.0.checked_sub(self.address.0).is_some_and(|into| {
+            self.next_address().is_none_or(|next| v < next)
+                && self.values(PC_LINE).is_some_and(|mut values| values.any(|(end, _)| into < end))
+        })
+    }
+
     fn next_address(&self) -> Option<Vaddr> {
         let entry = self.table.version.shape().entry;
         let at = self.table.functions.checked_add(self.position.checked_add(1)?.checked_mul(entry)?)?;
         self.table.entry_address(self.bytes, at)
     }
 
+    /// The text at an offset of the table of names.
+    pub(super) fn text_at(&self, offset: u32) -> Option<&'a str> {
+        let at = self.table.names.checked_add(usize::try_from(offset).ok()?).filter(|&at| at < self.table.units)?;
+        std::str::from_utf8(name_at(self.bytes, at)?).ok()
+    }
+
+    /// Where the record of fixed size ends: there are the offsets of tables of values, then those of data.
+    fn pcdata_field(&self, number: usize) -> Option<usize> {
+        let count = usize::try_from(self.after_name(PCDATA_COUNT)?).ok()?;
+        (number < count).then(|| self.table.version.shape().id + 4 + 4 * number)
+    }
+
+    /// The value that table `number` has for an address.
+    pub(super) fn pcdata_at(&self, number: usize, v: Vaddr) -> Option<i32> {
+        let into = v.0.checked_sub(self.address.0)?;
+        self.values_at(self.pcdata_field(number)?)?.find(|&(end, _)| into < end).map(|(_, value)| value)
+    }
+
+    /// All values of table `number`.
+    pub(super) fn pcdata(&self, number: usize) -> impl Iterator<Item = i32> + use<'a> {
+        let values = self.pcdata_field(number).and_then(|field| self.values_at(field));
+        values.into_iter().flatten().map(|(_, value)| value)
+    }
+
+    /// The data of kind `number`.
+    pub(super) fn funcdata(&self, number: usize) -> Option<FuncData> {
+        let shape = self.table.version.shape();
+        let count = usize::from(*self.bytes.get(self.func.checked_add(shape.id + 3)?)?);
+        if number >= count {
+            return None;
+        }
+        let tables = usize::try_from(self.after_name(PCDATA_COUNT)?).ok()?;
+        let start = self.func.checked_add(shape.id + 4)?.checked_add(tables.checked_mul(4)?)?;
+        if self.table.version == TableVersion::Go1_16 {
+            let place = self.table.address.0.checked_add(start as u64)?.checked_next_multiple_of(8)?;
+            return Some(FuncData::Pointer(Vaddr(place.checked_add(8 * number as u64)?)));
+        }
+        u32_at(self.bytes, start.checked_add(4 * number)?).filter(|&at| at != u32::MAX).map(FuncData::Offset)
+    }
+
     /// A table's runs. Each covers an instruction or more, so the function's length bounds their number: a table that
     /// many functions share must not be walked in full for each.
     fn values(&self, field: usize) -> Option<std::iter::Take<Values<'a>>> {
-        let offset = self.after_name(field).filter(|&offset| offset != 0)?;
+        self.values_at(self.table.version.shape().name + field)
+    }
+
+    fn values_at(&self, field: usize) -> Option<std::iter::Take<Values<'a>>> {
+        let offset = self.field(field).filter(|&offset| offset != 0)?;
         let start = self.table.values.checked_add(usize::try_from(offset).ok()?)?;
         let bytes = self.bytes.get(start..self.table.functions)?;
         let room = self.next_address().map_or(MAX_LAST, |next| next.0.saturating_sub(self.address.0));

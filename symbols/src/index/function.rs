@@ -96,6 +96,19 @@ pub struct Function<'a> {
     pub go_top_frame: bool,
 }
 
+/// One function without its name as a person writes it, which for C++ and Rust is what takes time.
+#[derive(Clone, Copy, Debug)]
+pub struct Outline {
+    /// Where it begins.
+    pub address: Vaddr,
+    /// Bytes of code; 0 if the file does not say.
+    pub size: u64,
+    /// What it is written in.
+    pub language: Language,
+    /// Go: written in assembly.
+    pub go_asm: bool,
+}
+
 /// What gcc's crtbegin.o, glibc's and musl's crt1.o and crti.o, and the linker bring along.
 const STARTUP: [&[u8]; 14] = [
     b"_start",

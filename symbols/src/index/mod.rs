@@ -2,12 +2,15 @@
 //!
 //! In: a [`Binary`]. Out: an [`Index`] of functions in order of address, one for each address; other names at an address
 //! are its aliases. In a Go program the function table is the source of Go's functions, the symbol tables of the rest.
-//! Names stay in the file, as offsets; they are demangled when they are first asked for.
+//! Names stay in the file, as offsets; they are demangled when they are first asked for. Opening costs a sort of addresses;
+//! a name is looked for in the string tables first, and only symbols in which it occurs are demangled.
 
 mod build;
+mod debug;
 mod fit;
 mod function;
 mod hints;
+mod occurrences;
 mod places;
 mod select;
 
@@ -21,11 +24,13 @@ use rustc_hash::FxHashMap;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
+use crate::bytes::name_at;
 use crate::demangle::{self, Scheme};
 use crate::go;
 
 pub use crate::go::SourceLine;
-pub use function::{Function, FunctionId, Language, LeftOut};
+pub use debug::InlineFrame;
+pub use function::{Function, FunctionId, Language, LeftOut, Outline};
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -46,15 +51,18 @@ pub struct Index {
     binary: Arc<Binary>,
     names: Vec<Name>,
     /// Demangled texts of `names`, made when asked for.
-    texts: Vec<OnceLock<Box<str>>>,
-    /// First name of each function: position in `names`, where its aliases follow.
+    texts: OnceLock<Box<[OnceLock<Box<str>>]>>,
+    /// Where each function begins, ascending.
+    starts: Vec<Vaddr>,
+    /// Where each function's names begin in `names`.
     functions: Vec<u32>,
     /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
-    enclosing: Vec<u32>,
+    enclosing: OnceLock<Vec<u32>>,
     /// Bytes that `texts` may still take.
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
+    debug: debug::Sources,
 }
 
 /// One name of a function. Text and, for Go, all but the address stay in the file.
@@ -79,9 +87,8 @@ enum Source {
     Elf,
 }
 
-const FLAG_PART: u8 = 1;
-const FLAG_IFUNC: u8 = 2;
-const FLAG_LOCAL: u8 = 4;
+const FLAG_IFUNC: u8 = 1;
+const FLAG_LOCAL: u8 = 2;
 
 // Go: internal/abi/symtab.go, FuncFlag.
 const GO_TOP_FRAME: u8 = 1;
@@ -100,12 +107,20 @@ impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
     pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
         let names = build::names(&binary)?;
-        let functions = build::functions(&names);
-        let enclosing = build::enclosing(&names, &functions);
-        let texts = std::iter::repeat_with(OnceLock::new).take(names.len()).collect();
-        let (parts, is_rust_program) = (OnceLock::new(), OnceLock::new());
+        let (starts, functions) = build::functions(&names);
         let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
-        Ok(Self { binary, names, texts, text_left, functions, enclosing, parts, is_rust_program })
+        Ok(Self {
+            binary,
+            names,
+            texts: OnceLock::new(),
+            starts,
+            functions,
+            enclosing: OnceLock::new(),
+            text_left,
+            parts: OnceLock::new(),
+            is_rust_program: OnceLock::new(),
+            debug: debug::Sources::default(),
+        })
     }
 
     /// The file.
@@ -128,8 +143,33 @@ impl Index {
     /// # Panics
     /// If the id is not from this index.
     pub fn function(&self, id: FunctionId) -> Function<'_> {
-        let at = self.functions.get(id.0 as usize).copied().expect("the id is from this index");
-        self.view(id, at as usize)
+        let at = self.shown(id.0 as usize).expect("the id is from this index");
+        self.view(id, at)
+    }
+
+    /// The function with this id, without the name: that is not demangled.
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn outline(&self, id: FunctionId) -> Outline {
+        let at = self.shown(id.0 as usize).expect("the id is from this index");
+        let name = self.names.get(at).expect("functions point to names");
+        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
+        Outline {
+            address: name.address,
+            size: go.as_ref().map_or(name.size, go::Function::size),
+            language: if go.is_some() { Language::Go } else { language(name, self.raw(name)) },
+            go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
+        }
+    }
+
+    /// The name of the function with this id as the file spells it.
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn symbol(&self, id: FunctionId) -> &str {
+        let raw = self.first_name(id.0 as usize).map(|name| self.raw(name)).expect("the id is from this index");
+        std::str::from_utf8(raw).unwrap_or_else(|_| valid_beginning(raw))
     }
 
     /// All functions, by address.
@@ -139,11 +179,11 @@ impl Index {
 
     /// The other names at the same address, each once.
     pub fn aliases(&self, id: FunctionId) -> Vec<String> {
-        let range = self.names_of(id.0 as usize);
-        let own = self.display(range.start).to_owned();
+        let names = self.in_order(self.names_of(id.0 as usize));
+        let own = names.first().map_or("", |&at| self.display(at)).to_owned();
         let mut seen = std::collections::BTreeSet::from([own]);
         let mut others = Vec::new();
-        for at in range {
+        for at in names {
             let text = self.display(at);
             if seen.insert(text.to_owned()) {
                 others.push(text.to_owned());
@@ -154,13 +194,13 @@ impl Index {
 
     /// The function whose code holds `v`.
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
-        let after = self.functions.partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
-        let mut at = after.checked_sub(1)?;
+        let mut at = self.starts.partition_point(|&start| start <= v).checked_sub(1)?;
         for _ in 0..MAX_NESTING {
-            if v < self.end(at) {
+            if self.holds(at, v) {
                 return Some(self.function(FunctionId(at as u32)));
             }
-            at = self.enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
+            let enclosing = self.enclosing.get_or_init(|| build::enclosing(&self.names, &self.functions));
+            at = enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
         }
         None
     }
@@ -170,11 +210,6 @@ impl Index {
         self.starting_at(v).is_some_and(|at| !self.is_part(at))
     }
 
-    /// The file and line of an address. From Go's function table; `None` for other languages.
-    pub fn line(&self, v: Vaddr) -> Option<SourceLine<'_>> {
-        self.binary.go()?.function_at(&self.binary, v)?.line_at(v)
-    }
-
     /// The parts of a function that were moved elsewhere: (address, bytes).
     pub fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
         let parts = self.parts.get_or_init(|| build::parts(self));
@@ -182,24 +217,72 @@ impl Index {
         of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address, name.size)).collect()
     }
 
-    /// The position in `functions` of the one that begins at `v`.
+    /// The position of the function that begins at `v`.
     fn starting_at(&self, v: Vaddr) -> Option<usize> {
-        let address = |&n: &u32| self.names.get(n as usize).map_or(Vaddr(u64::MAX), |n| n.address);
-        self.functions.binary_search_by_key(&v, address).ok()
+        self.starts.binary_search(&v).ok()
     }
 
     fn is_part(&self, function: usize) -> bool {
-        self.first_name(function).is_some_and(|n| n.flags & FLAG_PART != 0)
+        self.first_name(function).is_some_and(|n| self.is_part_name(n))
     }
 
+    /// Whether the symbol names a part (`f.cold`) of a function.
+    fn is_part_name(&self, name: &Name) -> bool {
+        name.source == Source::Elf && demangle::whole_of_part(self.raw(name)).is_some()
+    }
+
+    /// The name that a function is shown by.
     fn first_name(&self, function: usize) -> Option<&Name> {
-        self.names.get(*self.functions.get(function)? as usize)
+        self.names.get(self.shown(function)?)
+    }
+
+    /// The position of the name that a function is shown by.
+    fn shown(&self, function: usize) -> Option<usize> {
+        let range = self.names_of(function);
+        let rank = self.names.get(range.start)?.rank;
+        let twins = range.clone().skip(1).take_while(|&at| self.names.get(at).is_some_and(|n| n.rank == rank)).count();
+        if twins == 0 {
+            return Some(range.start);
+        }
+        (range.start..range.start + twins + 1).min_by(|&a, &b| self.compare(a, b))
+    }
+
+    /// Names of one function, the one to show first.
+    fn in_order(&self, names: impl Iterator<Item = usize>) -> Vec<usize> {
+        let mut names: Vec<usize> = names.collect();
+        if names.len() > 1 {
+            names.sort_by(|&a, &b| self.compare(a, b));
+        }
+        names
+    }
+
+    /// Of two names of one function, the one to show first: by rank, then the one that looks least internal.
+    fn compare(&self, a: usize, b: usize) -> std::cmp::Ordering {
+        let (Some(a), Some(b)) = (self.names.get(a), self.names.get(b)) else {
+            return a.cmp(&b);
+        };
+        let look = |text: &[u8]| {
+            let underscores = text.iter().take_while(|&&b| b == b'_').count();
+            let mangled = text.starts_with(b"_Z") || text.starts_with(b"_R");
+            (if mangled { 0 } else { underscores }, text.len())
+        };
+        a.rank.cmp(&b.rank).then_with(|| {
+            let (x, y) = (demangle::unversioned(self.raw(a)), demangle::unversioned(self.raw(b)));
+            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| b.size.cmp(&a.size))
+        })
     }
 
     /// Positions of the names of a function.
     fn names_of(&self, function: usize) -> std::ops::Range<usize> {
         let start = self.functions.get(function).map_or(self.names.len(), |&n| n as usize);
         start..self.functions.get(function + 1).map_or(self.names.len(), |&n| n as usize)
+    }
+
+    fn holds(&self, function: usize, v: Vaddr) -> bool {
+        match self.names_of(function).next().and_then(|at| self.names.get(at)) {
+            Some(name) if name.source == Source::Go => self.go_function(name).is_some_and(|f| f.holds(v)),
+            _ => v < self.end(function),
+        }
     }
 
     /// The address after a function's last byte, as far as it may be attributed to it.
@@ -215,7 +298,7 @@ impl Index {
 
     /// Assembly without a size reaches to the next symbol of its section. Its padding goes with it.
     fn end_of_unsized(&self, function: usize, name: &Name) -> Vaddr {
-        let next = self.first_name(function + 1).map_or(u64::MAX, |n| n.address.0);
+        let next = self.starts.get(function + 1).map_or(u64::MAX, |start| start.0);
         let section = self.binary.sections().at(name.address).map_or(name.address, |s| s.end());
         let bound = if name.source == Source::Go { name.address.0 } else { section.0.min(next) };
         Vaddr(bound.min(name.address.0.saturating_add(MAX_UNSIZED)))
@@ -242,7 +325,7 @@ impl Index {
             size: self.size(name),
             name: self.display(at),
             symbol: std::str::from_utf8(self.raw(name)).unwrap_or_else(|_| self.display(at)),
-            language: self.language(name),
+            language: language(name, self.raw(name)),
             left_out: self.left_out(name),
             go_asm: flags & GO_ASM != 0,
             go_top_frame: flags & GO_TOP_FRAME != 0,
@@ -251,23 +334,17 @@ impl Index {
 
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
-        usize::try_from(name.text).ok().and_then(|at| crate::bytes::name_at(self.binary.data(), at)).unwrap_or_default()
-    }
-
-    fn language(&self, name: &Name) -> Language {
-        if name.source == Source::Go {
-            return Language::Go;
-        }
-        match demangle::scheme(demangle::base(self.raw(name))) {
-            Scheme::Rust => Language::Rust,
-            Scheme::Itanium => Language::Cpp,
-            Scheme::Plain => Language::C,
-        }
+        let found = match name.source {
+            Source::Elf => usize::try_from(name.text).ok().and_then(|at| name_at(self.binary.data(), at)),
+            Source::Go => self.go_function(name).and_then(|f| f.name_bytes()),
+        };
+        found.unwrap_or_default()
     }
 
     /// The name as a person writes it, parameters included.
     fn display(&self, at: usize) -> &str {
-        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else {
+        let texts = self.texts.get_or_init(|| self.names.iter().map(|_| OnceLock::new()).collect());
+        let Some((name, text)) = self.names.get(at).zip(texts.get(at)) else {
             return "";
         };
         if let Some(text) = text.get() {
@@ -296,12 +373,11 @@ impl Index {
         if name.flags & FLAG_IFUNC != 0 {
             return Some(LeftOut::Ifunc);
         }
-        if name.flags & FLAG_PART != 0 {
-            return Some(LeftOut::Part);
-        }
         let raw = self.raw(name);
         match name.source {
+            _ if raw.is_empty() => Some(LeftOut::Nameless),
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
+            Source::Elf if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),
             Source::Elf => function::elf_left_out(demangle::unversioned(raw)),
         }
     }
@@ -327,8 +403,20 @@ impl Index {
             // The former is often inlined into `main`, and the latter into nothing but a closure of it left.
             let finder = regex::bytes::Regex::new("^(_ZN3std2rt|_R.*2rt)(10lang_start|19lang_start_internal)");
             let finder = finder.expect("the pattern is ours");
-            self.names.iter().filter(|n| n.source == Source::Elf).any(|n| finder.is_match(self.raw(n)))
+            let starts = self.names_with(&["lang_start"]);
+            starts.iter().filter_map(|&at| self.names.get(at as usize)).any(|n| finder.is_match(self.raw(n)))
         })
+    }
+}
+
+fn language(name: &Name, raw: &[u8]) -> Language {
+    match name.source {
+        Source::Go => Language::Go,
+        Source::Elf => match demangle::scheme(demangle::base(raw)) {
+            Scheme::Rust => Language::Rust,
+            Scheme::Itanium => Language::Cpp,
+            Scheme::Plain => Language::C,
+        },
     }
 }
 

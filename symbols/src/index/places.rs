@@ -12,7 +12,7 @@ impl Index {
             return found;
         }
         let holder = self.at(address).map(|f| f.id.0).or_else(|| self.starting_at(address).map(|i| i as u32));
-        let hit = holder.and_then(|f| Some(Hit { function: f, name: *self.functions.get(f as usize)? }));
+        let hit = holder.and_then(|f| Some(Hit { function: f, name: self.shown(f as usize)? as u32 }));
         match hit {
             Some(hit) if self.start(hit.function) == address => found.hits.push(hit),
             Some(hit) => {
@@ -42,9 +42,10 @@ impl Index {
         found
     }
 
-    /// Functions defined in a file, or the first address of a line in each function that has code from it. Go only.
+    /// Functions defined in a file, or the first address of a line in each function that has code from it.
     pub(super) fn find_file(&self, path: &str, line: Option<u32>) -> Found {
         let mut found = Found { exact: line.is_some(), takes_left_out: line.is_some(), ..Found::default() };
+        self.find_in_debug(path, line, &mut found);
         let Some(program) = self.binary.go() else {
             return found;
         };
@@ -72,6 +73,6 @@ impl Index {
 }
 
 /// `http/server.go` is a tail of `/go/src/net/http/server.go`; `rver.go` is not.
-fn is_tail_of_path(path: &str, tail: &str) -> bool {
+pub(super) fn is_tail_of_path(path: &str, tail: &str) -> bool {
     path.strip_suffix(tail).is_some_and(|before| before.is_empty() || before.ends_with('/') || tail.starts_with('/'))
 }

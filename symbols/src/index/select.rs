@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regex::bytes;
-
 use super::fit::Fit;
-use super::{FLAG_PART, FunctionId, Index, LeftOut, Name as Entry, Source};
+use super::{FunctionId, Index, LeftOut, Name as Entry, Source};
 use crate::addr::Vaddr;
 use crate::demangle;
 use crate::go::names as go_names;
+use crate::parallel;
 use crate::pattern::{Form, Name, Pattern, everything};
+
+/// Names that one thread looks at, at a time.
+const CHUNK: usize = 512;
 
 /// A tail with more matches than this is remarked on.
 const MANY: usize = 100;
@@ -63,6 +65,15 @@ pub(super) struct Hit {
     pub(super) name: u32,
 }
 
+/// One thing to probe, not named yet.
+struct Chosen {
+    address: Vaddr,
+    what: Matched,
+    name: Option<u32>,
+    pattern: usize,
+    exact: bool,
+}
+
 /// What one pattern matched.
 #[derive(Default)]
 pub(super) struct Found {
@@ -82,22 +93,35 @@ impl Index {
         for pattern in patterns.iter().filter(|p| p.is_negation()) {
             removed.extend(self.find(pattern).hits.iter().map(|hit| hit.function));
         }
-        let mut chosen = BTreeMap::new();
+        let mut chosen = Vec::new();
         let mut left_out = BTreeMap::new();
         let whole = (!patterns.is_empty() && patterns.iter().all(Pattern::is_negation)).then(everything);
         let positive =
             patterns.iter().enumerate().filter(|(_, p)| !p.is_negation()).chain(whole.iter().map(|p| (0, p)));
         for (number, pattern) in positive {
-            let found = self.find(pattern);
+            let mut found = self.find(pattern);
             if found.hits.is_empty() && found.points.is_empty() {
                 selection.unmatched.push(number);
             }
-            selection.notes.extend(found.note.clone());
-            self.choose(number, &found, all, &removed, &mut chosen, &mut left_out);
+            selection.notes.extend(found.note.take());
+            found.hits.retain(|hit| !removed.contains(&hit.function));
+            self.choose(number, &found, all, &mut chosen, &mut left_out);
         }
-        left_out.retain(|&function, _| !chosen.contains_key(&self.start(function)));
+        // Of what several patterns matched, the first one's name, and the strongest wish.
+        chosen.sort_by_key(|c: &Chosen| c.address);
+        chosen.dedup_by(|later, kept| {
+            let same = later.address == kept.address;
+            kept.exact |= same && later.exact;
+            same
+        });
+        left_out.retain(|&function, _| {
+            let start = self.start(function);
+            chosen.binary_search_by_key(&start, |c| c.address).is_err()
+        });
         selection.left_out = left_out.into_iter().map(|(function, why)| (FunctionId(function), why)).collect();
-        selection.matches = chosen.into_values().collect();
+        let named =
+            parallel::map_chunks(&chosen, CHUNK, |chunk| chunk.iter().map(|c| self.named(c)).collect::<Vec<_>>());
+        selection.matches = named.into_iter().flatten().collect();
         selection
     }
 
@@ -106,45 +130,55 @@ impl Index {
         pattern: usize,
         found: &Found,
         all: bool,
-        removed: &BTreeSet<u32>,
-        chosen: &mut BTreeMap<Vaddr, Match>,
+        chosen: &mut Vec<Chosen>,
         left_out: &mut BTreeMap<u32, LeftOut>,
     ) {
-        for hit in found.hits.iter().filter(|hit| !removed.contains(&hit.function)) {
-            let Some(entry) = self.names.get(hit.name as usize) else {
-                continue;
-            };
-            let why = self.left_out(entry);
+        let whys = parallel::map_chunks(&found.hits, CHUNK, |hits| {
+            let why = |hit: &Hit| self.left_out(self.names.get(hit.name as usize)?);
+            hits.iter().map(why).collect::<Vec<_>>()
+        });
+        for (hit, why) in found.hits.iter().zip(whys.into_iter().flatten()) {
             match why {
                 Some(why) if why == LeftOut::Ifunc || !(all || found.takes_left_out) => {
                     left_out.entry(hit.function).or_insert(why);
                 }
-                _ => {
-                    let what = Matched::Function(FunctionId(hit.function));
-                    let new = Match { what, pattern, name: self.bare(entry), exact: found.exact };
-                    let held = chosen.entry(entry.address).or_insert(new);
-                    held.exact |= found.exact;
-                }
+                _ => chosen.push(Chosen {
+                    address: self.start(hit.function),
+                    what: Matched::Function(FunctionId(hit.function)),
+                    name: Some(hit.name),
+                    pattern,
+                    exact: found.exact,
+                }),
             }
         }
-        for &(address, function, offset) in &found.points {
-            let name = function.and_then(|hit| self.names.get(hit.name as usize)).map(|n| self.bare(n));
-            let name = name.map_or_else(|| address.to_string(), |name| format!("{name}+{offset:#x}"));
-            let function = function.map(|hit| FunctionId(hit.function));
-            let what = Matched::Point { address, function, offset };
-            chosen.entry(address).or_insert(Match { what, pattern, name, exact: true });
-        }
+        chosen.extend(found.points.iter().map(|&(address, function, offset)| Chosen {
+            address,
+            what: Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset },
+            name: function.map(|hit| hit.name),
+            pattern,
+            exact: true,
+        }));
+    }
+
+    fn named(&self, chosen: &Chosen) -> Match {
+        let function = chosen.name.and_then(|name| self.names.get(name as usize)).map(|entry| self.bare(entry));
+        let name = match (function, chosen.what) {
+            (Some(name), Matched::Function(_)) => name,
+            (Some(name), Matched::Point { offset, .. }) => format!("{name}+{offset:#x}"),
+            (None, _) => chosen.address.to_string(),
+        };
+        Match { what: chosen.what, pattern: chosen.pattern, name, exact: chosen.exact }
     }
 
     pub(super) fn start(&self, function: u32) -> Vaddr {
-        self.first_name(function as usize).map_or(Vaddr(0), |n| n.address)
+        self.starts.get(function as usize).copied().unwrap_or(Vaddr(0))
     }
 
     fn find(&self, pattern: &Pattern) -> Found {
         match &pattern.form {
             Form::Name(name) => self.find_name(name),
             Form::Regex(regex, beginning) => {
-                let hits = self.hits_by(None, |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
+                let hits = self.hits_by(&[], |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
                 Found { hits, takes_left_out: is_inside_left_out(beginning), ..Found::default() }
             }
             Form::File { path, line } => self.find_file(path, *line),
@@ -154,6 +188,9 @@ impl Index {
     }
 
     fn find_name(&self, name: &Name) -> Found {
+        if name.glob.as_ref().is_some_and(|glob| glob.is_everything) {
+            return Found { hits: self.all_functions(), ..Found::default() };
+        }
         let (hits, fit) = self.find_named(name);
         if !hits.is_empty() {
             let many = fit == Fit::Tail && hits.len() > MANY;
@@ -163,35 +200,31 @@ impl Index {
         let Some(glob) = &name.glob else {
             return Found::default();
         };
-        let hits = self.hits_by(glob.needle.as_deref(), |index, entry| index.fits_glob(entry, glob));
+        let hits = self.hits_by(&glob.words, |index, entry| index.fits_glob(entry, glob));
         Found { hits, takes_left_out: is_inside_left_out(&glob.beginning), ..Found::default() }
     }
 
     /// Functions of exactly this name, else of this tail.
     pub(super) fn find_named(&self, name: &Name) -> (Vec<Hit>, Fit) {
-        let mut exact = Vec::new();
-        let mut tail = Vec::new();
         let wanted = name.literal.as_bytes();
-        self.for_each_name(name.needle.as_deref(), |hit, entry| {
+        let fit = |entry: &Entry| {
             let raw = self.raw(entry);
             if raw == wanted || demangle::unversioned(raw) == wanted {
-                exact.push(hit);
-            } else if entry.flags & FLAG_PART == 0 {
-                // A part is meant only by its own symbol.
-                match self.fit(entry, name) {
-                    Some(Fit::Exact) => exact.push(hit),
-                    Some(Fit::Tail) => tail.push(hit),
-                    None => {}
-                }
+                return Some(Fit::Exact);
             }
-        });
+            // A part is meant only by its own symbol.
+            if self.is_part_name(entry) { None } else { self.fit(entry, name) }
+        };
+        let fits = self.candidates(&name.words, fit);
+        let of = |wanted: Fit| fits.iter().filter(move |(_, fit)| *fit == wanted).map(|(hit, _)| *hit);
+        let (exact, tail): (Vec<Hit>, Vec<Hit>) = (of(Fit::Exact).collect(), of(Fit::Tail).collect());
         if name.literal == "main"
             && let Some(main) = self.main_of_program(&tail)
         {
             return (main, Fit::Tail);
         }
         let (hits, fit) = if exact.is_empty() { (tail, Fit::Tail) } else { (exact, Fit::Exact) };
-        (self.without_wrappers_of_others(one_per_function(hits)), fit)
+        (self.without_wrappers_of_others(self.one_per_function(hits)), fit)
     }
 
     /// In a Go program `main` is `main.main`, in a Rust program the crate's, not the C function that calls it.
@@ -227,39 +260,42 @@ impl Index {
         hits.iter().zip(&texts).filter(|(_, t)| keep(t)).map(|(hit, _)| *hit).collect()
     }
 
-    /// Calls `visit` for every name in whose symbol `needle` occurs.
-    fn for_each_name<'a>(&'a self, needle: Option<&str>, mut visit: impl FnMut(Hit, &'a Entry)) {
-        let finder = needle.map(|n| bytes::Regex::new(&regex::escape(n)).expect("an escaped word is an expression"));
-        for function in 0..self.functions.len() {
-            for at in self.names_of(function) {
-                let Some(entry) = self.names.get(at) else {
-                    continue;
-                };
-                if finder.as_ref().is_none_or(|f| f.is_match(self.raw(entry))) {
-                    visit(Hit { function: function as u32, name: at as u32 }, entry);
-                }
-            }
-        }
+    /// What `fit` says of the names that contain `words`, where it says something.
+    fn candidates<T: Send>(&self, words: &[String], fit: impl Fn(&Entry) -> Option<T> + Sync) -> Vec<(Hit, T)> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let names = self.names_with(&words);
+        let fits = parallel::map_chunks(&names, CHUNK, |names| {
+            let fitting = names.iter().filter_map(|&name| Some((name, fit(self.names.get(name as usize)?)?)));
+            fitting.collect::<Vec<_>>()
+        });
+        let hit = |name: u32| {
+            let after = self.functions.partition_point(|&first| first <= name);
+            Some(Hit { function: u32::try_from(after.checked_sub(1)?).ok()?, name })
+        };
+        fits.into_iter().flatten().filter_map(|(name, fit)| Some((hit(name)?, fit))).collect()
     }
 
     /// The first name of each function that `fits`.
-    fn hits_by(&self, needle: Option<&str>, fits: impl Fn(&Self, &Entry) -> bool) -> Vec<Hit> {
-        let mut hits: Vec<Hit> = Vec::new();
-        self.for_each_name(needle, |hit, entry| {
-            let known = hits.last().is_some_and(|last| last.function == hit.function);
-            if !known && fits(self, entry) {
-                hits.push(hit);
-            }
-        });
-        hits
+    fn hits_by(&self, words: &[String], fits: impl Fn(&Self, &Entry) -> bool + Sync) -> Vec<Hit> {
+        let hits = self.candidates(words, |entry| fits(self, entry).then_some(()));
+        self.one_per_function(hits.into_iter().map(|(hit, ())| hit).collect())
     }
-}
 
-/// The first of each function's names, in order of address.
-fn one_per_function(mut hits: Vec<Hit>) -> Vec<Hit> {
-    hits.sort_unstable_by_key(|hit| (hit.function, hit.name));
-    hits.dedup_by_key(|hit| hit.function);
-    hits
+    fn all_functions(&self) -> Vec<Hit> {
+        let numbers: Vec<u32> = (0..self.functions.len() as u32).collect();
+        let hits = parallel::map_chunks(&numbers, CHUNK, |functions| {
+            let hit = |&function: &u32| Some(Hit { function, name: self.shown(function as usize)? as u32 });
+            functions.iter().filter_map(hit).collect::<Vec<_>>()
+        });
+        hits.concat()
+    }
+
+    /// Of each function's names the one to show first, in order of address.
+    fn one_per_function(&self, mut hits: Vec<Hit>) -> Vec<Hit> {
+        hits.sort_unstable_by_key(|hit| (hit.function, hit.name));
+        let best = |of: &[Hit]| of.iter().copied().min_by(|a, b| self.compare(a.name as usize, b.name as usize));
+        hits.chunk_by(|a, b| a.function == b.function).filter_map(best).collect()
+    }
 }
 
 /// Whether a pattern that begins so can only mean what is left out by default.

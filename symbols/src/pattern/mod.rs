@@ -72,7 +72,7 @@ pub(crate) struct Name {
     /// It says which parameters.
     pub(crate) with_parameters: bool,
     /// What must occur in a symbol, mangled or not, that this names.
-    pub(crate) needle: Option<String>,
+    pub(crate) words: Vec<String>,
     pub(crate) glob: Option<Glob>,
 }
 
@@ -84,7 +84,10 @@ pub(crate) struct Glob {
     pub(crate) key: Regex,
     /// What every match begins with.
     pub(crate) beginning: String,
-    pub(crate) needle: Option<String>,
+    /// What must occur in a symbol that matches.
+    pub(crate) words: Vec<String>,
+    /// Nothing but stars.
+    pub(crate) is_everything: bool,
 }
 
 impl Pattern {
@@ -190,7 +193,7 @@ impl Name {
         let glob = Glob::new(text)?;
         Ok(Self {
             with_parameters: says_parameters(&literal),
-            needle: needle::last_word(&literal).map(str::to_owned),
+            words: needle::own_words(&literal).into_iter().map(str::to_owned).collect(),
             key,
             literal,
             glob,
@@ -206,12 +209,13 @@ impl Glob {
         };
         let key = glob::regex(&canonical::key(text)).unwrap_or_else(|| plain.clone());
         let pieces = glob::literals(text);
-        let needle = pieces.iter().flat_map(|piece| needle::certain_words(piece)).max_by_key(|word| word.len());
+        let words = pieces.iter().flat_map(|piece| needle::certain_words(piece)).map(str::to_owned).collect();
         Ok(Some(Self {
             plain: compile(text, &plain)?,
             key: compile(text, &key)?,
-            needle: needle.map(str::to_owned),
+            words,
             beginning: pieces.into_iter().next().unwrap_or_default(),
+            is_everything: text.bytes().all(|b| b == b'*'),
         }))
     }
 }

@@ -1,7 +1,7 @@
-//! The text that must occur in a symbol for a pattern to match: what spares demangling the rest.
+//! The words that must occur in a symbol for a pattern to match: what spares demangling the rest.
 
-/// Words of C++'s library that a mangled name may have only as an abbreviation.
-const ABBREVIATED: [&str; 11] = [
+/// Words of C++'s library that a mangled name may have only as an abbreviation, and namespaces that are passed over.
+const ABBREVIATED: [&str; 14] = [
     "std",
     "string",
     "allocator",
@@ -12,23 +12,31 @@ const ABBREVIATED: [&str; 11] = [
     "basic_istream",
     "basic_ostream",
     "basic_iostream",
-    "operator",
+    "__cxx11",
+    "__1",
+    "__ndk1",
+    "_V2",
 ];
 
-/// The last identifier outside brackets: it stands in the symbol as it is, however the rest is mangled.
-pub(super) fn last_word(literal: &str) -> Option<&str> {
-    if literal.contains("operator") || !literal.is_ascii() {
-        return None;
+/// The identifiers of a name outside brackets: they stand in the symbol as they are, however the rest is mangled.
+pub(super) fn own_words(literal: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    if !literal.is_ascii() {
+        return words;
     }
     let mut depth = 0usize;
-    let mut found = None;
     let mut start = None;
-    for (at, c) in literal.char_indices().chain([(literal.len(), ' ')]) {
-        let in_word = depth == 0 && (c.is_ascii_alphanumeric() || c == '_');
-        if in_word {
+    for (at, c) in literal.char_indices().chain([(literal.len(), '.')]) {
+        if depth == 0 && (c.is_ascii_alphanumeric() || c == '_') {
             start = start.or(Some(at));
-        } else if let Some(from) = start.take() {
-            found = literal.get(from..at).filter(|w| !w.starts_with(|c: char| c.is_ascii_digit())).or(found);
+        } else if let Some(word) = start.take().and_then(|from: usize| literal.get(from..at)) {
+            // What follows is a sign, or a type.
+            if word == "operator" {
+                break;
+            }
+            if is_own(word) {
+                words.push(word);
+            }
         }
         match c {
             // Parameters: what follows is not the function's name.
@@ -37,10 +45,22 @@ pub(super) fn last_word(literal: &str) -> Option<&str> {
             }
             '<' | '[' | '{' | '(' => depth += 1,
             '>' | ']' | '}' | ')' => depth = depth.saturating_sub(1),
+            // `virtual thunk to f`: a sentence of the demangler's.
+            ' ' if depth == 0 => return Vec::new(),
             _ => {}
         }
     }
-    found.filter(|word| !ABBREVIATED.contains(word))
+    words
+}
+
+fn is_own(word: &str) -> bool {
+    !word.starts_with(|c: char| c.is_ascii_digit())
+        && !ABBREVIATED.contains(&word)
+        && !is_written(|written| written == word)
+}
+
+fn is_written(fits: impl Fn(&str) -> bool) -> bool {
+    WRITTEN_BY_DEMANGLERS.iter().chain(&MORE_WRITTEN_BY_DEMANGLERS).any(|written| fits(written))
 }
 
 /// Words that demanglers write without their being in the symbol.
@@ -106,7 +126,7 @@ const WRITTEN_BY_DEMANGLERS: [&str; 60] = [
     "vtable",
     "wchar_t",
 ];
-const MORE_WRITTEN_BY_DEMANGLERS: [&str; 30] = [
+const MORE_WRITTEN_BY_DEMANGLERS: [&str; 32] = [
     "__int128",
     "__float128",
     "noexcept",
@@ -123,6 +143,8 @@ const MORE_WRITTEN_BY_DEMANGLERS: [&str; 30] = [
     "fn",
     "isize",
     "i128",
+    "u8",
+    "i8",
     "u16",
     "u32",
     "u64",
@@ -143,8 +165,7 @@ const MORE_WRITTEN_BY_DEMANGLERS: [&str; 30] = [
 pub(super) fn certain_words(piece: &str) -> impl Iterator<Item = &str> {
     piece.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| {
         let own = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && word.is_ascii();
-        let mut written = WRITTEN_BY_DEMANGLERS.iter().chain(&MORE_WRITTEN_BY_DEMANGLERS);
-        own && !written.any(|w| w.contains(word)) && !ends_in_digit(word)
+        own && !is_written(|written| written.contains(word)) && !ends_in_digit(word)
     })
 }
 
@@ -158,17 +179,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_needle_is_the_functions_own_name() {
-        for (text, needle) in [
-            ("main.(*Store).Get", Some("Get")),
-            ("std::vector<int, std::allocator<int> >::push_back", Some("push_back")),
-            ("<alloc::string::String as core::fmt::Write>::write_str", Some("write_str")),
-            ("s::mid::{{closure}}", Some("mid")),
-            ("f(int)", Some("f")),
-            ("A::operator<<", None),
-            ("main.Gen[...]", Some("Gen")),
+    fn the_words_are_those_that_stand_in_the_symbol() {
+        for (text, words) in [
+            ("main.(*Store).Get", &["main", "Get"][..]),
+            ("std::vector<int, std::allocator<int> >::push_back", &["vector", "push_back"]),
+            ("<alloc::string::String as core::fmt::Write>::write_str", &["write_str"]),
+            ("s::mid::{{closure}}", &["s", "mid"]),
+            ("u32::pow", &["pow"]),
+            ("f(int)", &["f"]),
+            ("A::operator<<", &["A"]),
+            ("A::operator int", &["A"]),
+            ("std::__cxx11::basic_string<char>::append", &["append"]),
+            ("virtual thunk to A::f()", &[]),
+            ("main.Gen[...]", &["main", "Gen"]),
+            ("example.com/ge.v2/foo%2ev1.F", &["example", "com", "ge", "v2", "foo", "F"]),
         ] {
-            assert_eq!(last_word(text), needle, "{text}");
+            assert_eq!(own_words(text), words, "{text}");
         }
     }
 }
