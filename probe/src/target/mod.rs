@@ -253,7 +253,8 @@ fn mapped_library(pid: u32, name: &Path) -> Result<PathBuf> {
 /// `libssl` names `libssl.so.3`, `libssl.so` and `libssl-1.1.so`; a full file name names only itself.
 fn is_library_named(file: &str, name: &str) -> bool {
     let Some(rest) = file.strip_prefix(name) else { return false };
-    rest.is_empty() || rest.starts_with(".so") || rest.starts_with('-') && rest.contains(".so") && !name.contains(".so")
+    let version = if name.contains(".so") { rest.starts_with('.') } else { rest.starts_with(".so") };
+    rest.is_empty() || version || rest.starts_with('-') && rest.contains(".so")
 }
 
 fn is_there(pid: u32) -> bool {
