@@ -75,7 +75,7 @@ test: as-root setup-test
 	cargo test --locked $(OLD) -p symbols -p probe-ebpf -p probe
 
 bench: as-root setup-bench
-	$(MAKE) build programs
+	$(MAKE) programs
 	cargo bench --locked $(OLD) -p probe
 
 # The objects under probe-ebpf/prebuilt are committed: only a change of the kernel half needs this.

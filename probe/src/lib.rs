@@ -33,7 +33,13 @@ pub const NOT_FOUND: u8 = 127;
 
 /// The exit status for an error.
 pub fn status_of(error: &anyhow::Error) -> u8 {
-    if error.is::<target::NoSuchProgram>() { NOT_FOUND } else { FAILED }
+    if error.is::<target::NoSuchProgram>() {
+        NOT_FOUND
+    } else if error.is::<symbols::pattern::PatternError>() {
+        USAGE
+    } else {
+        FAILED
+    }
 }
 
 /// Does what the command line asks for; the exit status.

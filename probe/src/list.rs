@@ -1,20 +1,27 @@
 //! `probe list`: what can be probed, where, and what cannot and why.
 
-use std::{collections::BTreeSet, io::Write, path::PathBuf};
+use std::{collections::BTreeSet, fmt::Write as _, io::Write, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 use symbols::{
-    index::{LeftOut, Matched},
+    addr::Vaddr,
+    index::{LeftOut, Match, Matched},
+    parallel,
     pattern::Pattern,
 };
 
 use crate::{
-    output::escape,
+    output::{escape, talk::say},
     plan::{self, Probeable},
     request::List,
     target::{self, TracedFile},
 };
+
+/// Functions that one thread describes at a time.
+const CHUNK: usize = 512;
+/// Functions whose lines are held in memory.
+const BATCH: usize = 64 * CHUNK;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -41,23 +48,25 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
     let patterns: Vec<Pattern> = if request.patterns.is_empty() {
         vec!["*".parse()?]
     } else {
-        request.patterns.iter().map(|p| p.parse().with_context(|| format!("'{p}'"))).collect::<Result<_>>()?
+        request.patterns.iter().map(|p| p.parse()).collect::<Result<_, _>>()?
     };
     let mut out = std::io::BufWriter::with_capacity(1 << 16, out);
     let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
     for file in &files {
         let selection = file.index.select(&patterns, request.all);
         unmatched.retain(|p| selection.unmatched.contains(p));
-        for found in &selection.matches {
-            print(file, found, request.json, &mut out)?;
+        for batch in selection.matches.chunks(BATCH) {
+            for lines in parallel::map_chunks(batch, CHUNK, |found| lines(file, found, request.json)) {
+                out.write_all(&lines?)?;
+            }
         }
         if !selection.left_out.is_empty() {
             let reasons: BTreeSet<LeftOut> = selection.left_out.iter().map(|(_, reason)| *reason).collect();
             let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
-            eprintln!("probe: {} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", "));
+            say(format_args!("{} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", ")));
         }
         for note in &selection.notes {
-            eprintln!("probe: {note}");
+            say(note);
         }
     }
     out.flush()?;
@@ -77,53 +86,60 @@ fn files(binaries: &[PathBuf], pids: &[u32]) -> Result<Vec<TracedFile>> {
     }
 }
 
-fn print(file: &TracedFile, found: &symbols::index::Match, json: bool, out: &mut dyn Write) -> Result<()> {
+fn lines(file: &TracedFile, found: &[Match], json: bool) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(128 * found.len());
+    for found in found {
+        print(file, found, json, &mut out)?;
+    }
+    Ok(out)
+}
+
+fn print(file: &TracedFile, found: &Match, json: bool, out: &mut Vec<u8>) -> Result<()> {
     let binary = file.index.binary();
-    let (address, function) = match found.what {
-        Matched::Function(id) => (file.index.function(id).address, Some(file.index.function(id))),
-        Matched::Point { address, function, .. } => (address, function.map(|id| file.index.function(id))),
+    let (id, point) = match found.what {
+        Matched::Function(id) => (Some(id), None),
+        Matched::Point { address, function, .. } => (function, Some(address)),
     };
+    let function = id.map(|id| file.index.outline(id));
+    let address = point.or(function.map(|f| f.address)).unwrap_or(Vaddr(0));
     let source = file.index.line(address);
-    let probeable = plan::probeable(&file.index, &found.what);
-    let reason = match &probeable {
+    let reason = match plan::probeable(&file.index, &found.what) {
         Probeable::Yes => None,
-        Probeable::No(reason) => Some(reason.clone()),
+        Probeable::No(reason) => Some(reason),
     };
-    let line = Line {
-        function: &found.name,
-        mangled: function.map(|f| f.symbol).filter(|symbol| *symbol != found.name),
-        binary: &file.shown,
-        address: address.to_string(),
-        offset: binary.file_offset(address).map(|o| o.to_string()),
-        size: function.map_or(0, |f| f.size),
-        language: function.map_or_else(String::new, |f| f.language.to_string()),
-        file: source.as_ref().map(|s| s.file.to_string()),
-        line: source.as_ref().map(|s| s.line),
-        probeable: reason.is_none(),
-        reason,
-        inlined_at: None,
-    };
+    let (size, language) = (function.map_or(0, |f| f.size), function.map(|f| f.language));
     if json {
+        let line = Line {
+            function: &found.name,
+            mangled: id.map(|id| file.index.symbol(id)).filter(|symbol| *symbol != found.name),
+            binary: &file.shown,
+            address: address.to_string(),
+            offset: binary.file_offset(address).map(|o| o.to_string()),
+            size,
+            language: language.map_or_else(String::new, |language| language.to_string()),
+            file: source.as_ref().map(|s| s.file.to_string()),
+            line: source.as_ref().map(|s| s.line),
+            probeable: reason.is_none(),
+            reason,
+            inlined_at: None,
+        };
         serde_json::to_writer(&mut *out, &line)?;
-        writeln!(out)?;
+        out.push(b'\n');
         return Ok(());
     }
-    let mut name = String::new();
-    escape::text(&mut name, line.function);
-    write!(out, "{} {:>6} {:<4} {name}", line.address, line.size, line.language)?;
-    if let Matched::Point { offset, .. } = found.what
-        && offset != 0
-    {
-        write!(out, "+{offset:#x}")?;
+    let language = language.map_or_else(String::new, |language| language.to_string());
+    write!(out, "{address} {size:>6} {language:<4} ")?;
+    let mut text = String::with_capacity(found.name.len() + 64);
+    escape::text(&mut text, &found.name);
+    if let Some(source) = source {
+        text.push(' ');
+        escape::text(&mut text, source.file);
+        write!(text, ":{}", source.line)?;
     }
-    if let (Some(path), Some(number)) = (&line.file, line.line) {
-        let mut path_text = String::new();
-        escape::text(&mut path_text, path);
-        write!(out, " {path_text}:{number}")?;
+    if let Some(reason) = reason {
+        write!(text, " [not probeable: {reason}]")?;
     }
-    if let Some(reason) = &line.reason {
-        write!(out, " [not probeable: {reason}]")?;
-    }
-    writeln!(out)?;
+    text.push('\n');
+    out.extend_from_slice(text.as_bytes());
     Ok(())
 }

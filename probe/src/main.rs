@@ -7,7 +7,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) if probe::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("probe: {error:#}");
+            probe::output::talk::say_error(&error);
             ExitCode::from(probe::status_of(&error))
         }
     }

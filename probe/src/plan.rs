@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use probe_ebpf::abi::{Cookie, GoProgram, Jump, NO_REGISTER};
 use symbols::{
     addr::{FileOffset, Vaddr},
@@ -17,6 +17,7 @@ use symbols::{
     code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
     index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
+    unwind,
 };
 
 use crate::{
@@ -127,7 +128,7 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
             *plan.left_out.entry(*reason).or_default() += 1;
         }
         plan.matched += selection.matches.len() as u64;
-        FilePlanner::new(&mut plan, number, file, options)?.add(&selection.matches)?;
+        FilePlanner::new(&mut plan, number, file, options).add(&selection.matches);
     }
     if let Some(&pattern) = unmatched.first() {
         bail!(no_match(files, &patterns[pattern]));
@@ -140,7 +141,7 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
 
 /// What to say of a pattern that matches nothing.
 pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
-    let names: Vec<_> = files.iter().map(|f| f.shown.as_str()).collect();
+    let names: Vec<_> = files.iter().map(|f| escape::escaped(&f.shown)).collect();
     let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
     let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
     if hints.is_empty() {
@@ -148,7 +149,7 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
     } else {
         text.push_str("\nnearest names:");
         for hint in hints {
-            let _ = write!(text, "\n  {hint}");
+            let _ = write!(text, "\n  {}", escape::escaped(&hint));
         }
     }
     text
@@ -158,7 +159,9 @@ fn nothing_left(plan: &Plan) -> String {
     if let Some(first) = plan.skipped.first() {
         return format!(
             "none of the {} matched functions can be probed; the first, {}: {}",
-            plan.matched, first.function, first.reason
+            plan.matched,
+            escape::escaped(&first.function),
+            first.reason
         );
     }
     let left_out: u64 = plan.left_out.values().sum();
@@ -172,27 +175,25 @@ struct FilePlanner<'a> {
     index: &'a Index,
     shown: &'a str,
     options: Options,
-    /// Offset of goid, and position in [`Plan::go_programs`].
-    go: Option<(u16, u8)>,
+    /// Of a Go program: offset of goid, and position in [`Plan::go_programs`]; or why its calls cannot be told apart.
+    go: Option<Result<(u16, u8), String>>,
 }
 
 impl<'a> FilePlanner<'a> {
-    fn new(plan: &'a mut Plan, number: usize, file: &'a TracedFile, options: Options) -> Result<Self> {
+    fn new(plan: &'a mut Plan, number: usize, file: &'a TracedFile, options: Options) -> Self {
         let binary = file.index.binary();
-        let mut go = None;
-        if let Some(program) = binary.go() {
-            let offsets = program
-                .runtime_offsets(binary)
-                .with_context(|| format!("failed to find goroutine ids in {}", file.shown))?;
-            let goid = u16::try_from(offsets.goid).context("failed to place goid in runtime.g")?;
-            let position = u8::try_from(plan.go_programs.len()).context("more than 256 Go programs in one trace")?;
+        let go = binary.go().map(|program| {
+            let offsets =
+                program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
+            let goid = u16::try_from(offsets.goid).map_err(|_| "goid is too far inside runtime.g")?;
+            let position = u8::try_from(plan.go_programs.len()).map_err(|_| "it is the 257th Go program")?;
             plan.go_programs.push(GoProgram { tls: offsets.tls, m: offsets.m, curg: offsets.m_curg });
-            go = Some((goid, position));
-        }
-        Ok(Self { plan, number, index: &file.index, shown: &file.shown, options, go })
+            Ok((goid, position))
+        });
+        Self { plan, number, index: &file.index, shown: &file.shown, options, go }
     }
 
-    fn add(&mut self, matches: &[Match]) -> Result<()> {
+    fn add(&mut self, matches: &[Match]) {
         let mut any_go = false;
         for found in matches {
             match &found.what {
@@ -213,7 +214,6 @@ impl<'a> FilePlanner<'a> {
         if any_go {
             self.add_goroutine_end();
         }
-        Ok(())
     }
 
     fn skip(&mut self, function: &str, reason: String) {
@@ -225,7 +225,10 @@ impl<'a> FilePlanner<'a> {
         if is_go && self.options.returns == Returns::Uretprobe {
             return Err("--returns=uretprobe would kill a Go program".to_owned());
         }
-        let shape = shape(self.index, &function)?;
+        if is_go && let Some(Err(reason)) = &self.go {
+            return Err(reason.clone());
+        }
+        let (shape, parts) = shape(self.index, &function)?;
         let entry = shape.entry.map_err(|refusal| refusal.to_string())?;
         let offset = self.offset(entry.address)?;
         let number = self.plan.functions.len() as u32;
@@ -246,7 +249,7 @@ impl<'a> FilePlanner<'a> {
         });
         self.point(offset, PointKind::Entry, number, is_go, function.go_asm);
         match self.options.returns {
-            Returns::Ret => self.add_exits(&function, exits, number),
+            Returns::Ret => self.add_exits(&function, &parts, exits, number),
             Returns::Uretprobe => self.point(offset, PointKind::AfterReturn, number, false, false),
             Returns::None => {}
         }
@@ -263,11 +266,17 @@ impl<'a> FilePlanner<'a> {
         exits
             .iter()
             .filter(|exit| exit.address != entry || is_unconditional(&exit.kind))
-            .map(|exit| Ok((self.offset(exit.address)?, exit.clone())))
+            .map(|exit| Ok((self.offset(exit.address)?, *exit)))
             .collect()
     }
 
-    fn add_exits(&mut self, function: &Function<'_>, exits: Vec<(FileOffset, Exit)>, number: u32) {
+    fn add_exits(
+        &mut self,
+        function: &Function<'_>,
+        parts: &[(Vaddr, u64)],
+        exits: Vec<(FileOffset, Exit)>,
+        number: u32,
+    ) {
         let is_go = function.language == Language::Go;
         for (offset, exit) in exits {
             let kind = match &exit.kind {
@@ -283,7 +292,7 @@ impl<'a> FilePlanner<'a> {
                 }
                 ExitKind::IndirectJump { operand } => {
                     point.cookie = point.cookie.indirect();
-                    let jump = jump(&operand, exit.address, function, &self.index.parts(function.id));
+                    let jump = jump(&operand, exit.address, function, parts);
                     self.plan.jumps.push((point.cookie.point(), jump));
                 }
                 _ => {}
@@ -293,8 +302,8 @@ impl<'a> FilePlanner<'a> {
 
     fn point(&mut self, offset: FileOffset, kind: PointKind, function: u32, is_go: bool, foreign_g: bool) {
         let number = self.plan.points.len() as u32;
-        let mut cookie = match self.go {
-            Some((goid, program)) if is_go => Cookie::go(number, goid, program),
+        let mut cookie = match &self.go {
+            Some(Ok((goid, program))) if is_go => Cookie::go(number, *goid, *program),
             _ => Cookie::native(number),
         };
         if foreign_g {
@@ -365,8 +374,7 @@ pub enum Probeable {
 /// Whether a probe on what was matched is possible, as far as the file tells.
 pub fn probeable(index: &Index, what: &Matched) -> Probeable {
     let checked = match what {
-        Matched::Function(id) => shape(index, &index.function(*id))
-            .and_then(|shape| shape.entry.map(|_| ()).map_err(|refusal| refusal.to_string())),
+        Matched::Function(id) => check_entry(index, *id),
         Matched::Point { address, function, .. } => check_point(index, *address, *function),
     };
     match checked {
@@ -388,9 +396,46 @@ fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)])
     })
 }
 
-fn shape(index: &Index, function: &Function<'_>) -> Result<Shape, String> {
-    let body = body(index.binary(), function, &index.parts(function.id)).ok_or("its code is not in the file")?;
-    Ok(code::shape(&body, &|address| index.starts_function(address)))
+/// Functions whose parts have parts are followed so far.
+const MAX_PARTS: usize = 8;
+
+/// The function's shape, and the parts that it has elsewhere: those that symbols name, and those that its own jumps
+/// lead to and that only the unwind tables know (a stripped program's).
+fn shape(index: &Index, function: &Function<'_>) -> Result<(Shape, Vec<(Vaddr, u64)>), String> {
+    let binary = index.binary();
+    let mut parts = index.parts(function.id);
+    let is_function = |address| index.starts_function(address) || binary.in_plt(address);
+    loop {
+        let body = body(binary, function, &parts).ok_or("its code is not in the file")?;
+        let shape = code::shape(&body, &is_function);
+        let known = parts.len();
+        for &stray in &shape.strays {
+            let part = unwind::code_range(binary, stray).filter(|&(start, _)| !is_function(start));
+            let is_new = |part: &(Vaddr, u64)| part.0 != function.address && !parts.contains(part);
+            if parts.len() < MAX_PARTS
+                && let Some(part) = part.filter(is_new)
+            {
+                parts.push(part);
+            }
+        }
+        if parts.len() == known {
+            return Ok((shape, parts));
+        }
+    }
+}
+
+fn check_entry(index: &Index, id: FunctionId) -> Result<(), String> {
+    let (binary, function) = (index.binary(), index.outline(id));
+    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty());
+    let body = Body {
+        machine: binary.machine(),
+        address: function.address,
+        code: code.ok_or("its code is not in the file")?,
+        parts: Vec::new(),
+        is_go: function.language == Language::Go,
+        go_asm: function.go_asm,
+    };
+    code::entry_refusal(&body).map_err(|refusal| refusal.to_string())
 }
 
 fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> Result<(), String> {
@@ -406,12 +451,6 @@ fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> R
     } else {
         Err(format!("{address} is not the start of an instruction"))
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    escape::text(&mut out, text);
-    out
 }
 
 fn is_unconditional(kind: &ExitKind) -> bool {
@@ -510,7 +549,13 @@ impl Plan {
             let file =
                 Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
             let offset = traced.point.map(|o| format!("+{o:#x}")).unwrap_or_default();
-            writeln!(out, "{:#x} {}{offset} ({file})", traced.address, escaped(&traced.name))?;
+            writeln!(
+                out,
+                "{:#x} {}{offset} ({})",
+                traced.address,
+                escape::escaped(&traced.name),
+                escape::escaped(&file)
+            )?;
             for point in points {
                 writeln!(
                     out,
@@ -522,7 +567,7 @@ impl Plan {
             }
         }
         for skipped in &self.skipped {
-            writeln!(out, "not probed: {}: {}", escaped(&skipped.function), skipped.reason)?;
+            writeln!(out, "not probed: {}: {}", escape::escaped(&skipped.function), skipped.reason)?;
         }
         Ok(())
     }
@@ -548,3 +593,6 @@ fn cost_note(function: &PlannedFunction, point: &PlannedPoint) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests;

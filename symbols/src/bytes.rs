@@ -17,7 +17,19 @@ pub(crate) fn u64_at(data: &[u8], at: usize) -> Option<u64> {
 
 /// The bytes from `at` up to the next NUL, without it. `None` if there is none.
 pub(crate) fn c_bytes(data: &[u8], at: usize) -> Option<&[u8]> {
-    std::ffi::CStr::from_bytes_until_nul(data.get(at..)?).ok().map(std::ffi::CStr::to_bytes)
+    let rest = data.get(at..)?;
+    rest.get(..memchr::memchr(0, rest)?)
+}
+
+/// Longer names are cut: symbols that all point into one long string must not cost its square.
+/// The longest mangled name seen (node) has a few thousand bytes.
+const MAX_NAME: usize = 16 << 10;
+
+/// A symbol's name at `at`, up to the next NUL or [`MAX_NAME`].
+pub(crate) fn name_at(data: &[u8], at: usize) -> Option<&[u8]> {
+    let rest = data.get(at..)?;
+    let rest = rest.get(..MAX_NAME).unwrap_or(rest);
+    rest.get(..memchr::memchr(0, rest).unwrap_or(rest.len()))
 }
 
 /// As [`c_bytes`], and it must be UTF-8.

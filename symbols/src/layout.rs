@@ -64,7 +64,9 @@ impl Layout {
         let machine = match header.e_machine {
             EM_X86_64 => Machine::X86_64,
             EM_AARCH64 => Machine::Aarch64,
-            other => return Err(Error::OtherMachine { found: machine_to_str(other).to_owned() }),
+            other => {
+                return Err(Error::OtherMachine { found: machine_to_str(other).to_owned() });
+            }
         };
         let count = usize::from(header.e_phnum).min(MAX_PROGRAM_HEADERS);
         let table_end = header.e_phoff.saturating_add((count as u64).saturating_mul(u64::from(header.e_phentsize)));
@@ -106,7 +108,9 @@ impl Layout {
     }
 
     fn read_header(&mut self, data: &[u8], header: &ProgramHeader) {
-        let Some(bytes) = slice(data, header.p_offset, header.p_filesz) else { return };
+        let Some(bytes) = slice(data, header.p_offset, header.p_filesz) else {
+            return;
+        };
         match header.p_type {
             PT_INTERP => self.interpreter = c_str(bytes, 0).map(str::to_owned),
             PT_TLS => self.tls = Some(Tls { mem_size: header.p_memsz, align: header.p_align.max(1) }),
@@ -125,7 +129,9 @@ impl Layout {
             let Some(desc_at) = name_at.checked_add(name_len as usize).map(|n| n.next_multiple_of(align)) else {
                 return;
             };
-            let Some(end) = desc_at.checked_add(desc_len as usize) else { return };
+            let Some(end) = desc_at.checked_add(desc_len as usize) else {
+                return;
+            };
             let (Some(name), Some(desc)) = (bytes.get(name_at..name_at + name_len as usize), bytes.get(desc_at..end))
             else {
                 return;

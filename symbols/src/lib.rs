@@ -7,6 +7,7 @@
 //! * [`index`]: all functions of a binary; look-up by name pattern and by address.
 //! * [`pattern`]: what a person types, parsed.
 //! * [`code`]: machine code: function exits, the cheapest right entry point, what must not be probed.
+//! * [`parallel`]: work shared among processors.
 //! * [`unwind`]: whether a frame pointer is kept at an address.
 //! * [`go`]: a Go program's function table, module data and build info.
 
@@ -15,12 +16,14 @@ pub mod binary;
 mod bytes;
 pub mod code;
 mod demangle;
+mod dwarf;
 mod elf;
 mod error;
 pub mod go;
 pub mod index;
 mod layout;
 mod mmap;
+pub mod parallel;
 pub mod pattern;
 pub mod unwind;
 

@@ -1,10 +1,12 @@
 //! Hand-encoded functions, one for each way in which code can be awkward to probe. The bytes were checked against
 //! `objdump -d`; the expectations follow from the instruction set and from `docs/uprobes.md`.
 
+use proptest::prelude::*;
 use symbols::addr::Vaddr;
 use symbols::binary::Machine;
 use symbols::code::{
-    Body, Condition, EntryCost, Exit, ExitKind, JumpOperand, Refusal, Shape, is_instruction_start, refusal, shape,
+    Body, Condition, EntryCost, Exit, ExitKind, JumpOperand, Refusal, Shape, calls_to, is_instruction_start, refusal,
+    shape,
 };
 
 const START: u64 = 0x1000;
@@ -128,6 +130,52 @@ fn a_repeated_string_instruction_is_the_last_choice() {
 }
 
 #[test]
+fn a_conditional_tail_call_is_not_the_entry_place() {
+    // test %edi,%edi; je 0x2000; ret
+    let code = [0x85, 0xff, 0x0f, 0x84, 0xf8, 0x0f, 0x00, 0x00, 0xc3];
+    assert_eq!(entry(&c(&code)), (0, SingleStep, false));
+}
+
+#[test]
+fn calls_are_found_by_their_target() {
+    // call 0x2000; call 0x3000; call *%rax; call 0x2000; jmp 0x2000
+    let code =
+        [0xe8, 0xfb, 0x0f, 0, 0, 0xe8, 0xf6, 0x1f, 0, 0, 0xff, 0xd0, 0xe8, 0xef, 0x0f, 0, 0, 0xe9, 0xea, 0x0f, 0, 0];
+    let calls = calls_to(Machine::X86_64, &code, Vaddr(START), Vaddr(0x2000));
+    assert_eq!(calls, [Vaddr(START), Vaddr(START + 12)]);
+}
+
+proptest! {
+    /// Whatever the bytes are: places lie in the function, are instructions, and are in order.
+    #[test]
+    fn any_bytes_give_places_inside(
+        code in prop::collection::vec(any::<u8>(), 0..300),
+        cold in prop::collection::vec(any::<u8>(), 0..60),
+        is_go in any::<bool>(),
+        go_asm in any::<bool>(),
+    ) {
+        let parts = vec![(Vaddr(START + 0x4000), &cold[..])];
+        let body = Body { parts, is_go, go_asm: is_go && go_asm, ..c(&code) };
+        let found = shape(&body, &|v| v.0 % 2 == 0);
+        let held = |v: Vaddr| {
+            let inside = |start: u64, len: usize| v.0 >= start && v.0 - start < len as u64;
+            inside(START, code.len()) || inside(START + 0x4000, cold.len())
+        };
+        if let Ok(entry) = &found.entry {
+            prop_assert!(held(entry.address));
+            prop_assert!(is_instruction_start(&body, entry.address));
+        }
+        prop_assert!(found.exits.iter().all(|e| held(e.address)));
+        prop_assert!(found.exits.is_sorted_by_key(|e| e.address));
+        for exit in &found.exits {
+            let at = (exit.address.0 - START) as usize;
+            let bytes = code.get(at..).unwrap_or_else(|| &cold[at - 0x4000..]);
+            prop_assert_eq!(refusal(Machine::X86_64, bytes, exit.address), Ok(()));
+        }
+    }
+}
+
+#[test]
 fn a_function_of_one_return_is_entered_and_left_at_it() {
     assert_eq!(entry(&c(&[0xc3])), (0, SingleStep, false));
     assert_eq!(exits(&c(&[0xc3])), [exit(0, Return)]);
@@ -213,7 +261,8 @@ fn indirect_jumps_tell_where_their_target_is() {
 fn jump_tables_are_no_exits() {
     // push %rbx; jmp *0x2000(,%rax,8): the stack is not as at the entry
     let pushed = [0x53, 0xff, 0x24, 0xc5, 0x00, 0x20, 0x00, 0x00];
-    assert_eq!(exits(&c(&pushed)), []);
+    let s = shape_of(&c(&pushed));
+    assert_eq!((s.exits, s.unprobed_jumps), (vec![], true));
     // notrack jmp *%rax
     let s = shape_of(&c(&[0x3e, 0xff, 0xe0]));
     assert_eq!((s.exits, s.refused_exits, s.unprobed_jumps), (vec![], vec![], false));

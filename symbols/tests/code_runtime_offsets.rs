@@ -113,3 +113,13 @@ fn go_programs_with_thread_local_variables_of_c() {
     check(&new_go(), WITH_C, &[]);
     check(&new_go(), WITH_C, &["-buildmode=pie"]);
 }
+
+#[test]
+fn a_shared_library_has_no_fixed_place_for_g() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let source = "package main\n\nimport \"C\"\n\n//export F\nfunc F() {}\n\nfunc main() {}\n";
+    let file = build(&new_go(), dir.path(), "lib.so", source, &["-buildmode=c-shared"]);
+    let binary = Binary::open(&file).expect("readable");
+    let error = binary.go().expect("Go code").runtime_offsets(&binary).unwrap_err();
+    assert!(error.to_string().contains("shared library"), "{error}");
+}

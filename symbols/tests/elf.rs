@@ -1,4 +1,5 @@
 //! Functions of ELF symbol tables, compared with readelf and nm.
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod common;
 
@@ -39,7 +40,9 @@ fn readelf(path: &Path) -> Vec<Line> {
     let out = common::run(Command::new("readelf").args(["--symbols", "--wide"]).arg(path));
     let parse = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, value, size, kind, _, _, section, name, ..] = words.as_slice() else { return None };
+        let [_, value, size, kind, _, _, section, name, ..] = words.as_slice() else {
+            return None;
+        };
         if !matches!(*kind, "FUNC" | "IFUNC") || matches!(*section, "UND" | "ABS" | "COM") {
             return None;
         }
@@ -82,18 +85,20 @@ fn demangled_names_are_those_of_nm() {
         let mut names: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
         for line in nm.lines() {
             let mut words = line.splitn(3, ' ');
-            let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+            let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
             names.entry(u64::from_str_radix(address, 16).unwrap()).or_default().insert(comparable(name));
         }
         let (mut same, mut different) = (0, Vec::new());
         for function in index.functions() {
             let known = &names[&function.address.0];
             for name in index.aliases(function.id).iter().map(String::as_str).chain([function.name]) {
-                if known.contains(&comparable(name)) {
-                    same += 1
-                } else {
-                    different.push(format!("{name} / {known:?}"))
-                }
+                let ours = comparable(name);
+                // cpp_demangle 0.5 takes the first parameter of a constructor template for a return type.
+                let like =
+                    |theirs: &String| *theirs == ours || template(theirs).is_some_and(|t| Some(t) == template(&ours));
+                if known.iter().any(like) { same += 1 } else { different.push(format!("{name} / {known:?}")) }
             }
         }
         // The demanglers disagree on constructors of typedefs (`std::string::string`) and on a few nested templates.
@@ -106,6 +111,11 @@ fn demangled_names_are_those_of_nm() {
             different[..different.len().min(30)].join("\n")
         );
     }
+}
+
+/// The name of a function template, without its parameters.
+fn template(name: &str) -> Option<&str> {
+    name.rfind(">(").map(|at| &name[..at])
 }
 
 /// Without what differs by design (spaces, Rust's hash, versions, clone marks).

@@ -256,13 +256,12 @@ impl Attachment {
             Some(_) => Vec::new(),
         };
         for group in GROUPS {
-            for number in 0..files.len() {
+            for (number, file) in files.iter().enumerate() {
                 let points: Vec<&PlannedPoint> =
                     plan.points.iter().filter(|p| p.file == number && group.kinds.contains(&p.kind)).collect();
                 if points.is_empty() {
                     continue;
                 }
-                let file = &files[number];
                 // Through our own descriptor: what was read is what is probed, whatever has its name by now.
                 let path = PathBuf::from(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
                 for scope in scopes(pids.as_deref())? {

@@ -8,6 +8,7 @@ use std::{io, ops::Range, rc::Rc};
 
 use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_THREAD_EXIT};
 use rustc_hash::FxHashMap;
+use symbols::code::EntryCost;
 
 use crate::{
     calls::{CallId, CallerStack, End, Enter, Leave, Point, Summary, Thread},
@@ -48,12 +49,69 @@ struct OpenCalls {
     calls: Vec<Open>,
     /// The limit of outermost calls was reached before this lane's outermost call.
     muted: bool,
+    /// The last event, for [`Cost`].
+    last: Option<(Trap, u64)>,
+}
+
+/// What kind of trap an event is made in. They differ tenfold in cost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trap {
+    /// An entry at an instruction that the kernel emulates.
+    CheapEntry,
+    /// An entry at one that it single-steps.
+    Entry,
+    /// A RET, always single-stepped.
+    Return,
+    /// A jump, emulated when it is direct.
+    Jump,
+}
+
+impl Trap {
+    const KINDS: usize = 4;
+
+    fn of(kind: PointKind, entry: EntryCost) -> Self {
+        match (kind, entry) {
+            (PointKind::Entry, EntryCost::SingleStep) => Self::Entry,
+            (PointKind::Entry, _) => Self::CheapEntry,
+            (PointKind::TailJump | PointKind::MaybeJump, _) => Self::Jump,
+            _ => Self::Return,
+        }
+    }
+}
+
+/// What the probes cost the target at least, from the events themselves: of many events some stand next to each
+/// other with hardly an instruction between, and the time between them is the first one's trap.
+#[derive(Default)]
+struct Cost {
+    /// Events, and the shortest time to the next event of the same lane (ns), by [`Trap`].
+    traps: [(u64, Option<u64>); Trap::KINDS],
+}
+
+/// Fewer events say nothing about the shortest time between two.
+const MIN_SAMPLES: u64 = 200;
+
+impl Cost {
+    fn event(&mut self, trap: Trap, last: Option<(Trap, u64)>, time_ns: u64) {
+        self.traps[trap as usize].0 += 1;
+        if let Some((before, at)) = last {
+            let gap = time_ns.saturating_sub(at);
+            let shortest = &mut self.traps[before as usize].1;
+            *shortest = Some(shortest.map_or(gap, |s| s.min(gap)));
+        }
+    }
+
+    /// All events together, ns; 0: not known.
+    fn total_ns(&self) -> u64 {
+        let known = self.traps.iter().filter(|(events, _)| *events >= MIN_SAMPLES);
+        known.map(|(events, shortest)| events.saturating_mul(shortest.unwrap_or(0))).sum()
+    }
 }
 
 #[derive(Clone, Copy)]
 struct PointInfo {
     kind: PointKind,
     function: u32,
+    trap: Trap,
 }
 
 #[derive(Clone, Copy)]
@@ -82,6 +140,7 @@ pub struct Tracker {
     last_id: CallId,
     outermost_begun: u64,
     outermost_ended: u64,
+    cost: Cost,
     summary: Summary,
 }
 
@@ -89,7 +148,7 @@ impl Tracker {
     /// A tracker of the plan's points and functions.
     pub fn new(points: &[PlannedPoint], functions: &[PlannedFunction], limits: Limits) -> Self {
         Self {
-            points: points.iter().map(|p| PointInfo { kind: p.kind, function: p.function }).collect(),
+            points: points.iter().map(|p| point_info(p, functions)).collect(),
             functions: functions
                 .iter()
                 .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps })
@@ -103,6 +162,7 @@ impl Tracker {
             last_id: 0,
             outermost_begun: 0,
             outermost_ended: 0,
+            cost: Cost::default(),
             summary: Summary::default(),
         }
     }
@@ -125,9 +185,9 @@ impl Tracker {
         let Some(&point) = self.points.get(event.point as usize) else { return Ok(()) };
         let mut step = Step { tracker: self, event, lane: lane_of(event), world, sink };
         match point.kind {
-            PointKind::Entry => step.entry(point.function, record.frames),
-            PointKind::Return | PointKind::AfterReturn => step.exit(point.function, End::Return),
-            PointKind::TailJump | PointKind::MaybeJump => step.exit(point.function, End::TailCall),
+            PointKind::Entry => step.entry(point, record.frames),
+            PointKind::Return | PointKind::AfterReturn => step.exit(point, End::Return),
+            PointKind::TailJump | PointKind::MaybeJump => step.exit(point, End::TailCall),
             PointKind::Passed => step.passed(point.function, record.frames),
             PointKind::GoroutineEnd => step.close_lane(End::Unwind),
         }
@@ -183,10 +243,11 @@ impl Tracker {
 
     /// Lets go of empty lanes: goroutines end without a word.
     fn sweep(&mut self) {
-        let (open, spare) = (&self.open, &mut self.spare);
+        let (open, spare) = (&mut self.open, &mut self.spare);
         self.lanes.retain(|_, &mut place| {
-            let empty = open.get(place).is_none_or(|open| open.calls.is_empty());
+            let empty = open[place].calls.is_empty();
             if empty {
+                open[place].last = None;
                 spare.push(place);
             }
             !empty
@@ -195,7 +256,10 @@ impl Tracker {
     }
 
     fn forget(&mut self, lane: Lane) {
-        self.spare.extend(self.lanes.remove(&lane));
+        if let Some(place) = self.lanes.remove(&lane) {
+            self.open[place].last = None;
+            self.spare.push(place);
+        }
     }
 
     fn tell(&mut self, open: Open, ended: Ended, sink: &mut dyn Sink) -> io::Result<()> {
@@ -225,6 +289,7 @@ impl Tracker {
                 self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
             }
         }
+        self.summary.probes_ns = self.cost.total_ns();
         Ok(self.summary.clone())
     }
 }
@@ -247,8 +312,16 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn entry(&mut self, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
-        self.on_lane(|step, lane| step.enter(lane, function, frames))
+    fn entry(&mut self, point: PointInfo, frames: Option<Frames<'_>>) -> io::Result<()> {
+        self.on_lane(|step, lane| {
+            step.count(lane, point.trap);
+            step.enter(lane, point.function, frames)
+        })
+    }
+
+    fn count(&mut self, lane: &mut OpenCalls, trap: Trap) {
+        self.tracker.cost.event(trap, lane.last, self.event.time_ns);
+        lane.last = Some((trap, self.event.time_ns));
     }
 
     fn enter(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
@@ -299,8 +372,11 @@ impl Step<'_> {
         Open { call, depth: self.event.depth, lost: self.event.lost, told }
     }
 
-    fn exit(&mut self, function: u32, end: End) -> io::Result<()> {
-        self.on_lane(|step, lane| step.leave(lane, function, end))
+    fn exit(&mut self, point: PointInfo, end: End) -> io::Result<()> {
+        self.on_lane(|step, lane| {
+            step.count(lane, point.trap);
+            step.leave(lane, point.function, end)
+        })
     }
 
     fn leave(&mut self, lane: &mut OpenCalls, function: u32, end: End) -> io::Result<()> {
@@ -424,8 +500,16 @@ impl Step<'_> {
     }
 }
 
+fn point_info(point: &PlannedPoint, functions: &[PlannedFunction]) -> PointInfo {
+    let cost = functions.get(point.function as usize).map_or(EntryCost::SingleStep, |f| f.cost);
+    PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point.kind, cost) }
+}
+
 /// The goroutine, or outside Go the thread.
 fn lane_of(event: &Event) -> Lane {
     let thread = if event.goid == 0 { event.pid_tgid } else { event.pid_tgid & !0xffff_ffff };
     Lane { thread, goid: event.goid }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,13 @@ pub fn text(out: &mut String, text: &str) {
     }
 }
 
+/// The text that [`text`] makes.
+pub fn escaped(from: &str) -> String {
+    let mut out = String::with_capacity(from.len());
+    text(&mut out, from);
+    out
+}
+
 /// Appends `text` as a JSON string, quotes included.
 pub fn json(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');

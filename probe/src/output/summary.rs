@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::escape;
+use super::escape::escaped;
 use super::time::duration;
 use crate::calls::{Summary, TraceInfo};
 
@@ -20,7 +20,8 @@ pub fn write(
     quiet: bool,
 ) -> io::Result<()> {
     for line in lines(trace, summary, notes, quiet) {
-        writeln!(out, "probe: {line}")?;
+        // One write: stderr is not buffered, and what is written to the same terminal must not come between.
+        out.write_all(format!("probe: {line}\n").as_bytes())?;
     }
     Ok(())
 }
@@ -94,7 +95,7 @@ fn share(summary: &Summary) -> Option<String> {
     let permille = u128::from(summary.probes_ns) * 1000 / u128::from(summary.duration_ns);
     let took = duration(summary.probes_ns);
     Some(format!(
-        "the probes took about {took} of the target's time, {}.{} % of the trace's length (all threads together)",
+        "the probes took at least {took} of the target's time, {}.{} % of the trace's length (all threads together)",
         permille / 10,
         permille % 10
     ))
@@ -102,12 +103,6 @@ fn share(summary: &Summary) -> Option<String> {
 
 fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    escape::text(&mut out, text);
-    out
 }
 
 #[cfg(test)]
@@ -165,7 +160,7 @@ mod tests {
             shown(&summary, &["from the output".to_owned()], false),
             format!(
                 "probe: 9 calls (3 outermost), 18 events in 1.00 s, 42 lost\n{lost}probe: 2 calls still open\n\
-                 probe: the probes took about 12.3 ms of the target's time, 1.2 % of the trace's length (all threads \
+                 probe: the probes took at least 12.3 ms of the target's time, 1.2 % of the trace's length (all threads \
                  together)\n{notes}"
             )
         );

@@ -9,7 +9,7 @@ pub mod processes;
 
 use std::{
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -18,6 +18,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use symbols::{binary::Binary, index::Index};
 
+use crate::output::escape;
+
 /// A file that is traced: held open, so that what was read is what is probed.
 #[derive(Debug)]
 pub struct TracedFile {
@@ -25,6 +27,8 @@ pub struct TracedFile {
     pub shown: String,
     /// Where it is found, from here (may lead through `/proc/PID/root`).
     pub path: PathBuf,
+    /// The process in whose root, or as whose program, it is found.
+    pub through: Option<u32>,
     /// The open file.
     pub file: File,
     /// What it was when it was read.
@@ -64,16 +68,25 @@ impl TracedFile {
     /// # Errors
     /// It cannot be read, is no ELF file of this machine, or has no functions.
     pub fn open(path: &Path, shown: &str) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("failed to open {shown}"))?;
+        // A pipe would block until somebody writes to it.
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .with_context(|| format!("failed to open {shown}"))?;
         let metadata = file.metadata().with_context(|| format!("failed to open {shown}"))?;
         if !metadata.is_file() {
             bail!("failed to read {shown}: not a regular file");
         }
-        let binary = Binary::from_file(&file, path).map_err(|error| unreadable(shown, &error))?;
+        let binary = Binary::from_file(&file, path).map_err(|error| match interpreter(&file) {
+            Some(line) => anyhow!("failed to read {shown}: a script ({line}); name the program that runs it with -x"),
+            None => unreadable(shown, &error),
+        })?;
         let index = Index::new(Arc::new(binary)).map_err(|error| unreadable(shown, &error))?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),
+            through: None,
             identity: Identity::of(&metadata),
             file,
             index: Arc::new(index),
@@ -88,6 +101,8 @@ impl TracedFile {
             Err(_) => return Some(Change::Overwritten),
         }
         match fs::metadata(&self.path) {
+            // The process through which it was found has ended: that says nothing of the file.
+            Err(_) if self.through.is_some_and(|pid| !is_there(pid)) => None,
             Err(_) => Some(Change::Deleted),
             Ok(now) if now.ino() != self.identity.inode || now.dev() != self.identity.device => Some(Change::Replaced),
             Ok(_) => None,
@@ -106,6 +121,14 @@ pub enum Change {
     Deleted,
 }
 
+/// The first line of a script, which names its interpreter.
+fn interpreter(file: &File) -> Option<String> {
+    let mut head = [0; 80];
+    let length = file.read_at(&mut head, 0).ok()?;
+    let line = head.get(..length)?.split(|&byte| byte == b'\n').next()?;
+    line.starts_with(b"#!").then(|| escape::escaped(&String::from_utf8_lossy(line)))
+}
+
 fn unreadable(shown: &str, error: &dyn std::error::Error) -> anyhow::Error {
     let mut text = format!("failed to read {shown}: {error}");
     let mut source = error.source();
@@ -122,24 +145,31 @@ pub fn in_root_of(pid: u32, path: &Path) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join("root").join(relative)
 }
 
-/// There is no such program in `PATH`: shells exit with 127.
+/// There is no such program: shells exit with 127.
 #[derive(Debug, thiserror::Error)]
-#[error("no program {} in PATH", .0.display())]
-pub struct NoSuchProgram(PathBuf);
+pub enum NoSuchProgram {
+    /// A bare name.
+    #[error("failed to start {}: no such program in PATH", .0.display())]
+    InPath(PathBuf),
+    /// A path.
+    #[error("failed to start {}: no such file", .0.display())]
+    File(PathBuf),
+}
 
 /// Finds a program as `execvp` would.
 ///
 /// # Errors
 /// [`NoSuchProgram`].
 pub fn find_program(name: &Path) -> Result<PathBuf> {
-    if name.components().count() > 1 || name.is_absolute() {
-        return Ok(name.to_owned());
+    // `./name` has one component.
+    if name.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return if name.exists() { Ok(name.to_owned()) } else { Err(NoSuchProgram::File(name.to_owned()).into()) };
     }
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|file| is_executable(file))
-        .ok_or_else(|| NoSuchProgram(name.to_owned()).into())
+        .ok_or_else(|| NoSuchProgram::InPath(name.to_owned()).into())
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -153,9 +183,7 @@ fn is_executable(path: &Path) -> bool {
 pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
     let link = Path::new("/proc").join(pid.to_string()).join("exe");
     let shown = fs::read_link(&link).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound if !Path::new("/proc").join(pid.to_string()).exists() => {
-            anyhow!("no process {pid}")
-        }
+        std::io::ErrorKind::NotFound if !is_there(pid) => anyhow!("no process {pid}"),
         std::io::ErrorKind::NotFound => anyhow!("process {pid} is a kernel thread: it runs no program"),
         std::io::ErrorKind::PermissionDenied => {
             anyhow!("failed to look at process {pid}: permission denied; run as root, or with CAP_SYS_PTRACE")
@@ -172,7 +200,9 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
 pub fn program_file(pid: u32) -> Result<TracedFile> {
     let (path, shown) = program_of(pid)?;
     let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
-    TracedFile::open(&path, shown)
+    // The link names the file even after it was deleted or replaced; to be told of that, watch the path.
+    let file = TracedFile::open(&path, shown)?;
+    Ok(TracedFile { path: in_root_of(pid, Path::new(shown)), through: Some(pid), ..file })
 }
 
 /// A file as a process sees it.
@@ -182,7 +212,14 @@ pub fn program_file(pid: u32) -> Result<TracedFile> {
 pub fn file_of(pid: u32, path: &Path) -> Result<TracedFile> {
     let shown = path.display().to_string();
     // A relative path is the user's, an absolute one the process's.
-    if path.is_absolute() { TracedFile::open(&in_root_of(pid, path), &shown) } else { TracedFile::open(path, &shown) }
+    if !path.is_absolute() {
+        return TracedFile::open(path, &shown);
+    }
+    Ok(TracedFile { through: Some(pid), ..TracedFile::open(&in_root_of(pid, path), &shown)? })
+}
+
+fn is_there(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// The name of a process.

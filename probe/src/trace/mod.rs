@@ -10,12 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use symbols::pattern::Pattern;
+use symbols::{binary::Machine, pattern::Pattern};
 
 use crate::{
     attach::{self, Scope, features::Features, how_to_be_permitted},
     calls::tracker::Limits,
-    output::{self, OutputOptions},
+    output::{self, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
     target::{self, TracedFile, command::Waiting},
@@ -32,6 +32,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         .init();
     let patterns = parse_patterns(&request.patterns)?;
     let files = files(request)?;
+    of_this_machine(&files)?;
     let mut plan = plan::plan(&files, &patterns, plan::Options { all: request.all, returns: request.returns })?;
     if request.dry_run {
         plan.print(&mut io::stdout().lock())?;
@@ -40,7 +41,7 @@ pub fn run(request: &Trace) -> Result<u8> {
     let features = features()?;
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
-    let signals = session::Signals::install()?;
+    let signals = session::Signals::install(request.target.command.is_some())?;
     let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
     let waiting = match &request.target.command {
         Some(command) => Some(Waiting::fork(command)?),
@@ -59,7 +60,8 @@ pub fn run(request: &Trace) -> Result<u8> {
     };
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
-        announce(&plan, request.verbose, &mut io::stderr().lock())?;
+        // Whether anybody listens is no matter of the trace.
+        let _ = announce(&plan, request.verbose, &mut io::stderr().lock());
     }
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
@@ -67,7 +69,7 @@ pub fn run(request: &Trace) -> Result<u8> {
 }
 
 fn parse_patterns(patterns: &[String]) -> Result<Vec<Pattern>> {
-    patterns.iter().map(|p| p.parse().with_context(|| format!("'{p}'"))).collect()
+    Ok(patterns.iter().map(|p| p.parse()).collect::<Result<_, _>>()?)
 }
 
 /// What `--limit` and `--returns` mean for the tracker.
@@ -101,6 +103,18 @@ fn files(request: &Trace) -> Result<Vec<TracedFile>> {
         Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path)).collect(),
         None => request.binaries.iter().map(|path| TracedFile::open(path, &path.display().to_string())).collect(),
     }
+}
+
+/// Refuses files that cannot run here.
+fn of_this_machine(files: &[TracedFile]) -> Result<()> {
+    let here = if cfg!(target_arch = "aarch64") { Machine::Aarch64 } else { Machine::X86_64 };
+    for file in files {
+        let machine = file.index.binary().machine();
+        if machine != here {
+            bail!("failed to trace {}: made for another machine: {machine}; this one is {here}", file.shown);
+        }
+    }
+    Ok(())
 }
 
 /// Several processes of one program are one file.
@@ -183,9 +197,9 @@ fn destination(request: &Trace) -> Result<Destination> {
 
 fn warn_of_uretprobes(request: &Trace, plan: &Plan) {
     if request.returns == Returns::Uretprobe && plan.has_unwinding_languages {
-        eprintln!(
-            "probe: WARNING: --returns=uretprobe aborts a Rust or C++ program whose panic or exception passes a \
-             traced function"
+        talk::say(
+            "WARNING: --returns=uretprobe aborts a Rust or C++ program whose panic or exception passes a \
+             traced function",
         );
     }
 }
@@ -193,7 +207,8 @@ fn warn_of_uretprobes(request: &Trace, plan: &Plan) {
 /// What is traced, and what is not.
 fn announce(plan: &Plan, verbose: u8, out: &mut dyn Write) -> io::Result<()> {
     let attached = plan.functions.len();
-    write!(out, "probe: tracing {attached} of {} matched in {}", plan.matched, plan.files.join(", "))?;
+    let files: Vec<_> = plan.files.iter().map(|file| output::escape::escaped(file)).collect();
+    write!(out, "probe: tracing {attached} of {} matched in {}", plan.matched, files.join(", "))?;
     if !plan.skipped.is_empty() {
         write!(out, "; {} cannot be probed", plan.skipped.len())?;
     }

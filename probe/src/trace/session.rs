@@ -20,7 +20,7 @@ use crate::{
     attach::{Attachment, recorder::Recorder},
     calls::{Summary, TraceInfo, tracker::Tracker},
     events,
-    output::{self, Notes, Sink},
+    output::{self, Notes, Sink, talk},
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
     target::{
@@ -38,30 +38,43 @@ const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_micros(500)..=D
 /// How often sinks hear of the time.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Ctrl-C and its like: counted, since the second one is more urgent.
+/// Ctrl-C and its like: counted, since the second one is more urgent, and the third one does not wait for a write
+/// that blocks (a pager that nobody scrolls).
 pub(super) struct Signals {
-    stop: Arc<AtomicUsize>,
+    count: Arc<AtomicUsize>,
+    /// The trace ends with this one.
+    enough: usize,
 }
 
+/// Exit status after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 128 + SIGINT as u8;
+
 impl Signals {
-    pub(super) fn install() -> Result<Self> {
-        let stop = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let stop = stop.clone();
-            // SAFETY: the handler only adds to an atomic.
-            #[expect(unsafe_code, reason = "signal handlers are")]
-            unsafe {
-                signal_hook::low_level::register(signal, move || {
-                    stop.fetch_add(1, Ordering::Relaxed);
-                })
+    /// Ctrl-C reaches a command that we started, too. What it does at its end is worth seeing: the first one is for
+    /// it, the second one for us.
+    pub(super) fn install(with_command: bool) -> Result<Self> {
+        let enough = if with_command { 2 } else { 1 };
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to watch for signals")?;
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        thread::spawn(move || {
+            for _ in signals.forever() {
+                if counted.fetch_add(1, Ordering::Relaxed) + 1 > enough {
+                    // Everything of ours in the kernel goes with our descriptors.
+                    std::process::exit(i32::from(INTERRUPTED));
+                }
             }
-            .context("failed to watch for signals")?;
-        }
-        Ok(Self { stop })
+        });
+        Ok(Self { count, enough })
     }
 
-    fn count(&self) -> usize {
-        self.stop.load(Ordering::Relaxed)
+    fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    fn enough(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= self.enough
     }
 }
 
@@ -72,8 +85,6 @@ enum Ended {
     Asked,
     /// The traced processes did, or the command.
     Target,
-    /// Nobody reads the output any more.
-    ClosedPipe,
     /// Nothing is attached any more.
     Detached,
 }
@@ -139,24 +150,30 @@ impl<'a> Session<'a> {
 
     /// Starts the command, reads until the end, tells the summary; the exit status.
     pub(super) fn run(mut self, waiting: Option<Waiting>) -> Result<u8> {
+        if self.signals.any()
+            && let Some(waiting) = waiting
+        {
+            waiting.cancel();
+            return Ok(INTERRUPTED);
+        }
         let begun = self.sink.begin(&self.info);
         let mut command = match waiting.map(Waiting::start).transpose() {
             Ok(command) => command,
             Err(not_started) => {
-                eprintln!("probe: {}", not_started.message);
+                talk::say(not_started.message);
                 return Ok(not_started.status);
             }
         };
         let mut status = None;
         let read = begun.and_then(|()| self.read(command.as_mut(), &mut status));
         let result = self.close(read);
-        match command {
-            None => result.map(|()| 0),
-            Some(mut command) => {
-                let status = status.unwrap_or_else(|| self.wait(&mut command));
-                result.map(|()| status)
-            }
+        let Some(mut command) = command else { return result.map(|()| 0) };
+        // The command may run on for days: what went wrong is said now.
+        if let Err(error) = &result {
+            talk::say_error(error);
         }
+        let status = status.unwrap_or_else(|| self.wait(&mut command));
+        Ok(if result.is_ok() { status } else { crate::FAILED })
     }
 
     /// Until the trace is to end.
@@ -167,7 +184,7 @@ impl<'a> Session<'a> {
         loop {
             let records = self.read_batch()?;
             let now = Instant::now();
-            if self.signals.count() > 0 || self.tracker.is_done() {
+            if self.signals.enough() || self.tracker.is_done() {
                 return Ok(Ended::Asked);
             }
             if now - watched >= WATCH_INTERVAL {
@@ -239,18 +256,19 @@ impl<'a> Session<'a> {
                 continue;
             }
             *said = change;
+            let shown = output::escape::escaped(&file.shown);
             match change {
                 None => {}
                 Some(Change::Overwritten) => {
                     overwritten = true;
-                    eprintln!("probe: {} was overwritten in place: its probes were removed at once", file.shown);
+                    talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
                 }
-                Some(Change::Replaced) => eprintln!(
-                    "probe: {} was replaced: running processes are still traced, new ones run the new file and are not",
-                    file.shown
-                ),
+                Some(Change::Replaced) => talk::say(format_args!(
+                    "{shown} was replaced: running processes are still traced, new ones run the new file and \
+                     are not"
+                )),
                 Some(Change::Deleted) => {
-                    eprintln!("probe: {} was deleted: running processes are still traced", file.shown);
+                    talk::say(format_args!("{shown} was deleted: running processes are still traced"));
                 }
             }
         }
@@ -272,7 +290,8 @@ impl<'a> Session<'a> {
         let outcome = outcome.and_then(|ended| self.tell_end().map(|()| ended));
         match outcome {
             Ok(Ended::Detached) => anyhow::bail!("the trace ended early"),
-            Ok(Ended::Asked | Ended::Target | Ended::ClosedPipe) => Ok(()),
+            Ok(Ended::Asked | Ended::Target) => Ok(()),
+            // Nobody reads the output any more: no failure.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(error).context(match &self.request.output_file {
                 Some(path) => format!("failed to write {}", path.display()),
@@ -285,7 +304,14 @@ impl<'a> Session<'a> {
         let mut summary = self.tracker.finish(self.sink.as_mut())?;
         self.complete(&mut summary);
         self.sink.end(&summary)?;
-        output::summary::write(&mut io::stderr().lock(), &self.info, &summary, &self.notes.take(), self.request.quiet)
+        let _ = output::summary::write(
+            &mut io::stderr().lock(),
+            &self.info,
+            &summary,
+            &self.notes.take(),
+            self.request.quiet,
+        );
+        Ok(())
     }
 
     /// Adds what the tracker does not know.
@@ -317,13 +343,12 @@ impl<'a> Session<'a> {
 
     /// The trace is over, the command goes on.
     fn wait(&self, command: &mut Running) -> u8 {
-        let before = self.signals.count();
         loop {
             if let Some(status) = command.poll() {
                 return status;
             }
-            if self.signals.count() > before.max(1) {
-                return 128 + SIGINT as u8;
+            if self.signals.enough() {
+                return INTERRUPTED;
             }
             thread::sleep(WATCH_INTERVAL);
         }

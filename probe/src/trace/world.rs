@@ -109,7 +109,8 @@ impl World for Live {
         // A first sight of a process may have read its mappings: ask again what their state is.
         let generation = self.processes.generation(pid);
         let key = frames.key().into();
-        self.stacks.insert(hash, Remembered { kind: (pid, generation, frames.detail, at_point), key, stack: stack.clone() });
+        self.stacks
+            .insert(hash, Remembered { kind: (pid, generation, frames.detail, at_point), key, stack: stack.clone() });
         stack
     }
 

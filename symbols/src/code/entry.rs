@@ -5,7 +5,7 @@
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
-use super::sweep::{Leaving, Sweep, instructions};
+use super::sweep::{Leaving, Sweep, direct_target, instructions};
 use super::{Body, Entry, EntryCost, Refusal, uprobes};
 use crate::addr::Vaddr;
 
@@ -50,6 +50,8 @@ pub(super) fn place(body: &Body<'_>, sweep: &Sweep) -> Result<Entry, Refusal> {
         places = self::places(body, sweep, &window, None);
     }
     let cheap = places.iter().find(|p| p.refusal.is_ok() && p.cost < EntryCost::SingleStep && !p.uncertain);
+    // A conditional tail call is probed as an exit, and one place serves one probe.
+    let cheap = cheap.filter(|p| !p.may_leave);
     let chosen = cheap.or_else(|| places.iter().find(|p| p.refusal.is_ok() && !p.rounds));
     if let Some(p) = chosen.or_else(|| places.iter().find(|p| p.refusal.is_ok())) {
         let may_repeat = p.rounds || repeats(body, sweep, p, check.as_ref());
@@ -59,6 +61,32 @@ pub(super) fn place(body: &Body<'_>, sweep: &Sweep) -> Result<Entry, Refusal> {
         Some(first) => Err(first.refusal.err().unwrap_or(Refusal::Undecodable)),
         None => uprobes::refusal(body.code, body.address).and(Err(Refusal::Undecodable)),
     }
+}
+
+/// Whether there is a place, whatever the rest of the function looks like: both the first instruction and, in Go, the
+/// first behind the stack check can take a probe, and one of them is always among the places.
+pub(super) fn is_certain(body: &Body<'_>) -> bool {
+    let mut instructions = instructions(body.address, body.code).take_while(|i| !i.is_invalid());
+    let can_be_probed = |i: &Instruction| Place::new(body, i).refusal.is_ok();
+    if !body.is_go {
+        return instructions.next().is_some_and(|i| can_be_probed(&i));
+    }
+    let mut window = Vec::new();
+    // To the instruction behind the first that is none of a check's.
+    for i in instructions.take(LONGEST_CHECK + 1) {
+        let is_behind = window.last().is_some_and(|last| !goes_on(last));
+        window.push(i);
+        if is_behind {
+            break;
+        }
+    }
+    let behind = stack_check(&window).map_or(0, |check| check.len);
+    [0, behind].iter().all(|&n| window.get(n).is_some_and(can_be_probed))
+}
+
+/// Whether a stack check may go on behind this instruction.
+fn goes_on(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Sub | Mnemonic::Cmp | Mnemonic::Jb)
 }
 
 /// A place that every call passes with its registers still those of the entry.
@@ -71,6 +99,8 @@ struct Place {
     rounds: bool,
     /// A jump table might lead to a place between the entry and this one.
     uncertain: bool,
+    /// A conditional jump out of the function.
+    may_leave: bool,
 }
 
 /// Go's check for stack space: the branches to the slow path, which comes back to the entry.
@@ -116,6 +146,8 @@ impl Place {
             is_push: bytes.get(..i.len()).is_some_and(uprobes::is_push),
             rounds: uprobes::is_hit_every_round(i),
             uncertain: false,
+            may_leave: i.flow_control() == FlowControl::ConditionalBranch
+                && direct_target(i).is_some_and(|target| !body.holds(target)),
         }
     }
 }
@@ -150,14 +182,15 @@ fn may_be_jump_table(leaving: &Leaving) -> bool {
         && (i.op0_kind() == OpKind::Register || i.memory_index() != Register::None)
 }
 
+/// Instructions of the longest stack check: mov, mov, mov, sub, jb, cmp, jbe.
+const LONGEST_CHECK: usize = 8;
+
 /// Go's stack check at the start of `window`, in all its forms (cmd/internal/obj/x86/obj6.go, stacksplit):
 /// small frames compare SP with g.stackguard, larger ones `lea -N(SP)` in r12 (rax or others before 1.17), huge ones
 /// subtract first and have one more branch; g is in r14, or in assembly loaded from thread-local storage.
 fn stack_check(window: &[Instruction]) -> Option<StackCheck> {
-    /// The longest form: mov, mov, mov, sub, jb, cmp, jbe.
-    const LONGEST: usize = 8;
     let mut compared = false;
-    for (n, i) in window.iter().take(LONGEST).enumerate() {
+    for (n, i) in window.iter().take(LONGEST_CHECK).enumerate() {
         match i.mnemonic() {
             Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Sub => {
                 if !is_stack_check_step(i) {

@@ -15,6 +15,7 @@ pub(super) struct Found {
     pub(super) exits: Vec<Exit>,
     pub(super) refused: Vec<(Vaddr, Refusal)>,
     pub(super) unprobed_jumps: bool,
+    pub(super) strays: Vec<Vaddr>,
 }
 
 /// Sorts a function's returns and jumps.
@@ -38,6 +39,8 @@ enum Way {
     Out(ExitKind),
     /// Out, if the target is a function and no nameless part of this one.
     MaybeOut(ExitKind),
+    /// With a frame on the stack to code that no name is known for: to a part of this function.
+    Stray(Vaddr),
     /// Out or to a nameless part of this function, and no probe can tell.
     Untold,
 }
@@ -47,6 +50,10 @@ impl Found {
         let kind = match way {
             Way::Inside => return,
             Way::Untold => return self.unprobed_jumps = true,
+            Way::Stray(target) => {
+                self.unprobed_jumps = true;
+                return self.strays.push(target);
+            }
             Way::MaybeOut(kind) => {
                 self.unprobed_jumps = true;
                 kind
@@ -80,7 +87,7 @@ fn direct(body: &Body<'_>, i: &Instruction, starts_function: &dyn Fn(Vaddr) -> b
     if starts_function(target) {
         Way::Out(kind)
     } else if depth_at(body, i, depths).is_some_and(|d| d != 0) {
-        Way::Untold
+        Way::Stray(target)
     } else {
         Way::MaybeOut(kind)
     }
@@ -94,8 +101,12 @@ fn is_counted(i: &Instruction) -> bool {
 fn indirect(body: &Body<'_>, i: &Instruction, depths: &OnceCell<Depths>) -> Way {
     // GCC and Clang put notrack on jump tables only (-fcf-protection); Go's indexed jumps are all tables.
     let is_table = has_notrack(body, i) || body.is_go && i.memory_index() != Register::None;
-    if is_table || depth_at(body, i, depths).is_some_and(|d| d != 0) {
+    if is_table {
         return Way::Inside;
+    }
+    // Behind a call that never returns the depth is a guess, so this is told to the reader of the events.
+    if depth_at(body, i, depths).is_some_and(|d| d != 0) {
+        return Way::Untold;
     }
     operand(i).map_or(Way::Untold, |operand| Way::Out(ExitKind::IndirectJump { operand }))
 }

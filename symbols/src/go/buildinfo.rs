@@ -38,7 +38,7 @@ fn find_in(bytes: &[u8]) -> Option<&[u8]> {
 fn inline(blob: &[u8]) -> Option<&[u8]> {
     let rest = blob.get(32..)?;
     let mut at = 0;
-    let len = super::pclntab::uvarint(rest, &mut at)?;
+    let len = super::values::uvarint(rest, &mut at)?;
     if u64::from(len) > MAX_VERSION {
         return None;
     }

@@ -50,7 +50,9 @@ fn at(binary: &Binary, address: Vaddr, len: u64) -> Result<(Pclntab, Option<Modu
     let text = text.filter(|&t| binary.is_executable(t)).or_else(|| table.header_text(binary));
     match text {
         Some(text) if binary.is_executable(text) => table.set_text(binary, text)?,
-        _ if table.needs_text() => return Err(Error::GoTable("the address of the code is not known")),
+        _ if table.needs_text() => {
+            return Err(Error::GoTable("the address of the code is not known"));
+        }
         _ => {}
     }
     table.check(binary)?;

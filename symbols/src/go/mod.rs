@@ -4,13 +4,18 @@
 //! * `pclntab`: functions, their bounds, files and lines, for Go 1.16 to 1.27.
 //! * `find`: where these tables are, with and without section headers.
 //! * `buildinfo`: the version of the toolchain.
+//! * `inline`: what the compiler inlined where.
 //! * `runtime`: offsets of fields that name a goroutine.
 
 mod buildinfo;
 mod find;
+mod inline;
 pub(crate) mod names;
 mod pclntab;
 mod runtime;
+mod values;
+
+use std::sync::OnceLock;
 
 use crate::Error;
 use crate::addr::Vaddr;
@@ -29,7 +34,7 @@ pub struct Program {
     table: pclntab::Pclntab,
     module: Option<Module>,
     version: Option<String>,
-    wrapper_id: u8,
+    wrapper_id: OnceLock<u8>,
 }
 
 /// `runtime.firstmoduledata`, its pointers resolved through the relocations.
@@ -47,12 +52,11 @@ const WORD_TEXT: usize = 22;
 impl Program {
     /// Looks for Go's tables. `None`: no Go program. An error: a Go program whose tables are broken.
     pub(crate) fn find(binary: &Binary) -> Result<Option<Self>, Error> {
-        let Some((table, module)) = find::tables(binary)? else { return Ok(None) };
+        let Some((table, module)) = find::tables(binary)? else {
+            return Ok(None);
+        };
         let version = buildinfo::version(binary);
-        // `abi.FuncIDWrapper` is the last constant of its enumeration in every version (21 in Go 1.19, 23 in 1.27), and
-        // every program has such functions: so the highest id is that one, also where the version is not known.
-        let wrapper_id = table.functions(binary).map(|f| f.id()).max().unwrap_or(u8::MAX);
-        Ok(Some(Self { table, module, version, wrapper_id }))
+        Ok(Some(Self { table, module, version, wrapper_id: OnceLock::new() }))
     }
 
     /// The toolchain's version as `go1.27.3`; `None` without build info.
@@ -103,6 +107,16 @@ impl Program {
         self.table.functions(binary)
     }
 
+    /// The bytes of the file that hold the functions' names.
+    pub(crate) fn names(&self) -> std::ops::Range<usize> {
+        self.table.names()
+    }
+
+    /// Where functions begin: (table position, address), in the table's order. Reads nothing else of them.
+    pub(crate) fn addresses<'a>(&'a self, binary: &'a Binary) -> impl Iterator<Item = (usize, Vaddr)> + 'a {
+        self.table.addresses(binary)
+    }
+
     /// The function at table position `position`.
     pub fn function<'a>(&'a self, binary: &'a Binary, position: usize) -> Option<Function<'a>> {
         self.table.function(binary, position)
@@ -120,6 +134,8 @@ impl Program {
 
     /// Whether the compiler made this function: method wrappers, `-fm`, `deferwrap`, `gowrap`, ABI wrappers.
     pub fn is_wrapper(&self, function: &Function<'_>) -> bool {
-        function.id() == self.wrapper_id
+        // `abi.FuncIDWrapper` is the last constant of its enumeration in every version (21 in Go 1.19, 23 in 1.27), and
+        // every program has such functions: so the highest id is that one, also where the version is not known.
+        function.id() == *self.wrapper_id.get_or_init(|| function.highest_id())
     }
 }

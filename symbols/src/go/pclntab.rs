@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
+use super::values::Values;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
-use crate::bytes::{c_bytes, u32_at, u64_at};
+use crate::bytes::{c_bytes, name_at, u32_at, u64_at};
 
 /// The layouts of the table, by the first release that wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +56,10 @@ impl TableVersion {
 // Distances from `_func.nameOff`.
 const PC_FILE: usize = 16;
 const PC_LINE: usize = 20;
+const PCDATA_COUNT: usize = 24;
 const UNIT: usize = 28;
+/// Bytes of a function behind which no other begins: the table's end states where the code ends.
+const MAX_LAST: u64 = 1 << 20;
 /// Header field textStart, Go 1.18+.
 const TEXT_START: usize = 24;
 
@@ -90,6 +94,14 @@ pub struct Function<'a> {
     func: usize,
 }
 
+/// Where a function's data of one kind is.
+pub(super) enum FuncData {
+    /// Bytes from `moduledata.gofunc`.
+    Offset(u32),
+    /// A pointer that is stored here.
+    Pointer(Vaddr),
+}
+
 /// A place in a source file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceLine<'a> {
@@ -97,34 +109,6 @@ pub struct SourceLine<'a> {
     pub file: &'a str,
     /// Counted from 1.
     pub line: u32,
-}
-
-/// A table of values by address: runs of (end offset from the function's start, value).
-struct Values<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    quantum: u32,
-    value: i32,
-    offset: u64,
-    first: bool,
-}
-
-impl Iterator for Values<'_> {
-    /// (the offset at which the run ends, its value)
-    type Item = (u64, i32);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let delta = uvarint(self.bytes, &mut self.at)?;
-        if delta == 0 && !self.first {
-            return None;
-        }
-        self.first = false;
-        let step = (delta >> 1) as i32;
-        self.value = self.value.wrapping_add(if delta & 1 == 1 { !step } else { step });
-        let span = u64::from(uvarint(self.bytes, &mut self.at)?).checked_mul(u64::from(self.quantum))?;
-        self.offset = self.offset.checked_add(span)?;
-        Some((self.offset, self.value))
-    }
 }
 
 impl Pclntab {
@@ -202,10 +186,19 @@ impl Pclntab {
         Ok(())
     }
 
-    /// Whether the table's first and last functions are code.
+    /// Whether the table's functions are in order, and the first and last are code in the file. The sum of their lengths
+    /// is then bounded by the file's.
     pub(super) fn check(&self, binary: &Binary) -> Result<(), Error> {
-        let code = |position| self.function(binary, position).is_some_and(|f| binary.is_executable(f.address));
-        if code(0) && code(self.count - 1) { Ok(()) } else { Err(Error::GoTable("its functions are not in the code")) }
+        let code = |position| {
+            let function = self.function(binary, position);
+            function.is_some_and(|f| binary.is_executable(f.address) && binary.bytes_at(f.address, 1).is_some())
+        };
+        if !code(0) || !code(self.count - 1) {
+            return Err(Error::GoTable("its functions are not in the code"));
+        }
+        let (bytes, entry) = (self.data(binary), self.version.shape().entry);
+        let addresses = (0..self.count).map(|i| self.entry_address(bytes, self.functions + i * entry));
+        if addresses.is_sorted() { Ok(()) } else { Err(Error::GoTable("its functions are out of order")) }
     }
 
     /// From the first function to the end of the last.
@@ -213,6 +206,12 @@ impl Pclntab {
         let first = self.function(binary, 0).map_or(self.text, |f| f.address);
         let last = self.function(binary, self.count.saturating_sub(1));
         first..last.map_or(first, |f| Vaddr(f.address.0.saturating_add(f.size())))
+    }
+
+    /// The bytes of the file that hold the functions' names.
+    pub(super) fn names(&self) -> Range<usize> {
+        let in_file = |at: usize| self.bytes.start.saturating_add(at).min(self.bytes.end);
+        in_file(self.names)..in_file(self.units)
     }
 
     fn data<'a>(&self, binary: &'a Binary) -> &'a [u8] {
@@ -223,11 +222,19 @@ impl Pclntab {
         (0..self.count).filter_map(|position| self.function(binary, position))
     }
 
+    pub(super) fn addresses<'a>(&'a self, binary: &'a Binary) -> impl Iterator<Item = (usize, Vaddr)> + 'a {
+        let (bytes, entry) = (self.data(binary), self.version.shape().entry);
+        (0..self.count).filter_map(move |i| Some((i, self.entry_address(bytes, self.functions + i * entry)?)))
+    }
+
     pub(super) fn function<'a>(&'a self, binary: &'a Binary, position: usize) -> Option<Function<'a>> {
+        self.function_of(self.data(binary), position)
+    }
+
+    fn function_of<'a>(&'a self, bytes: &'a [u8], position: usize) -> Option<Function<'a>> {
         if position >= self.count {
             return None;
         }
-        let bytes = self.data(binary);
         let entry = self.functions.checked_add(position.checked_mul(self.version.shape().entry)?)?;
         let address = self.entry_address(bytes, entry)?;
         let func = match self.version {
@@ -263,7 +270,7 @@ impl Pclntab {
             if self.entry_address(bytes, entry)? <= v { low = middle + 1 } else { high = middle }
         }
         let found = self.function(binary, low.checked_sub(1)?)?;
-        (v.0.checked_sub(found.address.0)? < found.size()).then_some(found)
+        found.holds(v).then_some(found)
     }
 
     /// The path of file number `file` of compilation unit `unit`. Go 1.16+: runtime.funcfile.
@@ -290,16 +297,24 @@ impl<'a> Function<'a> {
         std::str::from_utf8(self.name_bytes().unwrap_or_default()).unwrap_or_default()
     }
 
-    fn name_bytes(&self) -> Option<&'a [u8]> {
-        let (start, _) = self.name_place()?;
-        c_bytes(self.bytes, start)
+    pub(crate) fn name_bytes(&self) -> Option<&'a [u8]> {
+        name_at(self.bytes, self.name_in_table()?)
     }
 
-    /// Where its name is: (in the table, in the file).
-    pub(crate) fn name_place(&self) -> Option<(usize, usize)> {
+    fn name_in_table(&self) -> Option<usize> {
         let into = usize::try_from(self.after_name(0)?).ok()?;
-        let at = self.table.names.checked_add(into).filter(|&at| at < self.table.units)?;
-        Some((at, self.table.bytes.start.checked_add(at)?))
+        self.table.names.checked_add(into).filter(|&at| at < self.table.units)
+    }
+
+    /// Where its name is in the file.
+    pub(crate) fn name_place(&self) -> Option<usize> {
+        self.table.bytes.start.checked_add(self.name_in_table()?)
+    }
+
+    /// The highest id of all functions.
+    pub(super) fn highest_id(&self) -> u8 {
+        let functions = (0..self.table.count).filter_map(|position| self.table.function_of(self.bytes, position));
+        functions.map(|f| f.id()).max().unwrap_or(u8::MAX)
     }
 
     /// `abi.FuncID`.
@@ -323,17 +338,73 @@ impl<'a> Function<'a> {
         }
     }
 
+    /// Whether `v` lies in its code: not in the padding behind. Cheaper than [`Self::size`].
+    pub(crate) fn holds(&self, v: Vaddr) -> bool {
+        v.0.checked_sub(self.address.0).is_some_and(|into| {
+            self.next_address().is_none_or(|next| v < next)
+                && self.values(PC_LINE).is_some_and(|mut values| values.any(|(end, _)| into < end))
+        })
+    }
+
     fn next_address(&self) -> Option<Vaddr> {
         let entry = self.table.version.shape().entry;
         let at = self.table.functions.checked_add(self.position.checked_add(1)?.checked_mul(entry)?)?;
         self.table.entry_address(self.bytes, at)
     }
 
-    fn values(&self, field: usize) -> Option<Values<'a>> {
-        let offset = self.after_name(field).filter(|&offset| offset != 0)?;
+    /// The text at an offset of the table of names.
+    pub(super) fn text_at(&self, offset: u32) -> Option<&'a str> {
+        let at = self.table.names.checked_add(usize::try_from(offset).ok()?).filter(|&at| at < self.table.units)?;
+        std::str::from_utf8(name_at(self.bytes, at)?).ok()
+    }
+
+    /// Where the record of fixed size ends: there are the offsets of tables of values, then those of data.
+    fn pcdata_field(&self, number: usize) -> Option<usize> {
+        let count = usize::try_from(self.after_name(PCDATA_COUNT)?).ok()?;
+        (number < count).then(|| self.table.version.shape().id + 4 + 4 * number)
+    }
+
+    /// The value that table `number` has for an address.
+    pub(super) fn pcdata_at(&self, number: usize, v: Vaddr) -> Option<i32> {
+        let into = v.0.checked_sub(self.address.0)?;
+        self.values_at(self.pcdata_field(number)?)?.find(|&(end, _)| into < end).map(|(_, value)| value)
+    }
+
+    /// All values of table `number`.
+    pub(super) fn pcdata(&self, number: usize) -> impl Iterator<Item = i32> + use<'a> {
+        let values = self.pcdata_field(number).and_then(|field| self.values_at(field));
+        values.into_iter().flatten().map(|(_, value)| value)
+    }
+
+    /// The data of kind `number`.
+    pub(super) fn funcdata(&self, number: usize) -> Option<FuncData> {
+        let shape = self.table.version.shape();
+        let count = usize::from(*self.bytes.get(self.func.checked_add(shape.id + 3)?)?);
+        if number >= count {
+            return None;
+        }
+        let tables = usize::try_from(self.after_name(PCDATA_COUNT)?).ok()?;
+        let start = self.func.checked_add(shape.id + 4)?.checked_add(tables.checked_mul(4)?)?;
+        if self.table.version == TableVersion::Go1_16 {
+            let place = self.table.address.0.checked_add(start as u64)?.checked_next_multiple_of(8)?;
+            return Some(FuncData::Pointer(Vaddr(place.checked_add(8 * number as u64)?)));
+        }
+        u32_at(self.bytes, start.checked_add(4 * number)?).filter(|&at| at != u32::MAX).map(FuncData::Offset)
+    }
+
+    /// A table's runs. Each covers an instruction or more, so the function's length bounds their number: a table that
+    /// many functions share must not be walked in full for each.
+    fn values(&self, field: usize) -> Option<std::iter::Take<Values<'a>>> {
+        self.values_at(self.table.version.shape().name + field)
+    }
+
+    fn values_at(&self, field: usize) -> Option<std::iter::Take<Values<'a>>> {
+        let offset = self.field(field).filter(|&offset| offset != 0)?;
         let start = self.table.values.checked_add(usize::try_from(offset).ok()?)?;
         let bytes = self.bytes.get(start..self.table.functions)?;
-        Some(Values { bytes, at: 0, quantum: self.table.quantum, value: -1, offset: 0, first: true })
+        let room = self.next_address().map_or(MAX_LAST, |next| next.0.saturating_sub(self.address.0));
+        let runs = usize::try_from(room / u64::from(self.table.quantum)).ok()?.saturating_add(1);
+        Some(Values::new(bytes, self.table.quantum).take(runs))
     }
 
     fn value_at(&self, field: usize, v: Vaddr) -> Option<i32> {
@@ -361,7 +432,9 @@ impl<'a> Function<'a> {
                 while file.is_some_and(|(file_end, _)| file_end <= start) {
                     file = files.next();
                 }
-                let Some((file_end, number)) = file else { break };
+                let Some((file_end, number)) = file else {
+                    break;
+                };
                 let stop = end.min(file_end);
                 if let (Ok(line), Some(unit)) = (u32::try_from(line), this.after_name(UNIT))
                     && let Some(path) = this.table.file(this.bytes, unit, number)
@@ -375,18 +448,4 @@ impl<'a> Function<'a> {
             runs
         })
     }
-}
-
-/// An unsigned varint of at most 32 bits. Moves `at` past it.
-pub(super) fn uvarint(bytes: &[u8], at: &mut usize) -> Option<u32> {
-    let mut value = 0u32;
-    for shift in (0..35).step_by(7) {
-        let byte = *bytes.get(*at)?;
-        *at += 1;
-        value |= u32::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }

@@ -57,6 +57,9 @@ impl Program {
         if binary.machine() != Machine::X86_64 {
             return Err(Error::Unsupported(binary.machine()));
         }
+        if is_shared_library(binary) {
+            return Err(missing("the thread-local g", "the loader chooses its place anew in a shared library"));
+        }
         let tls = tls_offset(self, binary).ok_or_else(|| missing("the thread-local g", "no code tells its place"))?;
         from_types(self, binary, tls).or_else(|| from_version(self.version()?, tls)).ok_or_else(|| {
             missing("the layout of runtime.g", "runtime.malg names no such type, and the Go version is not known")
@@ -66,6 +69,11 @@ impl Program {
 
 fn missing(what: &'static str, why: &str) -> Error {
     Error::GoRuntime { what, why: why.to_owned() }
+}
+
+/// Neither a position-independent program (it has an interpreter) nor a static one (it needs nothing).
+fn is_shared_library(binary: &Binary) -> bool {
+    binary.is_pie() && binary.interpreter().is_none() && !binary.needed().is_empty()
 }
 
 fn code_of(program: &Program, binary: &Binary, name: &str) -> Vec<Instruction> {

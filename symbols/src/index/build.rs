@@ -2,11 +2,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{FLAG_IFUNC, FLAG_LOCAL, FLAG_PART, Index, Name, Source};
+use super::{FLAG_IFUNC, FLAG_LOCAL, Index, Name, Source};
 use crate::Error;
 use crate::addr::Vaddr;
-use crate::binary::Binary;
-use crate::bytes::c_bytes;
+use crate::binary::{Binary, Segment};
+use crate::bytes::name_at;
 use crate::demangle;
 use crate::elf::{Symbol, SymbolTable};
 
@@ -21,13 +21,14 @@ const SHN_UNDEF: u16 = 0;
 const SHN_ABS: u16 = 0xfff1;
 const SHN_COMMON: u16 = 0xfff2;
 
-/// All names, by address; the one to show first.
+/// All names, by address and rank. No text is looked at, but for the few that decide whether there is a function: most
+/// questions are about a handful of names, and to touch them all would cost more than the answers.
 pub(super) fn names(binary: &Binary) -> Result<Vec<Name>, Error> {
     let mut names = Vec::new();
     let go_text = binary.go().map(|program| program.text_range(binary));
     for table in binary.symbol_tables() {
         let before = names.len();
-        names.extend(elf_names(binary, &table));
+        add_elf_names(binary, &table, &mut names);
         if let Some(go) = &go_text {
             // There the function table knows more: the symbols call an assembly body `f.abi0`.
             let mut kept = names.split_off(before);
@@ -36,11 +37,9 @@ pub(super) fn names(binary: &Binary) -> Result<Vec<Name>, Error> {
         }
     }
     if let Some(program) = binary.go() {
-        names.extend(program.functions(binary).filter_map(|f| {
-            let (_, text) = f.name_place()?;
-            let extra = u32::try_from(f.position).ok()?;
-            let (source, text) = (Source::Go, text as u64);
-            Some(Name { address: f.address, size: 0, text, extra, source, rank: 0, flags: 0 })
+        names.extend(program.addresses(binary).filter_map(|(position, address)| {
+            let extra = u32::try_from(position).ok()?;
+            Some(Name { address, size: 0, text: 0, extra, source: Source::Go, rank: 0, flags: 0 })
         }));
     }
     if names.is_empty() {
@@ -49,51 +48,60 @@ pub(super) fn names(binary: &Binary) -> Result<Vec<Name>, Error> {
             _ => Error::NoSymbols,
         });
     }
-    order(binary, &mut names);
+    let mut names = in_order(names);
     names.retain(labels_in_functions());
     Ok(names)
 }
 
+/// By address and rank. Of numbers, not of the names themselves: those are long, and one pass puts them in place.
+fn in_order(names: Vec<Name>) -> Vec<Name> {
+    let key = |n: &Name| (n.address, n.rank);
+    if names.is_sorted_by_key(key) {
+        return names;
+    }
+    let number = |(i, n): (usize, &Name)| u128::from(n.address.0) << 64 | u128::from(n.rank) << 56 | i as u128;
+    let mut order: Vec<u128> = names.iter().enumerate().map(number).collect();
+    order.sort_unstable();
+    const POSITION: u128 = (1 << 56) - 1;
+    order.iter().filter_map(|o| names.get((o & POSITION) as usize)).copied().collect()
+}
+
 /// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins.
 fn is_go_mark(binary: &Binary, name: &Name) -> bool {
-    let text = usize::try_from(name.text).ok().and_then(|at| c_bytes(binary.data(), at));
+    let text = usize::try_from(name.text).ok().and_then(|at| name_at(binary.data(), at));
     matches!(text, Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
 }
 
-fn elf_names(binary: &Binary, table: &SymbolTable) -> Vec<Name> {
+fn add_elf_names(binary: &Binary, table: &SymbolTable, names: &mut Vec<Name>) {
     let mut file = 0;
-    let mut names = Vec::new();
+    let mut code = CodeSegment::default();
     for symbol in table.symbols(binary.data()) {
         if symbol.kind == STT_FILE {
             file += 1;
         }
-        names.extend(elf_name(binary, table, symbol, file));
+        names.extend(elf_name(binary, table, symbol, file, &mut code));
     }
-    names
 }
 
-fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32) -> Option<Name> {
+fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32, code: &mut CodeSegment) -> Option<Name> {
     let address = Vaddr(symbol.value);
     let typed = matches!(symbol.kind, STT_FUNC | STT_GNU_IFUNC);
     if matches!(symbol.section, SHN_UNDEF | SHN_ABS | SHN_COMMON) || !(typed || symbol.kind == STT_NOTYPE) {
         return None;
     }
-    if !binary.is_executable(address) || !typed && !is_in_own_code_section(binary, &symbol) {
+    if !code.holds(binary, address) || !typed && !is_in_own_code_section(binary, &symbol) {
         return None;
     }
     let text =
         table.strings.start.checked_add(usize::try_from(symbol.name).ok()?).filter(|&t| t < table.strings.end)?;
-    let raw = c_bytes(binary.data().get(..table.strings.end)?, text).filter(|raw| !raw.is_empty())?;
-    // Assembler's local labels, and arm64's `$x` that mark code and data.
-    if !typed && (raw.starts_with(b".L") || raw.starts_with(b"$")) {
+    let raw = binary.data().get(text..table.strings.end)?;
+    // Nameless; assembler's local labels, and arm64's `$x` that mark code and data.
+    if raw.first() == Some(&0) || !typed && (raw.starts_with(b".L") || raw.starts_with(b"$")) {
         return None;
     }
     let mut flags = 0;
     if symbol.kind == STT_GNU_IFUNC {
         flags |= FLAG_IFUNC;
-    }
-    if demangle::whole_of_part(raw).is_some() {
-        flags |= FLAG_PART;
     }
     if symbol.binding == STB_LOCAL {
         flags |= FLAG_LOCAL;
@@ -107,29 +115,28 @@ fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32) -> 
     Some(Name { address, size: symbol.size, text: text as u64, extra: file, source: Source::Elf, rank, flags })
 }
 
+/// The executable segment that held the symbol before: it most often holds the next one too.
+#[derive(Default)]
+struct CodeSegment(std::ops::Range<u64>);
+
+impl CodeSegment {
+    fn holds(&mut self, binary: &Binary, address: Vaddr) -> bool {
+        if !self.0.contains(&address.0) {
+            let holding = binary.segments().iter().filter(|s| s.executable);
+            let range = |s: &Segment| s.vaddr.0..s.vaddr.0.saturating_add(s.mem_size);
+            match holding.map(range).find(|r| r.contains(&address.0)) {
+                Some(range) => self.0 = range,
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
 /// A symbol without a type is a function only if its own section holds code: `__executable_start` and `_etext` are none.
 fn is_in_own_code_section(binary: &Binary, symbol: &Symbol) -> bool {
     let section = binary.sections().sections.get(usize::from(symbol.section));
     section.is_some_and(|s| s.executable && s.holds(Vaddr(symbol.value)))
-}
-
-/// By address, rank, then the name that looks least internal; the same name twice (`.symtab` and `.dynsym`) only once.
-fn order(binary: &Binary, names: &mut Vec<Name>) {
-    let raw = |n: &Name| usize::try_from(n.text).ok().and_then(|at| c_bytes(binary.data(), at)).unwrap_or_default();
-    let look = |text: &[u8]| {
-        let underscores = text.iter().take_while(|&&b| b == b'_').count();
-        let mangled = text.starts_with(b"_Z") || text.starts_with(b"_R");
-        (if mangled { 0 } else { underscores }, text.len())
-    };
-    names.sort_unstable_by(|a, b| {
-        (a.address, a.rank).cmp(&(b.address, b.rank)).then_with(|| {
-            let (x, y) = (demangle::unversioned(raw(a)), demangle::unversioned(raw(b)));
-            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| b.size.cmp(&a.size))
-        })
-    });
-    names.dedup_by(|later, kept| {
-        later.address == kept.address && demangle::unversioned(raw(later)) == demangle::unversioned(raw(kept))
-    });
 }
 
 /// Drops untyped labels inside a function that has a size: they are places in it, not functions.
@@ -149,11 +156,16 @@ fn labels_in_functions() -> impl FnMut(&Name) -> bool {
     }
 }
 
-/// The first name of each address. What it lacks (a size) it takes from the others.
-pub(super) fn functions(names: &[Name]) -> Vec<u32> {
-    let first =
-        |i: usize, name: &Name| i.checked_sub(1).and_then(|p| names.get(p)).map(|p| p.address) != Some(name.address);
-    names.iter().enumerate().filter(|(i, name)| first(*i, name)).filter_map(|(i, _)| u32::try_from(i).ok()).collect()
+/// Addresses of functions, ascending, and for each where its names begin.
+pub(super) fn functions(names: &[Name]) -> (Vec<Vaddr>, Vec<u32>) {
+    let (mut starts, mut first) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+    for (i, name) in names.iter().enumerate().map_while(|(i, name)| Some((u32::try_from(i).ok()?, name))) {
+        if starts.last() != Some(&name.address) {
+            starts.push(name.address);
+            first.push(i);
+        }
+    }
+    (starts, first)
 }
 
 /// For each function the nearest earlier one that reaches beyond its start.
@@ -178,17 +190,21 @@ pub(super) fn enclosing(names: &[Name], functions: &[u32]) -> Vec<u32> {
 pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
     let mut wanted: FxHashMap<&[u8], Vec<(u32, &Name)>> = FxHashMap::default();
     for function in 0..index.functions.len() {
-        if let Some(name) = index.first_name(function).filter(|n| n.flags & FLAG_PART != 0)
+        if let Some(name) = index.first_name(function).filter(|n| n.source == Source::Elf)
             && let Some(whole) = demangle::whole_of_part(index.raw(name))
         {
             wanted.entry(whole).or_default().push((function as u32, name));
         }
     }
+    if wanted.is_empty() {
+        return FxHashMap::default();
+    }
     // For each part the best owner so far.
     let mut owners: FxHashMap<u32, (u8, u32)> = FxHashMap::default();
     for function in 0..index.functions.len() {
         for name in index.names_of(function).filter_map(|at| index.names.get(at)) {
-            if wanted.is_empty() || name.flags & FLAG_PART != 0 {
+            // A part of a part is no owner.
+            if name.source != Source::Elf || index.is_part_name(name) {
                 continue;
             }
             let parts = wanted.get(demangle::unversioned(index.raw(name))).map(Vec::as_slice).unwrap_or_default();

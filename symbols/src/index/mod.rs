@@ -2,13 +2,21 @@
 //!
 //! In: a [`Binary`]. Out: an [`Index`] of functions in order of address, one for each address; other names at an address
 //! are its aliases. In a Go program the function table is the source of Go's functions, the symbol tables of the rest.
-//! Names stay in the file, as offsets; they are demangled when they are first asked for.
+//! Names stay in the file, as offsets; they are demangled when they are first asked for. Opening costs a sort of addresses;
+//! a name is looked for in the string tables first, and only symbols in which it occurs are demangled.
 
 mod build;
+mod debug;
+mod fit;
+mod function;
 mod hints;
+mod occurrences;
+mod places;
 mod select;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
@@ -16,10 +24,13 @@ use rustc_hash::FxHashMap;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
+use crate::bytes::name_at;
 use crate::demangle::{self, Scheme};
 use crate::go;
 
 pub use crate::go::SourceLine;
+pub use debug::InlineFrame;
+pub use function::{Function, FunctionId, Language, LeftOut, Outline};
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -40,105 +51,18 @@ pub struct Index {
     binary: Arc<Binary>,
     names: Vec<Name>,
     /// Demangled texts of `names`, made when asked for.
-    texts: Vec<OnceLock<Box<str>>>,
-    /// First name of each function: position in `names`, where its aliases follow.
+    texts: OnceLock<Box<[OnceLock<Box<str>>]>>,
+    /// Where each function begins, ascending.
+    starts: Vec<Vaddr>,
+    /// Where each function's names begin in `names`.
     functions: Vec<u32>,
     /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
-    enclosing: Vec<u32>,
+    enclosing: OnceLock<Vec<u32>>,
+    /// Bytes that `texts` may still take.
+    text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
-}
-
-/// A function's place in the order of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FunctionId(pub u32);
-
-/// The language of a function, judged by how its symbol is mangled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Language {
-    /// In Go's function table.
-    Go,
-    /// Legacy or v0 mangling.
-    Rust,
-    /// Itanium mangling.
-    Cpp,
-    /// Not mangled: C, assembly, `extern "C"` of any language.
-    C,
-}
-
-impl fmt::Display for Language {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Go => "Go",
-            Self::Rust => "Rust",
-            Self::Cpp => "C++",
-            Self::C => "C",
-        })
-    }
-}
-
-/// Why a glob or regular expression does not take a function in by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum LeftOut {
-    /// `runtime.*`, and assembly without a package.
-    GoRuntime,
-    /// `internal/*`
-    GoInternal,
-    /// `vendor/*`
-    GoVendor,
-    /// Method, `-fm`, `defer` and `go` wrappers, `type:.eq.*`, `go:*`.
-    GoWrapper,
-    /// Adjusts `this` and jumps to the real function.
-    Thunk,
-    /// What the C runtime starts and ends a program with, and PLT stubs.
-    Startup,
-    /// A part (`.cold`) of another function.
-    Part,
-    /// Known only by its bounds.
-    Nameless,
-    /// The symbol is an IFUNC: its address is that of the resolver, which runs once, not of the function it chooses.
-    /// Never selected by name.
-    Ifunc,
-}
-
-impl fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::GoRuntime => "Go's runtime",
-            Self::GoInternal => "Go's internal packages",
-            Self::GoVendor => "Go's vendored packages",
-            Self::GoWrapper => "a wrapper made by the Go compiler",
-            Self::Thunk => "a thunk made by the C++ compiler",
-            Self::Startup => "a stub of the C runtime",
-            Self::Part => "a part of another function",
-            Self::Nameless => "a function without a name",
-            Self::Ifunc => "an indirect function: the symbol names its resolver",
-        })
-    }
-}
-
-/// One function.
-#[derive(Clone, Copy, Debug)]
-pub struct Function<'a> {
-    /// Its place in the index.
-    pub id: FunctionId,
-    /// Where it begins.
-    pub address: Vaddr,
-    /// Bytes of code; 0 if the file does not say.
-    pub size: u64,
-    /// As a person writes it: demangled, C++ with parameters, Rust without its hash, Go with unescaped package paths.
-    pub name: &'a str,
-    /// As the file spells it.
-    pub symbol: &'a str,
-    /// What it is written in.
-    pub language: Language,
-    /// Why globs leave it out by default.
-    pub left_out: Option<LeftOut>,
-    /// Go: written in assembly.
-    pub go_asm: bool,
-    /// Go: the outermost frame of a stack.
-    pub go_top_frame: bool,
+    debug: debug::Sources,
 }
 
 /// One name of a function. Text and, for Go, all but the address stay in the file.
@@ -163,9 +87,8 @@ enum Source {
     Elf,
 }
 
-const FLAG_PART: u8 = 1;
-const FLAG_IFUNC: u8 = 2;
-const FLAG_LOCAL: u8 = 4;
+const FLAG_IFUNC: u8 = 1;
+const FLAG_LOCAL: u8 = 2;
 
 // Go: internal/abi/symtab.go, FuncFlag.
 const GO_TOP_FRAME: u8 = 1;
@@ -174,15 +97,30 @@ const GO_ASM: u8 = 4;
 /// How far a function of unknown size may reach when there is nothing behind it in its section.
 const MAX_UNSIZED: u64 = 16 << 10;
 
+/// Functions within functions: entry points inside assembly have a few levels, hostile files any number.
+const MAX_NESTING: usize = 256;
+
+/// Bytes of demangled text that are kept, besides eight times the file's length. Beyond, names stay as the file has them.
+const MIN_TEXT: usize = 64 << 20;
+
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
     pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
         let names = build::names(&binary)?;
-        let functions = build::functions(&names);
-        let enclosing = build::enclosing(&names, &functions);
-        let texts = std::iter::repeat_with(OnceLock::new).take(names.len()).collect();
-        let (parts, is_rust_program) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { binary, names, texts, functions, enclosing, parts, is_rust_program })
+        let (starts, functions) = build::functions(&names);
+        let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
+        Ok(Self {
+            binary,
+            names,
+            texts: OnceLock::new(),
+            starts,
+            functions,
+            enclosing: OnceLock::new(),
+            text_left,
+            parts: OnceLock::new(),
+            is_rust_program: OnceLock::new(),
+            debug: debug::Sources::default(),
+        })
     }
 
     /// The file.
@@ -205,8 +143,33 @@ impl Index {
     /// # Panics
     /// If the id is not from this index.
     pub fn function(&self, id: FunctionId) -> Function<'_> {
-        let at = self.functions.get(id.0 as usize).copied().expect("the id is from this index");
-        self.view(id, at as usize)
+        let at = self.shown(id.0 as usize).expect("the id is from this index");
+        self.view(id, at)
+    }
+
+    /// The function with this id, without the name: that is not demangled.
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn outline(&self, id: FunctionId) -> Outline {
+        let at = self.shown(id.0 as usize).expect("the id is from this index");
+        let name = self.names.get(at).expect("functions point to names");
+        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
+        Outline {
+            address: name.address,
+            size: go.as_ref().map_or(name.size, go::Function::size),
+            language: if go.is_some() { Language::Go } else { language(name, self.raw(name)) },
+            go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
+        }
+    }
+
+    /// The name of the function with this id as the file spells it.
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn symbol(&self, id: FunctionId) -> &str {
+        let raw = self.first_name(id.0 as usize).map(|name| self.raw(name)).expect("the id is from this index");
+        std::str::from_utf8(raw).unwrap_or_else(|_| valid_beginning(raw))
     }
 
     /// All functions, by address.
@@ -216,11 +179,11 @@ impl Index {
 
     /// The other names at the same address, each once.
     pub fn aliases(&self, id: FunctionId) -> Vec<String> {
-        let range = self.names_of(id.0 as usize);
-        let own = self.display(range.start).to_owned();
+        let names = self.in_order(self.names_of(id.0 as usize));
+        let own = names.first().map_or("", |&at| self.display(at)).to_owned();
         let mut seen = std::collections::BTreeSet::from([own]);
         let mut others = Vec::new();
-        for at in range {
+        for at in names {
             let text = self.display(at);
             if seen.insert(text.to_owned()) {
                 others.push(text.to_owned());
@@ -231,24 +194,20 @@ impl Index {
 
     /// The function whose code holds `v`.
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
-        let after = self.functions.partition_point(|&n| self.names.get(n as usize).is_some_and(|n| n.address <= v));
-        let mut at = after.checked_sub(1)?;
-        loop {
-            if v < self.end(at) {
+        let mut at = self.starts.partition_point(|&start| start <= v).checked_sub(1)?;
+        for _ in 0..MAX_NESTING {
+            if self.holds(at, v) {
                 return Some(self.function(FunctionId(at as u32)));
             }
-            at = self.enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
+            let enclosing = self.enclosing.get_or_init(|| build::enclosing(&self.names, &self.functions));
+            at = enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
         }
+        None
     }
 
     /// Whether a known function begins here. A `.cold` part is none.
     pub fn starts_function(&self, v: Vaddr) -> bool {
         self.starting_at(v).is_some_and(|at| !self.is_part(at))
-    }
-
-    /// The file and line of an address. From Go's function table; `None` for other languages.
-    pub fn line(&self, v: Vaddr) -> Option<SourceLine<'_>> {
-        self.binary.go()?.function_at(&self.binary, v)?.line_at(v)
     }
 
     /// The parts of a function that were moved elsewhere: (address, bytes).
@@ -258,18 +217,59 @@ impl Index {
         of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address, name.size)).collect()
     }
 
-    /// The position in `functions` of the one that begins at `v`.
+    /// The position of the function that begins at `v`.
     fn starting_at(&self, v: Vaddr) -> Option<usize> {
-        let address = |&n: &u32| self.names.get(n as usize).map_or(Vaddr(u64::MAX), |n| n.address);
-        self.functions.binary_search_by_key(&v, address).ok()
+        self.starts.binary_search(&v).ok()
     }
 
     fn is_part(&self, function: usize) -> bool {
-        self.first_name(function).is_some_and(|n| n.flags & FLAG_PART != 0)
+        self.first_name(function).is_some_and(|n| self.is_part_name(n))
     }
 
+    /// Whether the symbol names a part (`f.cold`) of a function.
+    fn is_part_name(&self, name: &Name) -> bool {
+        name.source == Source::Elf && demangle::whole_of_part(self.raw(name)).is_some()
+    }
+
+    /// The name that a function is shown by.
     fn first_name(&self, function: usize) -> Option<&Name> {
-        self.names.get(*self.functions.get(function)? as usize)
+        self.names.get(self.shown(function)?)
+    }
+
+    /// The position of the name that a function is shown by.
+    fn shown(&self, function: usize) -> Option<usize> {
+        let range = self.names_of(function);
+        let rank = self.names.get(range.start)?.rank;
+        let twins = range.clone().skip(1).take_while(|&at| self.names.get(at).is_some_and(|n| n.rank == rank)).count();
+        if twins == 0 {
+            return Some(range.start);
+        }
+        (range.start..range.start + twins + 1).min_by(|&a, &b| self.compare(a, b))
+    }
+
+    /// Names of one function, the one to show first.
+    fn in_order(&self, names: impl Iterator<Item = usize>) -> Vec<usize> {
+        let mut names: Vec<usize> = names.collect();
+        if names.len() > 1 {
+            names.sort_by(|&a, &b| self.compare(a, b));
+        }
+        names
+    }
+
+    /// Of two names of one function, the one to show first: by rank, then the one that looks least internal.
+    fn compare(&self, a: usize, b: usize) -> std::cmp::Ordering {
+        let (Some(a), Some(b)) = (self.names.get(a), self.names.get(b)) else {
+            return a.cmp(&b);
+        };
+        let look = |text: &[u8]| {
+            let underscores = text.iter().take_while(|&&b| b == b'_').count();
+            let mangled = text.starts_with(b"_Z") || text.starts_with(b"_R");
+            (if mangled { 0 } else { underscores }, text.len())
+        };
+        a.rank.cmp(&b.rank).then_with(|| {
+            let (x, y) = (demangle::unversioned(self.raw(a)), demangle::unversioned(self.raw(b)));
+            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| b.size.cmp(&a.size))
+        })
     }
 
     /// Positions of the names of a function.
@@ -278,9 +278,18 @@ impl Index {
         start..self.functions.get(function + 1).map_or(self.names.len(), |&n| n as usize)
     }
 
+    fn holds(&self, function: usize, v: Vaddr) -> bool {
+        match self.names_of(function).next().and_then(|at| self.names.get(at)) {
+            Some(name) if name.source == Source::Go => self.go_function(name).is_some_and(|f| f.holds(v)),
+            _ => v < self.end(function),
+        }
+    }
+
     /// The address after a function's last byte, as far as it may be attributed to it.
     fn end(&self, function: usize) -> Vaddr {
-        let Some(name) = self.first_name(function) else { return Vaddr(0) };
+        let Some(name) = self.first_name(function) else {
+            return Vaddr(0);
+        };
         match self.size(name) {
             0 => self.end_of_unsized(function, name),
             size => Vaddr(name.address.0.saturating_add(size)),
@@ -289,7 +298,7 @@ impl Index {
 
     /// Assembly without a size reaches to the next symbol of its section. Its padding goes with it.
     fn end_of_unsized(&self, function: usize, name: &Name) -> Vaddr {
-        let next = self.first_name(function + 1).map_or(u64::MAX, |n| n.address.0);
+        let next = self.starts.get(function + 1).map_or(u64::MAX, |start| start.0);
         let section = self.binary.sections().at(name.address).map_or(name.address, |s| s.end());
         let bound = if name.source == Source::Go { name.address.0 } else { section.0.min(next) };
         Vaddr(bound.min(name.address.0.saturating_add(MAX_UNSIZED)))
@@ -316,7 +325,7 @@ impl Index {
             size: self.size(name),
             name: self.display(at),
             symbol: std::str::from_utf8(self.raw(name)).unwrap_or_else(|_| self.display(at)),
-            language: self.language(name),
+            language: language(name, self.raw(name)),
             left_out: self.left_out(name),
             go_asm: flags & GO_ASM != 0,
             go_top_frame: flags & GO_TOP_FRAME != 0,
@@ -325,34 +334,38 @@ impl Index {
 
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
-        usize::try_from(name.text).ok().and_then(|at| crate::bytes::c_bytes(self.binary.data(), at)).unwrap_or_default()
-    }
-
-    fn language(&self, name: &Name) -> Language {
-        if name.source == Source::Go {
-            return Language::Go;
-        }
-        match demangle::scheme(demangle::base(self.raw(name))) {
-            Scheme::Rust => Language::Rust,
-            Scheme::Itanium => Language::Cpp,
-            Scheme::Plain => Language::C,
-        }
+        let found = match name.source {
+            Source::Elf => usize::try_from(name.text).ok().and_then(|at| name_at(self.binary.data(), at)),
+            Source::Go => self.go_function(name).and_then(|f| f.name_bytes()),
+        };
+        found.unwrap_or_default()
     }
 
     /// The name as a person writes it, parameters included.
     fn display(&self, at: usize) -> &str {
-        let Some((name, text)) = self.names.get(at).zip(self.texts.get(at)) else { return "" };
+        let texts = self.texts.get_or_init(|| self.names.iter().map(|_| OnceLock::new()).collect());
+        let Some((name, text)) = self.names.get(at).zip(texts.get(at)) else {
+            return "";
+        };
+        if let Some(text) = text.get() {
+            return text;
+        }
         let raw = self.raw(name);
         let made = match name.source {
-            Source::Go => String::from_utf8_lossy(raw),
+            Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
             Source::Elf => demangle::full(raw),
         };
-        match (name.source, made) {
-            (Source::Elf, std::borrow::Cow::Borrowed(plain)) => plain,
-            (Source::Go, std::borrow::Cow::Borrowed(plain)) if !plain.contains('%') => plain,
-            (Source::Go, made) => text.get_or_init(|| go::names::unescaped(&made).into()),
-            (Source::Elf, made) => text.get_or_init(|| made.into()),
+        match made {
+            Cow::Borrowed(plain) => plain,
+            Cow::Owned(made) => self.keep(text, made).unwrap_or_else(|| valid_beginning(raw)),
         }
+    }
+
+    /// Stores a demangled name, unless a hostile file's names fill the memory.
+    fn keep<'a>(&self, place: &'a OnceLock<Box<str>>, made: String) -> Option<&'a str> {
+        let take = |left: usize| left.checked_sub(made.len());
+        self.text_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        Some(place.get_or_init(|| made.into_boxed_str()))
     }
 
     /// Why globs leave a name out.
@@ -360,13 +373,12 @@ impl Index {
         if name.flags & FLAG_IFUNC != 0 {
             return Some(LeftOut::Ifunc);
         }
-        if name.flags & FLAG_PART != 0 {
-            return Some(LeftOut::Part);
-        }
         let raw = self.raw(name);
         match name.source {
+            _ if raw.is_empty() => Some(LeftOut::Nameless),
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
-            Source::Elf => elf_left_out(demangle::unversioned(raw)),
+            Source::Elf if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),
+            Source::Elf => function::elf_left_out(demangle::unversioned(raw)),
         }
     }
 
@@ -388,11 +400,23 @@ impl Index {
     /// Whether the file is a Rust executable: its C `main` calls `std::rt::lang_start` with the crate's.
     fn is_rust_program(&self) -> bool {
         *self.is_rust_program.get_or_init(|| {
-            // The length tells it from `lang_start_internal`, which libraries may carry too.
-            let finder = regex::bytes::Regex::new("^(_ZN3std2rt10lang_start17h|_R.*2rt10lang_start)");
+            // The former is often inlined into `main`, and the latter into nothing but a closure of it left.
+            let finder = regex::bytes::Regex::new("^(_ZN3std2rt|_R.*2rt)(10lang_start|19lang_start_internal)");
             let finder = finder.expect("the pattern is ours");
-            self.names.iter().filter(|n| n.source == Source::Elf).any(|n| finder.is_match(self.raw(n)))
+            let starts = self.names_with(&["lang_start"]);
+            starts.iter().filter_map(|&at| self.names.get(at as usize)).any(|n| finder.is_match(self.raw(n)))
         })
+    }
+}
+
+fn language(name: &Name, raw: &[u8]) -> Language {
+    match name.source {
+        Source::Go => Language::Go,
+        Source::Elf => match demangle::scheme(demangle::base(raw)) {
+            Scheme::Rust => Language::Rust,
+            Scheme::Itanium => Language::Cpp,
+            Scheme::Plain => Language::C,
+        },
     }
 }
 
@@ -402,29 +426,7 @@ impl fmt::Debug for Index {
     }
 }
 
-/// What gcc's crtbegin.o, glibc's and musl's crt1.o and crti.o, and the linker bring along.
-const STARTUP: [&[u8]; 14] = [
-    b"_start",
-    b"__start",
-    b"_start_c",
-    b"_init",
-    b"_fini",
-    b"frame_dummy",
-    b"register_tm_clones",
-    b"deregister_tm_clones",
-    b"__do_global_dtors_aux",
-    b"__do_global_ctors_aux",
-    b"_dl_relocate_static_pie",
-    b"__libc_csu_init",
-    b"__libc_csu_fini",
-    b"call_weak_fn",
-];
-
-fn elf_left_out(symbol: &[u8]) -> Option<LeftOut> {
-    if STARTUP.contains(&symbol) || symbol.ends_with(b"@plt") || symbol.ends_with(b"$plt") {
-        return Some(LeftOut::Startup);
-    }
-    // Itanium ABI 5.1.4: _ZTh, _ZTv, _ZTc.
-    let thunk = [&b"_ZTh"[..], b"_ZTv", b"_ZTc"].iter().any(|prefix| symbol.starts_with(prefix));
-    thunk.then_some(LeftOut::Thunk)
+/// The part of a name before its first byte that is no UTF-8.
+fn valid_beginning(raw: &[u8]) -> &str {
+    raw.utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }

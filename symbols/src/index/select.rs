@@ -1,16 +1,17 @@
 //! Which functions a person's patterns mean.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use regex::bytes;
-
-use super::{FLAG_IFUNC, FLAG_PART, FunctionId, Index, LeftOut, Name as Entry, Source};
+use super::fit::Fit;
+use super::{FunctionId, Index, LeftOut, Name as Entry, Source};
 use crate::addr::Vaddr;
-use crate::demangle::{self, Scheme};
+use crate::demangle;
 use crate::go::names as go_names;
-use crate::pattern::canonical;
-use crate::pattern::{Form, Glob, Name, Pattern, everything};
+use crate::parallel;
+use crate::pattern::{Form, Name, Pattern, everything};
+
+/// Names that one thread looks at, at a time.
+const CHUNK: usize = 512;
 
 /// A tail with more matches than this is remarked on.
 const MANY: usize = 100;
@@ -59,27 +60,29 @@ pub enum Matched {
 
 /// A function that a pattern matched, and by which of its names.
 #[derive(Clone, Copy, Debug)]
-struct Hit {
-    function: u32,
-    name: u32,
+pub(super) struct Hit {
+    pub(super) function: u32,
+    pub(super) name: u32,
+}
+
+/// One thing to probe, not named yet.
+struct Chosen {
+    address: Vaddr,
+    what: Matched,
+    name: Option<u32>,
+    pattern: usize,
+    exact: bool,
 }
 
 /// What one pattern matched.
 #[derive(Default)]
-struct Found {
-    hits: Vec<Hit>,
-    points: Vec<(Vaddr, Option<Hit>, u64)>,
+pub(super) struct Found {
+    pub(super) hits: Vec<Hit>,
+    pub(super) points: Vec<(Vaddr, Option<Hit>, u64)>,
     /// Hits are taken even if they are of a kind that is left out.
-    takes_left_out: bool,
-    exact: bool,
-    note: Option<String>,
-}
-
-/// How well a name fits a pattern.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
-    Tail,
-    Exact,
+    pub(super) takes_left_out: bool,
+    pub(super) exact: bool,
+    pub(super) note: Option<String>,
 }
 
 impl Index {
@@ -90,22 +93,35 @@ impl Index {
         for pattern in patterns.iter().filter(|p| p.is_negation()) {
             removed.extend(self.find(pattern).hits.iter().map(|hit| hit.function));
         }
-        let mut chosen = BTreeMap::new();
+        let mut chosen = Vec::new();
         let mut left_out = BTreeMap::new();
         let whole = (!patterns.is_empty() && patterns.iter().all(Pattern::is_negation)).then(everything);
         let positive =
             patterns.iter().enumerate().filter(|(_, p)| !p.is_negation()).chain(whole.iter().map(|p| (0, p)));
         for (number, pattern) in positive {
-            let found = self.find(pattern);
+            let mut found = self.find(pattern);
             if found.hits.is_empty() && found.points.is_empty() {
                 selection.unmatched.push(number);
             }
-            selection.notes.extend(found.note.clone());
-            self.choose(number, &found, all, &removed, &mut chosen, &mut left_out);
+            selection.notes.extend(found.note.take());
+            found.hits.retain(|hit| !removed.contains(&hit.function));
+            self.choose(number, &found, all, &mut chosen, &mut left_out);
         }
-        left_out.retain(|&function, _| !chosen.contains_key(&self.start(function)));
+        // Of what several patterns matched, the first one's name, and the strongest wish.
+        chosen.sort_by_key(|c: &Chosen| c.address);
+        chosen.dedup_by(|later, kept| {
+            let same = later.address == kept.address;
+            kept.exact |= same && later.exact;
+            same
+        });
+        left_out.retain(|&function, _| {
+            let start = self.start(function);
+            chosen.binary_search_by_key(&start, |c| c.address).is_err()
+        });
         selection.left_out = left_out.into_iter().map(|(function, why)| (FunctionId(function), why)).collect();
-        selection.matches = chosen.into_values().collect();
+        let named =
+            parallel::map_chunks(&chosen, CHUNK, |chunk| chunk.iter().map(|c| self.named(c)).collect::<Vec<_>>());
+        selection.matches = named.into_iter().flatten().collect();
         selection
     }
 
@@ -114,43 +130,55 @@ impl Index {
         pattern: usize,
         found: &Found,
         all: bool,
-        removed: &BTreeSet<u32>,
-        chosen: &mut BTreeMap<Vaddr, Match>,
+        chosen: &mut Vec<Chosen>,
         left_out: &mut BTreeMap<u32, LeftOut>,
     ) {
-        for hit in found.hits.iter().filter(|hit| !removed.contains(&hit.function)) {
-            let Some(entry) = self.names.get(hit.name as usize) else { continue };
-            let why = self.left_out(entry);
+        let whys = parallel::map_chunks(&found.hits, CHUNK, |hits| {
+            let why = |hit: &Hit| self.left_out(self.names.get(hit.name as usize)?);
+            hits.iter().map(why).collect::<Vec<_>>()
+        });
+        for (hit, why) in found.hits.iter().zip(whys.into_iter().flatten()) {
             match why {
                 Some(why) if why == LeftOut::Ifunc || !(all || found.takes_left_out) => {
                     left_out.entry(hit.function).or_insert(why);
                 }
-                _ => {
-                    let what = Matched::Function(FunctionId(hit.function));
-                    let new = Match { what, pattern, name: self.bare(entry), exact: found.exact };
-                    let held = chosen.entry(entry.address).or_insert(new);
-                    held.exact |= found.exact;
-                }
+                _ => chosen.push(Chosen {
+                    address: self.start(hit.function),
+                    what: Matched::Function(FunctionId(hit.function)),
+                    name: Some(hit.name),
+                    pattern,
+                    exact: found.exact,
+                }),
             }
         }
-        for &(address, function, offset) in &found.points {
-            let name = function.and_then(|hit| self.names.get(hit.name as usize)).map(|n| self.bare(n));
-            let name = name.map_or_else(|| address.to_string(), |name| format!("{name}+{offset:#x}"));
-            let function = function.map(|hit| FunctionId(hit.function));
-            let what = Matched::Point { address, function, offset };
-            chosen.entry(address).or_insert(Match { what, pattern, name, exact: true });
-        }
+        chosen.extend(found.points.iter().map(|&(address, function, offset)| Chosen {
+            address,
+            what: Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset },
+            name: function.map(|hit| hit.name),
+            pattern,
+            exact: true,
+        }));
     }
 
-    fn start(&self, function: u32) -> Vaddr {
-        self.first_name(function as usize).map_or(Vaddr(0), |n| n.address)
+    fn named(&self, chosen: &Chosen) -> Match {
+        let function = chosen.name.and_then(|name| self.names.get(name as usize)).map(|entry| self.bare(entry));
+        let name = match (function, chosen.what) {
+            (Some(name), Matched::Function(_)) => name,
+            (Some(name), Matched::Point { offset, .. }) => format!("{name}+{offset:#x}"),
+            (None, _) => chosen.address.to_string(),
+        };
+        Match { what: chosen.what, pattern: chosen.pattern, name, exact: chosen.exact }
+    }
+
+    pub(super) fn start(&self, function: u32) -> Vaddr {
+        self.starts.get(function as usize).copied().unwrap_or(Vaddr(0))
     }
 
     fn find(&self, pattern: &Pattern) -> Found {
         match &pattern.form {
             Form::Name(name) => self.find_name(name),
             Form::Regex(regex, beginning) => {
-                let hits = self.hits_by(None, |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
+                let hits = self.hits_by(&[], |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
                 Found { hits, takes_left_out: is_inside_left_out(beginning), ..Found::default() }
             }
             Form::File { path, line } => self.find_file(path, *line),
@@ -160,43 +188,43 @@ impl Index {
     }
 
     fn find_name(&self, name: &Name) -> Found {
+        if name.glob.as_ref().is_some_and(|glob| glob.is_everything) {
+            return Found { hits: self.all_functions(), ..Found::default() };
+        }
         let (hits, fit) = self.find_named(name);
         if !hits.is_empty() {
             let many = fit == Fit::Tail && hits.len() > MANY;
             let note = many.then(|| format!("the tail `{}` matches {} functions", name.literal, hits.len()));
             return Found { hits, takes_left_out: true, exact: true, note, ..Found::default() };
         }
-        let Some(glob) = &name.glob else { return Found::default() };
-        let hits = self.hits_by(glob.needle.as_deref(), |index, entry| index.fits_glob(entry, glob));
+        let Some(glob) = &name.glob else {
+            return Found::default();
+        };
+        let hits = self.hits_by(&glob.words, |index, entry| index.fits_glob(entry, glob));
         Found { hits, takes_left_out: is_inside_left_out(&glob.beginning), ..Found::default() }
     }
 
     /// Functions of exactly this name, else of this tail.
-    fn find_named(&self, name: &Name) -> (Vec<Hit>, Fit) {
-        let mut exact = Vec::new();
-        let mut tail = Vec::new();
+    pub(super) fn find_named(&self, name: &Name) -> (Vec<Hit>, Fit) {
         let wanted = name.literal.as_bytes();
-        let mut mangled = Vec::new();
-        self.for_each_name(None, |hit, entry| {
-            if demangle::unversioned(self.raw(entry)) == wanted || self.raw(entry) == wanted {
-                mangled.push(hit);
+        let fit = |entry: &Entry| {
+            let raw = self.raw(entry);
+            if raw == wanted || demangle::unversioned(raw) == wanted {
+                return Some(Fit::Exact);
             }
-        });
-        self.for_each_name(name.needle.as_deref(), |hit, entry| match self.fit(entry, name) {
             // A part is meant only by its own symbol.
-            _ if entry.flags & FLAG_PART != 0 => {}
-            Some(Fit::Exact) => exact.push(hit),
-            Some(Fit::Tail) => tail.push(hit),
-            None => {}
-        });
-        exact.extend(mangled);
+            if self.is_part_name(entry) { None } else { self.fit(entry, name) }
+        };
+        let fits = self.candidates(&name.words, fit);
+        let of = |wanted: Fit| fits.iter().filter(move |(_, fit)| *fit == wanted).map(|(hit, _)| *hit);
+        let (exact, tail): (Vec<Hit>, Vec<Hit>) = (of(Fit::Exact).collect(), of(Fit::Tail).collect());
         if name.literal == "main"
             && let Some(main) = self.main_of_program(&tail)
         {
             return (main, Fit::Tail);
         }
         let (hits, fit) = if exact.is_empty() { (tail, Fit::Tail) } else { (exact, Fit::Exact) };
-        (self.without_wrappers_of_others(one_per_function(hits)), fit)
+        (self.without_wrappers_of_others(self.one_per_function(hits)), fit)
     }
 
     /// In a Go program `main` is `main.main`, in a Rust program the crate's, not the C function that calls it.
@@ -232,186 +260,45 @@ impl Index {
         hits.iter().zip(&texts).filter(|(_, t)| keep(t)).map(|(hit, _)| *hit).collect()
     }
 
-    fn find_address(&self, address: Vaddr) -> Found {
-        let mut found = Found { takes_left_out: true, exact: true, ..Found::default() };
-        if !self.binary.is_executable(address) {
-            return found;
-        }
-        let holder = self.at(address).map(|f| f.id.0).or_else(|| self.starting_at(address).map(|i| i as u32));
-        let hit = holder.and_then(|f| Some(Hit { function: f, name: *self.functions.get(f as usize)? }));
-        match hit {
-            Some(hit) if self.start(hit.function) == address => found.hits.push(hit),
-            Some(hit) => {
-                let offset = address.0.saturating_sub(self.start(hit.function).0);
-                found.points.push((address, Some(hit), offset));
-            }
-            None => found.points.push((address, None, 0)),
-        }
-        found
-    }
-
-    fn find_offset(&self, name: &Name, offset: u64) -> Found {
-        let (hits, _) = self.find_named(name);
-        let mut found = Found { takes_left_out: true, exact: true, ..Found::default() };
-        for hit in hits {
-            let start = self.start(hit.function);
-            let Some(address) = start.checked_add(offset).filter(|&a| a < self.end(hit.function as usize)) else {
-                found.note = Some(format!("`{}` ends before {offset:#x}", name.literal));
-                continue;
-            };
-            if offset == 0 {
-                found.hits.push(hit);
-            } else {
-                found.points.push((address, Some(hit), offset));
-            }
-        }
-        found
-    }
-
-    /// Functions defined in a file, or the first address of a line in each function that has code from it. Go only.
-    fn find_file(&self, path: &str, line: Option<u32>) -> Found {
-        let mut found = Found { exact: line.is_some(), takes_left_out: line.is_some(), ..Found::default() };
-        let Some(program) = self.binary.go() else { return found };
-        for (function, &name) in self.functions.iter().enumerate() {
-            let hit = Hit { function: function as u32, name };
-            let entry = self.names.get(name as usize).filter(|n| n.source == Source::Go);
-            let Some(code) = entry.and_then(|n| program.function(&self.binary, n.extra as usize)) else { continue };
-            let Some(wanted) = line else {
-                if code.line_at(code.address).is_some_and(|l| is_tail_of_path(l.file, path)) {
-                    found.hits.push(hit);
-                }
-                continue;
-            };
-            let at = code.lines().find(|(_, _, l)| l.line == wanted && is_tail_of_path(l.file, path));
-            match at {
-                Some((start, ..)) if start == code.address => found.hits.push(hit),
-                Some((start, ..)) => found.points.push((start, Some(hit), start.0 - code.address.0)),
-                None => {}
-            }
-        }
-        found
-    }
-
-    /// Calls `visit` for every name in whose symbol `needle` occurs.
-    fn for_each_name<'a>(&'a self, needle: Option<&str>, mut visit: impl FnMut(Hit, &'a Entry)) {
-        let finder = needle.map(|n| bytes::Regex::new(&regex::escape(n)).expect("an escaped word is an expression"));
-        for function in 0..self.functions.len() {
-            for at in self.names_of(function) {
-                let Some(entry) = self.names.get(at) else { continue };
-                if finder.as_ref().is_none_or(|f| f.is_match(self.raw(entry))) {
-                    visit(Hit { function: function as u32, name: at as u32 }, entry);
-                }
-            }
-        }
+    /// What `fit` says of the names that contain `words`, where it says something.
+    fn candidates<T: Send>(&self, words: &[String], fit: impl Fn(&Entry) -> Option<T> + Sync) -> Vec<(Hit, T)> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let names = self.names_with(&words);
+        let fits = parallel::map_chunks(&names, CHUNK, |names| {
+            let fitting = names.iter().filter_map(|&name| Some((name, fit(self.names.get(name as usize)?)?)));
+            fitting.collect::<Vec<_>>()
+        });
+        let hit = |name: u32| {
+            let after = self.functions.partition_point(|&first| first <= name);
+            Some(Hit { function: u32::try_from(after.checked_sub(1)?).ok()?, name })
+        };
+        fits.into_iter().flatten().filter_map(|(name, fit)| Some((hit(name)?, fit))).collect()
     }
 
     /// The first name of each function that `fits`.
-    fn hits_by(&self, needle: Option<&str>, fits: impl Fn(&Self, &Entry) -> bool) -> Vec<Hit> {
-        let mut hits: Vec<Hit> = Vec::new();
-        self.for_each_name(needle, |hit, entry| {
-            let known = hits.last().is_some_and(|last| last.function == hit.function);
-            if !known && fits(self, entry) {
-                hits.push(hit);
-            }
+    fn hits_by(&self, words: &[String], fits: impl Fn(&Self, &Entry) -> bool + Sync) -> Vec<Hit> {
+        let hits = self.candidates(words, |entry| fits(self, entry).then_some(()));
+        self.one_per_function(hits.into_iter().map(|(hit, ())| hit).collect())
+    }
+
+    fn all_functions(&self) -> Vec<Hit> {
+        let numbers: Vec<u32> = (0..self.functions.len() as u32).collect();
+        let hits = parallel::map_chunks(&numbers, CHUNK, |functions| {
+            let hit = |&function: &u32| Some(Hit { function, name: self.shown(function as usize)? as u32 });
+            functions.iter().filter_map(hit).collect::<Vec<_>>()
         });
-        hits
+        hits.concat()
     }
 
-    /// All spellings of a name that globs and regular expressions are tried on.
-    fn spellings(&self, entry: &Entry) -> Vec<Cow<'_, str>> {
-        let raw = self.raw(entry);
-        match entry.source {
-            Source::Go => std::str::from_utf8(raw).map(go_names::spellings).unwrap_or_default(),
-            Source::Elf => vec![demangle::bare(raw)],
-        }
+    /// Of each function's names the one to show first, in order of address.
+    fn one_per_function(&self, mut hits: Vec<Hit>) -> Vec<Hit> {
+        hits.sort_unstable_by_key(|hit| (hit.function, hit.name));
+        let best = |of: &[Hit]| of.iter().copied().min_by(|a, b| self.compare(a.name as usize, b.name as usize));
+        hits.chunk_by(|a, b| a.function == b.function).filter_map(best).collect()
     }
-
-    fn fits_glob(&self, entry: &Entry, glob: &Glob) -> bool {
-        let spellings = self.spellings(entry);
-        if spellings.iter().any(|s| glob.plain.is_match(s)) {
-            return true;
-        }
-        if !self.is_mangled(entry) {
-            return false;
-        }
-        let key = spellings.first().map(|s| canonical::key(s)).unwrap_or_default();
-        let by_type = canonical::by_self_type(&key);
-        [Some(&key), by_type.as_ref()].into_iter().flatten().any(|key| {
-            glob.key.is_match(key) || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k))
-        })
-    }
-
-    fn is_mangled(&self, entry: &Entry) -> bool {
-        entry.source == Source::Elf && demangle::scheme(demangle::base(self.raw(entry))) != Scheme::Plain
-    }
-
-    fn fit(&self, entry: &Entry, name: &Name) -> Option<Fit> {
-        let raw = self.raw(entry);
-        match entry.source {
-            Source::Go => fit_go(std::str::from_utf8(raw).ok()?, &name.literal),
-            Source::Elf => match demangle::scheme(demangle::base(raw)) {
-                Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
-                Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
-                Scheme::Itanium => {
-                    let full = name.with_parameters;
-                    let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
-                    fit_key(&canonical::key(&text), &name.key)
-                }
-            },
-        }
-    }
-
-    /// A name as it is shown: no parameters, hash, version or escapes.
-    fn bare(&self, entry: &Entry) -> String {
-        let raw = self.raw(entry);
-        match entry.source {
-            Source::Go => go_names::unescaped(&String::from_utf8_lossy(raw)).into_owned(),
-            Source::Elf if entry.flags & FLAG_IFUNC != 0 => {
-                String::from_utf8_lossy(demangle::unversioned(raw)).into_owned()
-            }
-            Source::Elf => demangle::bare(raw).into_owned(),
-        }
-    }
-}
-
-fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
-    let spellings = go_names::spellings(name);
-    if spellings.iter().any(|s| s == wanted) {
-        return Some(Fit::Exact);
-    }
-    let is_tail = |s: &str| go_names::element_starts(s).any(|at| s.get(at..) == Some(wanted));
-    let fits = spellings.iter().any(|s| {
-        // `Store.Get` finds `(*Store).Get` too.
-        let flat = go_names::without_receiver_marks(s);
-        is_tail(s) || flat.is_some_and(|flat| flat == wanted || is_tail(&flat))
-    });
-    fits.then_some(Fit::Tail)
-}
-
-fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
-    if canonical::same(wanted, name) {
-        return Some(Fit::Exact);
-    }
-    let is_tail = |key: &str| {
-        canonical::element_starts(key).any(|at| key.get(at..).is_some_and(|tail| canonical::same(wanted, tail)))
-    };
-    let by_type = || canonical::by_self_type(name).is_some_and(|key| canonical::same(wanted, &key) || is_tail(&key));
-    (is_tail(name) || by_type()).then_some(Fit::Tail)
-}
-
-/// The first of each function's names, in order of address.
-fn one_per_function(mut hits: Vec<Hit>) -> Vec<Hit> {
-    hits.sort_unstable_by_key(|hit| (hit.function, hit.name));
-    hits.dedup_by_key(|hit| hit.function);
-    hits
 }
 
 /// Whether a pattern that begins so can only mean what is left out by default.
 fn is_inside_left_out(beginning: &str) -> bool {
     go_names::kind(beginning) != go_names::Kind::Ordinary
-}
-
-/// `http/server.go` is a tail of `/go/src/net/http/server.go`; `rver.go` is not.
-fn is_tail_of_path(path: &str, tail: &str) -> bool {
-    path.strip_suffix(tail).is_some_and(|before| before.is_empty() || before.ends_with('/') || tail.starts_with('/'))
 }

@@ -82,7 +82,9 @@ fn is_word_or_colon(byte: u8) -> bool {
 
 fn operator<'a>(after: &'a str, out: &mut String) -> &'a str {
     let symbol = after.trim_start_matches(' ');
-    let Some(found) = OPERATORS.iter().find(|o| symbol.starts_with(**o)) else { return after };
+    let Some(found) = OPERATORS.iter().find(|o| symbol.starts_with(**o)) else {
+        return after;
+    };
     for byte in found.bytes() {
         let stand_in = OPERATOR_BRACKETS.iter().find(|(b, _)| *b == byte).map_or(byte, |(_, s)| *s);
         out.push(char::from(stand_in));
@@ -230,7 +232,9 @@ pub(crate) fn same(pattern: &str, name: &str) -> bool {
             },
             (None, None) => return true,
             // Qualifiers of a member function behind its parameters.
-            (None, Some(_)) => return pattern.ends_with(b")") && is_qualifier(name.get(n..).unwrap_or_default()),
+            (None, Some(_)) => {
+                return pattern.ends_with(b")") && is_qualifier(name.get(n..).unwrap_or_default());
+            }
             _ => return false,
         }
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod canonical;
 mod glob;
+mod needle;
 
 use std::fmt;
 use std::str::FromStr;
@@ -71,7 +72,7 @@ pub(crate) struct Name {
     /// It says which parameters.
     pub(crate) with_parameters: bool,
     /// What must occur in a symbol, mangled or not, that this names.
-    pub(crate) needle: Option<String>,
+    pub(crate) words: Vec<String>,
     pub(crate) glob: Option<Glob>,
 }
 
@@ -83,7 +84,10 @@ pub(crate) struct Glob {
     pub(crate) key: Regex,
     /// What every match begins with.
     pub(crate) beginning: String,
-    pub(crate) needle: Option<String>,
+    /// What must occur in a symbol that matches.
+    pub(crate) words: Vec<String>,
+    /// Nothing but stars.
+    pub(crate) is_everything: bool,
 }
 
 impl Pattern {
@@ -189,7 +193,7 @@ impl Name {
         let glob = Glob::new(text)?;
         Ok(Self {
             with_parameters: says_parameters(&literal),
-            needle: last_word(&literal).map(str::to_owned),
+            words: needle::own_words(&literal).into_iter().map(str::to_owned).collect(),
             key,
             literal,
             glob,
@@ -200,15 +204,18 @@ impl Name {
 impl Glob {
     /// `None` if nothing in `text` is special.
     fn new(text: &str) -> Result<Option<Self>, PatternError> {
-        let Some(plain) = glob::regex(text) else { return Ok(None) };
+        let Some(plain) = glob::regex(text) else {
+            return Ok(None);
+        };
         let key = glob::regex(&canonical::key(text)).unwrap_or_else(|| plain.clone());
         let pieces = glob::literals(text);
-        let needle = pieces.iter().flat_map(|piece| certain_words(piece)).max_by_key(|word| word.len());
+        let words = pieces.iter().flat_map(|piece| needle::certain_words(piece)).map(str::to_owned).collect();
         Ok(Some(Self {
             plain: compile(text, &plain)?,
             key: compile(text, &key)?,
-            needle: needle.map(str::to_owned),
+            words,
             beginning: pieces.into_iter().next().unwrap_or_default(),
+            is_everything: text.bytes().all(|b| b == b'*'),
         }))
     }
 }
@@ -247,152 +254,6 @@ fn says_parameters(literal: &str) -> bool {
     })
 }
 
-/// Words of C++'s library that a mangled name may have only as an abbreviation.
-const ABBREVIATED: [&str; 11] = [
-    "std",
-    "string",
-    "allocator",
-    "basic_string",
-    "istream",
-    "ostream",
-    "iostream",
-    "basic_istream",
-    "basic_ostream",
-    "basic_iostream",
-    "operator",
-];
-
-/// The last identifier outside brackets: it stands in the symbol as it is, however the rest is mangled.
-fn last_word(literal: &str) -> Option<&str> {
-    if literal.contains("operator") || !literal.is_ascii() {
-        return None;
-    }
-    let mut depth = 0usize;
-    let mut found = None;
-    let mut start = None;
-    for (at, c) in literal.char_indices().chain([(literal.len(), ' ')]) {
-        let in_word = depth == 0 && (c.is_ascii_alphanumeric() || c == '_');
-        if in_word {
-            start = start.or(Some(at));
-        } else if let Some(from) = start.take() {
-            found = literal.get(from..at).filter(|w| !w.starts_with(|c: char| c.is_ascii_digit())).or(found);
-        }
-        match c {
-            // Parameters: what follows is not the function's name.
-            '(' if !literal.get(at..).is_some_and(|r| r.starts_with("(*") || r.starts_with("(anonymous")) => break,
-            '<' | '[' | '{' | '(' => depth += 1,
-            '>' | ']' | '}' | ')' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    found.filter(|word| !ABBREVIATED.contains(word))
-}
-
-/// Words that demanglers write without their being in the symbol.
-const WRITTEN_BY_DEMANGLERS: [&str; 60] = [
-    "abi",
-    "allocator",
-    "anonymous",
-    "as",
-    "auto",
-    "basic_iostream",
-    "basic_istream",
-    "basic_ostream",
-    "basic_string",
-    "bool",
-    "char",
-    "char_traits",
-    "clone",
-    "closure",
-    "const",
-    "construction",
-    "covariant",
-    "decltype",
-    "default",
-    "delete",
-    "double",
-    "dyn",
-    "extern",
-    "false",
-    "float",
-    "guard",
-    "impl",
-    "initializer",
-    "int",
-    "iostream",
-    "istream",
-    "lambda",
-    "long",
-    "namespace",
-    "new",
-    "non",
-    "nullptr_t",
-    "offset",
-    "operator",
-    "ostream",
-    "override",
-    "return",
-    "shim",
-    "short",
-    "signed",
-    "std",
-    "string",
-    "thunk",
-    "to",
-    "transaction",
-    "true",
-    "typeinfo",
-    "u128",
-    "unnamed",
-    "unsigned",
-    "usize",
-    "virtual",
-    "volatile",
-    "vtable",
-    "wchar_t",
-];
-const MORE_WRITTEN_BY_DEMANGLERS: [&str; 24] = [
-    "unsafe",
-    "mut",
-    "str",
-    "char16_t",
-    "char32_t",
-    "char8_t",
-    "for",
-    "fn",
-    "isize",
-    "i128",
-    "u16",
-    "u32",
-    "u64",
-    "i16",
-    "i32",
-    "i64",
-    "f32",
-    "f64",
-    "restrict",
-    "this",
-    "complex",
-    "imaginary",
-    "alignof",
-    "sizeof",
-];
-
-/// Identifiers, or parts of some, in a piece of a glob that can only come from the symbol's own text.
-fn certain_words(piece: &str) -> impl Iterator<Item = &str> {
-    piece.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| {
-        let own = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && word.is_ascii();
-        let mut written = WRITTEN_BY_DEMANGLERS.iter().chain(&MORE_WRITTEN_BY_DEMANGLERS);
-        own && !written.any(|w| w.contains(word)) && !ends_in_generated_number(word)
-    })
-}
-
-/// `func1` of a glob may be cut anywhere, but `closure1` or `_ZN3foo` must not be taken for an identifier with a digit
-/// that belongs to a mangled length: a word that ends in a digit is only certain without it, and so is not used.
-fn ends_in_generated_number(word: &str) -> bool {
-    word.ends_with(|c: char| c.is_ascii_digit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,21 +281,6 @@ mod tests {
     fn nonsense_is_refused() {
         for text in ["", "!", "//", "/(/", "@", "@x.go:0", "0x", "0xzz", "f+0x", "0x11112222333344445"] {
             assert!(text.parse::<Pattern>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_needle_is_the_functions_own_name() {
-        for (text, needle) in [
-            ("main.(*Store).Get", Some("Get")),
-            ("std::vector<int, std::allocator<int> >::push_back", Some("push_back")),
-            ("<alloc::string::String as core::fmt::Write>::write_str", Some("write_str")),
-            ("s::mid::{{closure}}", Some("mid")),
-            ("f(int)", Some("f")),
-            ("A::operator<<", None),
-            ("main.Gen[...]", Some("Gen")),
-        ] {
-            assert_eq!(last_word(text), needle, "{text}");
         }
     }
 

@@ -35,9 +35,9 @@ pub fn write_go_program(dir: &Path, cgo: bool) {
     std::fs::write(dir.join("go.mod"), "module example.com/ge.v2\n\ngo 1.19\n").unwrap();
     std::fs::write(dir.join("foo.v1/foo.go"), "package foo\n\n//go:noinline\nfunc F() int { return 3 }\n").unwrap();
     let c = if cgo {
-        "/*\nint c_add(int a, int b) { return a + b; }\n*/\nimport \"C\"\n\nfunc c() int { return int(C.c_add(1, 2)) }\n"
+        "/*\nint c_add(int a, int b) { return a + b; }\n*/\nimport \"C\"\n\n//go:noinline\nfunc c() int { return int(C.c_add(1, 2)) }\n"
     } else {
-        "func c() int { return 0 }\n"
+        "//go:noinline\nfunc c() int { return 0 }\n"
     };
     std::fs::write(dir.join("c.go"), format!("package main\n\n{c}")).unwrap();
     std::fs::write(dir.join("main.go"), GO_PROGRAM).unwrap();

@@ -87,8 +87,12 @@ fn exec_ends_open_calls_as_exec() {
 
 #[test]
 fn durations_agree_with_the_programs_own_clock() {
-    let least =
-        [("main.nestedA", 300_000), ("main.nestedB", 500_000), ("main.nestedC", 100_000), ("main.nestedParent", 900_000)];
+    let least = [
+        ("main.nestedA", 300_000),
+        ("main.nestedB", 500_000),
+        ("main.nestedC", 100_000),
+        ("main.nestedParent", 900_000),
+    ];
     for program in ["go/counts", "go/counts-pie-stripped", "go1.19/counts-stripped"] {
         let (traced, truth) = check(program, &["nested"], &[]);
         assert_durations(&traced, &truth, &least);

@@ -1,0 +1,110 @@
+//! What one call costs.
+
+use std::{ffi::OsString, slice};
+
+use anyhow::{Context as _, Result, ensure};
+use probe::{plan::PointKind, request::Returns};
+
+use crate::{
+    ROUNDS,
+    bare::Bare,
+    report::{Series, Verdicts, Wanted, figure},
+    run::{Measured, Probe, Subject, first_instruction, under_bpftrace},
+};
+
+/// Of a round.
+const LENGTH_NS: f64 = 2.5e8;
+const CALLS: std::ops::RangeInclusive<u64> = 10_000..=1_000_000;
+
+/// A measurement of a program's calls, `n` of them.
+type Measure<'a> = Box<dyn Fn(u64) -> Result<Measured> + 'a>;
+
+struct Case<'a> {
+    name: &'static str,
+    measure: Measure<'a>,
+    /// Of the next round: as many as take [`LENGTH_NS`], by what the last round took.
+    calls: u64,
+    ns_per_call: Series,
+}
+
+impl<'a> Case<'a> {
+    fn new(name: &'static str, measure: impl Fn(u64) -> Result<Measured> + 'a) -> Self {
+        Self { name, measure: Box::new(measure), calls: *CALLS.start(), ns_per_call: Series::default() }
+    }
+
+    fn run(&mut self, warm: bool) -> Result<()> {
+        let measured = (self.measure)(self.calls).with_context(|| self.name)?;
+        self.calls = ((LENGTH_NS / measured.ns_per_call) as u64).clamp(*CALLS.start(), *CALLS.end());
+        if warm {
+            self.ns_per_call.push(measured.ns_per_call);
+        }
+        Ok(())
+    }
+}
+
+/// Measures and prints one function's costs.
+pub(crate) fn bench(subject: &Subject, uretprobe: bool, verdicts: &mut Verdicts) -> Result<()> {
+    let file = subject.open()?;
+    let plan = subject.plan(&file, Returns::None)?;
+    let first = first_instruction(&file, &plan, 0)?;
+    let entry = plan.points.iter().find(|p| p.kind == PointKind::Entry).context("no entry in the plan")?;
+    let (chosen, address) = (entry.offset.0, plan.functions[0].traced.address);
+
+    let bare = |offset: u64| {
+        move |calls| {
+            let _bare = Bare::attach(&subject.path, slice::from_ref(&vec![offset]), 0)?;
+            subject.run(calls, 1)
+        }
+    };
+    let probe = |flags: &'static [&'static str]| move |calls| probed(subject, flags, calls);
+    let at = format!("{}:{address:#x}", subject.path.display());
+    let count = format!("uprobe:{at} {{ @ = count(); }}");
+    let time = format!(
+        "uprobe:{at} {{ @start[tid] = nsecs; }} uretprobe:{at} /@start[tid]/ \
+         {{ @ = hist(nsecs - @start[tid]); delete(@start[tid]); }}"
+    );
+
+    let mut cases = vec![
+        Case::new("(a) nothing", |calls| subject.run(calls, 1)),
+        Case::new("(b) an empty program, at the first instruction", bare(first)),
+        Case::new("    an empty program, where probe puts its own", bare(chosen)),
+        Case::new("(c) probe --stack=none --json --returns=none", probe(&["--stack=none", "--json", "--returns=none"])),
+        Case::new("(c) probe --stack=none --json", probe(&["--stack=none", "--json"])),
+        Case::new("    probe --json (callers by frame pointers)", probe(&["--json"])),
+        Case::new("    probe (callers, tree)", probe(&[])),
+        Case::new("(d) bpftrace, counting", |calls| under_bpftrace(subject, &count, calls)),
+    ];
+    if uretprobe {
+        cases.push(Case::new("(d) bpftrace, timing with a uretprobe", |calls| under_bpftrace(subject, &time, calls)));
+    }
+    // The first round says how many calls make a round, and warms up.
+    for round in 0..=ROUNDS {
+        for case in &mut cases {
+            case.run(round > 0)?;
+        }
+    }
+    println!("\nCost per call of {} in {}", subject.function, subject.name);
+    for case in &cases {
+        figure(case.name, &case.ns_per_call, "ns");
+    }
+    let ratio = cases[3].ns_per_call.median() / cases[1].ns_per_call.median();
+    let bound = if uretprobe { 1.5 } else { 0.25 };
+    verdicts.want(format!("{}: (c) entries only, to (b)", subject.name), Wanted::AtMost(bound), ratio);
+    Ok(())
+}
+
+fn probed(subject: &Subject, flags: &[&str], calls: u64) -> Result<Measured> {
+    let mut args: Vec<OsString> = vec!["-x".into(), subject.path.clone().into(), subject.function.into()];
+    args.extend(flags.iter().map(Into::into));
+    let probe = Probe::start(&args)?;
+    let measured = subject.run(calls, 1)?;
+    let traced = probe.stop()?;
+    ensure!(
+        traced.calls + traced.lost == measured.calls || traced.lost > 0,
+        "{} calls, probe saw {} and lost {}",
+        measured.calls,
+        traced.calls,
+        traced.lost
+    );
+    Ok(measured)
+}

@@ -1,0 +1,170 @@
+//! Debug information (DWARF 4 and 5): lines, and functions that were inlined.
+//!
+//! In: the bytes of an ELF file, which may be a separate debug file. Out: answers in that file's own addresses. Nothing
+//! is read before it is asked for, and then only the units that are concerned. Everything is untrusted: see `budget`.
+//!
+//! * `sections`: the bytes, decompressed where needed.
+//! * `units`: which unit has an address.
+//! * `lines`: a unit's line table.
+//! * `functions`: a unit's functions and what was inlined into them.
+//! * `names`: what the functions are called.
+
+mod budget;
+mod functions;
+mod lines;
+mod names;
+mod sections;
+mod units;
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use gimli::{EndianSlice, LittleEndian};
+
+use self::budget::Budget;
+use self::functions::Functions;
+use self::lines::Lines;
+use self::sections::Sections;
+use self::units::{Root, Units};
+use crate::go::SourceLine;
+use crate::mmap::Data;
+
+type Reader<'a> = EndianSlice<'a, LittleEndian>;
+type Dwarf<'a> = gimli::Dwarf<Reader<'a>>;
+type Unit<'a> = gimli::Unit<Reader<'a>>;
+
+/// The debug information of one file.
+pub(crate) struct Debug {
+    sections: Sections,
+    units: OnceLock<Units>,
+    budget: Budget,
+    /// Where code is; what is elsewhere was thrown away by the linker.
+    code: Vec<Range<u64>>,
+}
+
+/// A frame as the debug information has it.
+pub(crate) struct Frame<'a> {
+    /// The function's name, perhaps mangled.
+    pub(crate) name: Option<&'a [u8]>,
+    /// Where it is executing: innermost the address's line, further out that of the inlined call.
+    pub(crate) source: Option<SourceLine<'a>>,
+}
+
+impl Debug {
+    /// The debug information in a file, if it has any. `code`: where its code is.
+    pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>) -> Option<Self> {
+        let budget = Budget::for_file(data.len());
+        let sections = Sections::of(data, &budget)?;
+        Some(Self { sections, units: OnceLock::new(), budget, code })
+    }
+
+    /// The file and line of an address, inlined code included.
+    pub(crate) fn line(&self, v: u64) -> Option<SourceLine<'_>> {
+        self.units().at(v).find_map(|unit| self.line_in(unit, v))
+    }
+
+    fn line_in(&self, unit: usize, v: u64) -> Option<SourceLine<'_>> {
+        let (file, line) = self.lines(unit)?.at(v)?;
+        Some(SourceLine { file: self.file(unit, file)?, line })
+    }
+
+    /// The functions at an address, innermost first; the last is the one that has the code.
+    pub(crate) fn frames(&self, v: u64) -> Vec<Frame<'_>> {
+        self.units().at(v).find_map(|unit| self.frames_in(unit, v)).unwrap_or_default()
+    }
+
+    fn frames_in(&self, unit: usize, v: u64) -> Option<Vec<Frame<'_>>> {
+        let dwarf = self.sections.dwarf();
+        let (function, chain) = self.functions(unit)?.at(v)?;
+        let mut frames = Vec::with_capacity(chain.len() + 1);
+        let mut source = self.line_in(unit, v);
+        for inlined in chain {
+            frames.push(Frame { name: self.name(&dwarf, inlined.origin), source });
+            source = (inlined.call_line != 0)
+                .then_some(())
+                .and_then(|()| Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line }));
+        }
+        frames.push(Frame { name: self.name(&dwarf, function), source });
+        Some(frames)
+    }
+
+    /// The file and line of an address in one of `units`, which are in order.
+    pub(crate) fn line_from(&self, units: &[usize], v: u64) -> Option<SourceLine<'_>> {
+        self.units().at(v).filter(|unit| units.binary_search(unit).is_ok()).find_map(|unit| self.line_in(unit, v))
+    }
+
+    /// The units that speak of a file whose path is `wanted`, in order. Their line tables are not read yet.
+    pub(crate) fn units_from(&self, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
+        let dwarf = self.sections.dwarf();
+        let has = |unit: &usize| {
+            let root = self.units().all.get(*unit).filter(|u| u.has_code)?.root(&dwarf)?;
+            let lines = root.lines?;
+            lines::files(&dwarf, &root.unit, lines).any(|(_, path)| wanted(&path)).then_some(())
+        };
+        (0..self.units().all.len()).filter(|unit| has(unit).is_some()).collect()
+    }
+
+    /// The starts of the code of line `line` in the files that are `wanted`: places where a statement begins, if there are
+    /// any, by address.
+    pub(crate) fn line_starts(&self, line: u32, wanted: impl Fn(&str) -> bool) -> Vec<u64> {
+        let mut found = Vec::new();
+        for unit in self.units_from(&wanted) {
+            let Some(lines) = self.lines(unit) else { continue };
+            let runs = lines.runs().filter(|run| run.line == line);
+            let here = runs.filter(|run| self.file(unit, run.file).is_some_and(&wanted));
+            found.extend(here.map(|run| (run.statement, run.start)));
+        }
+        if found.iter().any(|(statement, _)| *statement) {
+            found.retain(|(statement, _)| *statement);
+        }
+        found.sort_unstable_by_key(|(_, start)| *start);
+        found.dedup();
+        found.into_iter().map(|(_, start)| start).collect()
+    }
+
+    fn units(&self) -> &Units {
+        self.units.get_or_init(|| {
+            let mut dwarf = self.sections.dwarf();
+            // Link-time optimisation lets units share abbreviations.
+            dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+            Units::read(&dwarf, &self.budget, &|v| self.is_code(v))
+        })
+    }
+
+    fn is_code(&self, v: u64) -> bool {
+        self.code.iter().any(|range| range.contains(&v))
+    }
+
+    fn lines(&self, unit: usize) -> Option<&Lines> {
+        let data = self.units().all.get(unit)?;
+        let read = || {
+            let dwarf = self.sections.dwarf();
+            let root: Root<'_> = data.root(&dwarf)?;
+            Lines::read(&dwarf, &root.unit, root.lines?, &self.budget, &|v| self.is_code(v))
+        };
+        data.lines.get_or_init(read).as_ref()
+    }
+
+    fn functions(&self, unit: usize) -> Option<&Functions> {
+        let data = self.units().all.get(unit)?;
+        let read = || {
+            let dwarf = self.sections.dwarf();
+            let root = data.root(&dwarf)?;
+            Some(Functions::read(&dwarf, &root.unit, &self.budget, &|v| self.is_code(v)))
+        };
+        data.functions.get_or_init(read).as_ref()
+    }
+
+    fn file(&self, unit: usize, number: u32) -> Option<&str> {
+        let make = || {
+            let dwarf = self.sections.dwarf();
+            let root = self.units().all.get(unit)?.root(&dwarf)?;
+            lines::file(&dwarf, &root.unit, root.lines?, number)
+        };
+        self.lines(unit)?.file(number, &self.budget, make)
+    }
+
+    fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<&'a [u8]> {
+        names::name(dwarf, self.units(), offset)
+    }
+}

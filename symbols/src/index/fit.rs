@@ -1,0 +1,98 @@
+//! Whether one name fits one pattern, in each language's way.
+
+use std::borrow::Cow;
+
+use super::{FLAG_IFUNC, Index, Name as Entry, Source};
+use crate::demangle::{self, Scheme};
+use crate::go::names as go_names;
+use crate::pattern::{Glob, Name, canonical};
+
+/// How well a name fits a pattern.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fit {
+    Tail,
+    Exact,
+}
+
+impl Index {
+    /// All spellings of a name that globs and regular expressions are tried on.
+    pub(super) fn spellings(&self, entry: &Entry) -> Vec<Cow<'_, str>> {
+        let raw = self.raw(entry);
+        match entry.source {
+            Source::Go => std::str::from_utf8(raw).map(go_names::spellings).unwrap_or_default(),
+            Source::Elf => vec![demangle::bare(raw)],
+        }
+    }
+
+    pub(super) fn fits_glob(&self, entry: &Entry, glob: &Glob) -> bool {
+        let spellings = self.spellings(entry);
+        if spellings.iter().any(|s| glob.plain.is_match(s)) {
+            return true;
+        }
+        if !self.is_mangled(entry) {
+            return false;
+        }
+        let key = spellings.first().map(|s| canonical::key(s)).unwrap_or_default();
+        let by_type = canonical::by_self_type(&key);
+        [Some(&key), by_type.as_ref()].into_iter().flatten().any(|key| {
+            glob.key.is_match(key) || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k))
+        })
+    }
+
+    fn is_mangled(&self, entry: &Entry) -> bool {
+        entry.source == Source::Elf && demangle::scheme(demangle::base(self.raw(entry))) != Scheme::Plain
+    }
+
+    pub(super) fn fit(&self, entry: &Entry, name: &Name) -> Option<Fit> {
+        let raw = self.raw(entry);
+        match entry.source {
+            Source::Go => fit_go(std::str::from_utf8(raw).ok()?, &name.literal),
+            Source::Elf => match demangle::scheme(demangle::base(raw)) {
+                Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
+                Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
+                Scheme::Itanium => {
+                    let full = name.with_parameters;
+                    let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
+                    fit_key(&canonical::key(&text), &name.key)
+                }
+            },
+        }
+    }
+
+    /// A name as it is shown: no parameters, hash, version or escapes.
+    pub(super) fn bare(&self, entry: &Entry) -> String {
+        let raw = self.raw(entry);
+        match entry.source {
+            Source::Go => go_names::unescaped(&String::from_utf8_lossy(raw)).into_owned(),
+            Source::Elf if entry.flags & FLAG_IFUNC != 0 => {
+                String::from_utf8_lossy(demangle::unversioned(raw)).into_owned()
+            }
+            Source::Elf => demangle::bare(raw).into_owned(),
+        }
+    }
+}
+
+fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
+    let spellings = go_names::spellings(name);
+    if spellings.iter().any(|s| s == wanted) {
+        return Some(Fit::Exact);
+    }
+    let is_tail = |s: &str| go_names::element_starts(s).any(|at| s.get(at..) == Some(wanted));
+    let fits = spellings.iter().any(|s| {
+        // `Store.Get` finds `(*Store).Get` too.
+        let flat = go_names::without_receiver_marks(s);
+        is_tail(s) || flat.is_some_and(|flat| flat == wanted || is_tail(&flat))
+    });
+    fits.then_some(Fit::Tail)
+}
+
+fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
+    if canonical::same(wanted, name) {
+        return Some(Fit::Exact);
+    }
+    let is_tail = |key: &str| {
+        canonical::element_starts(key).any(|at| key.get(at..).is_some_and(|tail| canonical::same(wanted, tail)))
+    };
+    let by_type = || canonical::by_self_type(name).is_some_and(|key| canonical::same(wanted, &key) || is_tail(&key));
+    (is_tail(name) || by_type()).then_some(Fit::Tail)
+}

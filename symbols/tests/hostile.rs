@@ -1,0 +1,154 @@
+//! Broken files: real ones cut short and with bytes changed. Errors are fine; panics, hangs and memory hogs are not.
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use symbols::addr::Vaddr;
+use symbols::binary::Binary;
+use symbols::index::Index;
+use symbols::pattern::Pattern;
+
+/// No file here is larger than a few megabytes; an unbroken one takes a fraction of this, in a debug build.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Does with a file all that the library offers.
+fn exercise(bytes: Vec<u8>) {
+    let started = Instant::now();
+    let Ok(binary) = Binary::from_bytes(bytes) else {
+        return;
+    };
+    let binary = Arc::new(binary);
+    let _ = (binary.build_id(), binary.soname(), binary.needed(), binary.interpreter(), binary.go_error());
+    let _ = (binary.pointer_at(Vaddr(u64::MAX - 3)), binary.bytes_at(Vaddr(1), u64::MAX), binary.symbol_value("main"));
+    if let Some(program) = binary.go() {
+        let _ = (program.types(), program.text_range(&binary), program.version());
+        for function in program.functions(&binary).step_by(37) {
+            let _ = (function.name(), function.size(), function.lines().take(1000).count());
+        }
+    }
+    let Ok(index) = Index::new(binary) else {
+        return;
+    };
+    for function in index.functions().step_by(5) {
+        let _ = (index.at(function.address), index.line(function.address), index.starts_function(function.address));
+        let _ = index.parts(function.id).len();
+    }
+    let patterns = ["*", "main", "Store.Get", "/e$/", "@main.go:30", "0x1040", "main+0x4", "!main.*"];
+    let patterns: Vec<Pattern> = patterns.iter().map(|p| p.parse().unwrap()).collect();
+    let _ = (index.select(&patterns, true), index.nearest(&patterns[2], 3));
+    assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
+}
+
+/// Numbers that do not repeat for long, the same in every run.
+fn numbers() -> impl Iterator<Item = usize> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    std::iter::from_fn(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        Some((state >> 16) as usize)
+    })
+}
+
+/// Flips bytes all over the file, and more of them where structures are: the headers and `places`.
+fn break_in_many_ways(good: &[u8], places: &[usize], rounds: usize) {
+    exercise(good.to_vec());
+    let mut numbers = numbers();
+    let mut next = |below: usize| numbers.next().unwrap() % below.max(1);
+    for round in 0..rounds {
+        let mut bytes = good.to_vec();
+        for _ in 0..1 + next(6) {
+            let place = match round % 3 {
+                0 => next(bytes.len()),
+                1 => next(0x400),
+                _ => places.get(next(places.len())).copied().unwrap_or(0) + next(0x200),
+            };
+            let value = [0, 1, 0x7f, 0x80, 0xff, next(256) as u8][next(6)];
+            if let Some(byte) = bytes.get_mut(place) {
+                *byte = value;
+            }
+        }
+        exercise(bytes);
+    }
+    for round in 0..rounds / 4 {
+        // Cut, and cut with the rest filled up: then the headers' promises are kept by zeros.
+        let cut = if round % 2 == 0 { next(good.len()) } else { next(0x1000) };
+        let mut bytes = good[..cut].to_vec();
+        exercise(bytes.clone());
+        bytes.resize(good.len(), 0);
+        exercise(bytes);
+    }
+}
+
+/// Where sections lie in a file, by readelf.
+fn section_starts(path: &Path) -> Vec<usize> {
+    let out = common::run(std::process::Command::new("readelf").args(["--sections", "--wide"]).arg(path));
+    let starts = out.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(']')?;
+        usize::from_str_radix(rest.split_whitespace().nth(3)?, 16).ok()
+    });
+    starts.collect()
+}
+
+#[test]
+fn broken_go_programs_do_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    common::write_go_program(dir.path(), false);
+    for flags in ["-buildmode=exe", "-buildmode=pie"] {
+        let program = dir.path().join("program");
+        common::run(common::go(dir.path()).args(["build", flags, "-ldflags=-s -w", "-o"]).arg(&program).arg("."));
+        let good = std::fs::read(&program).unwrap();
+        break_in_many_ways(&good, &section_starts(&program), 24);
+    }
+}
+
+#[test]
+fn broken_programs_of_c_and_cpp_do_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    for program in [common::cpp_program(dir.path()), common::c_program(dir.path())] {
+        let good = std::fs::read(&program).unwrap();
+        break_in_many_ways(&good, &section_starts(&program), 120);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_symbols_of_one_name_take_no_quadratic_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, object) = (dir.path().join("many.s"), dir.path().join("many"));
+    let mut text = String::from(".text\n.globl _start\n_start: ret\n");
+    for i in 0..100_000 {
+        // The same name for all, as local symbols of one file cannot have: renamed below.
+        text.push_str(&format!(".type s{i:05},@function\ns{i:05}: nop\n.size s{i:05},1\n"));
+    }
+    for i in 0..20_000 {
+        text.push_str(&format!(".type t{i:05}.cold,@function\n.set t{i:05}.cold, _start\n"));
+    }
+    std::fs::write(&source, text).unwrap();
+    common::run(std::process::Command::new("gcc").args(["-nostdlib", "-static", "-o"]).arg(&object).arg(&source));
+    let mut bytes = std::fs::read(&object).unwrap();
+    let names = bytes.windows(7).position(|w| w == b"s00000\0").unwrap();
+    for at in (names..bytes.len()).step_by(7).take(100_000) {
+        if bytes[at] == b's' {
+            bytes[at..at + 6].copy_from_slice(b"same\0x");
+        }
+    }
+    assert_eq!(bytes.windows(5).filter(|w| w == b"same\0").count(), 100_000);
+    exercise(bytes);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_pattern_or_an_error(text in "\\PC{0,40}") {
+        let _ = text.parse::<Pattern>();
+    }
+
+    #[test]
+    fn text_that_looks_like_names_is_a_pattern_or_an_error(text in "[a-z:<>(){}\\[\\]*?,.\\\\/@!+0x# &~-]{0,60}") {
+        let _ = text.parse::<Pattern>();
+    }
+}
