@@ -10,7 +10,11 @@ const NO_FRAME_POINTERS: Option<&str> = Some("no frame pointers");
 /// The callers down to `main` are these, and then comes the C library, where the stack is cut or whole.
 fn assert_c_callers(call: &Call, expected: &[&str]) {
     let callers = callers(call);
-    assert_eq!(callers.get(..expected.len()), Some(expected).map(|e| e.iter().map(|s| s.to_string()).collect::<Vec<_>>()).as_deref(), "{call:?}");
+    assert_eq!(
+        callers.get(..expected.len()),
+        Some(expected).map(|e| e.iter().map(|s| s.to_string()).collect::<Vec<_>>()).as_deref(),
+        "{call:?}"
+    );
     let stack = call.stack.as_ref().expect("just seen");
     let outer = stack.get(expected.len()..).expect("as many");
     let in_libc = |file: &Option<String>| file.as_deref().is_some_and(|f| f.contains("libc.so"));
@@ -66,7 +70,8 @@ fn a_stack_ends_at_the_depth_asked_for_and_says_so() {
 
 #[test]
 fn go_callers_reach_the_goroutines_start_with_their_lines() {
-    for program in ["go/counts", "go/counts-stripped", "go/counts-pie-stripped", "go1.19/counts", "go1.19/counts-stripped"]
+    for program in
+        ["go/counts", "go/counts-stripped", "go/counts-pie-stripped", "go1.19/counts", "go1.19/counts-stripped"]
     {
         let traced = trace(&["--stack-all", "main.nestedA"], &[&path(program), "nested", "-n", "2"]);
         let source = include_str!("../../../testdata/go/counts/main.go");
@@ -75,7 +80,10 @@ fn go_callers_reach_the_goroutines_start_with_their_lines() {
             assert_eq!(callers(call), [&chain[..], &["runtime.goexit"]].concat(), "{program}");
             assert_eq!(call.stack_cut, None, "{program}");
             let parent = &call.stack.as_ref().expect("just seen")[1];
-            assert!(parent.file.as_deref().is_some_and(|file| file.ends_with("counts/main.go")), "{program}: {parent:?}");
+            assert!(
+                parent.file.as_deref().is_some_and(|file| file.ends_with("counts/main.go")),
+                "{program}: {parent:?}"
+            );
             let line = source.lines().nth(parent.line.expect("a line") as usize - 1).expect("the source has it");
             assert_eq!(line.trim(), "timed(0, nestedA)", "{program}");
         }
@@ -96,10 +104,9 @@ fn a_goroutines_callers_begin_at_its_function() {
 #[test]
 fn a_process_that_lived_for_milliseconds_has_its_callers_named_after_its_end() {
     // Position-independent: without the kernel's records of mappings no address of it means anything.
-    for (program, function, expected) in [
-        ("c/test", "func_d", &["func_c", "func_b", "func_a", "main"][..]),
-        ("c/test-O2", "func_d", &["func_c"]),
-    ] {
+    for (program, function, expected) in
+        [("c/test", "func_d", &["func_c", "func_b", "func_a", "main"][..]), ("c/test-O2", "func_d", &["func_c"])]
+    {
         let (_folder, copy) = private_copy(program, "shortlived");
         let mut tracer = Tracer::start(&["-x".as_ref(), copy.as_os_str(), function.as_ref()]);
         for _ in 0..20 {

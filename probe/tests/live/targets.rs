@@ -64,7 +64,8 @@ fn several_processes_are_traced_until_the_last_has_ended() {
 
 #[test]
 fn one_thread_is_traced_and_its_process_is_not() {
-    let main_thread = |process: &Process| vec!["--tid".to_owned(), pid(process), "recurse".to_owned(), "work".to_owned()];
+    let main_thread =
+        |process: &Process| vec!["--tid".to_owned(), pid(process), "recurse".to_owned(), "work".to_owned()];
     let (traced, truth) = trace_waiting("c/counts", &["recurse", "-n", "3"], main_thread);
     assert_counts("the main thread", &traced, &truth);
     let (traced, _) = trace_waiting("c/counts", &["calls", "-n", "400"], main_thread);
@@ -78,7 +79,13 @@ fn processes_of_one_name_are_traced_whenever_they_started() {
     fs::hard_link(&named, &other).expect("a link can be made");
     let mut before = Process::waiting(&named, &["recurse", "-n", "1"]);
     let mut other_before = Process::waiting(&other, &["recurse", "-n", "1"]);
-    let tracer = Tracer::start(&["-x".as_ref(), named.as_os_str(), "--comm".as_ref(), "bythisname".as_ref(), "recurse".as_ref()]);
+    let tracer = Tracer::start(&[
+        "-x".as_ref(),
+        named.as_os_str(),
+        "--comm".as_ref(),
+        "bythisname".as_ref(),
+        "recurse".as_ref(),
+    ]);
     let before_pid = before.pid();
     before.go();
     other_before.go();
