@@ -82,7 +82,7 @@ fn files(binaries: &[PathBuf], pids: &[u32]) -> Result<Vec<TracedFile>> {
     match (binaries, pids) {
         ([], pids) => pids.iter().map(|&pid| target::program_file(pid)).collect(),
         (binaries, [pid, ..]) => binaries.iter().map(|path| target::file_of(*pid, path)).collect(),
-        (binaries, []) => binaries.iter().map(|path| TracedFile::open(path, &path.display().to_string())).collect(),
+        (binaries, []) => binaries.iter().map(|path| target::file_here(path)).collect(),
     }
 }
 

@@ -156,6 +156,9 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
 }
 
 fn nothing_left(plan: &Plan) -> String {
+    if let [only] = plan.skipped.as_slice() {
+        return format!("{} cannot be probed: {}", escape::escaped(&only.function), only.reason);
+    }
     if let Some(first) = plan.skipped.first() {
         return format!(
             "none of the {} matched functions can be probed; the first, {}: {}",

@@ -207,6 +207,13 @@ fn seed(process: &mut Process, pid: u32) {
     }
 }
 
+/// Files of which a process has mapped code, now.
+pub fn mapped_files(pid: u32) -> Vec<PathBuf> {
+    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&maps);
+    text.lines().filter_map(parse_line).filter(|m| m.path.is_absolute()).map(|m| m.path).collect()
+}
+
 /// A new mapping takes the place of what it covers.
 fn insert(mappings: &mut BTreeMap<u64, Mapping>, new: Mapping) {
     let covered: Vec<u64> =

@@ -6,7 +6,7 @@ mod world;
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Write},
-    path::PathBuf,
+    path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -42,6 +42,7 @@ pub fn run(request: &Trace) -> Result<u8> {
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
     let signals = session::Signals::install(request.target.command.is_some())?;
+    let clocks = session::Clocks::now();
     let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
     let waiting = match &request.target.command {
         Some(command) => Some(Waiting::fork(command)?),
@@ -61,11 +62,14 @@ pub fn run(request: &Trace) -> Result<u8> {
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
         // Whether anybody listens is no matter of the trace.
-        let _ = announce(&plan, request.verbose, &mut io::stderr().lock());
+        let mut text = Vec::new();
+        announce(&plan, request.verbose, &mut text)?;
+        let _ = io::stderr().lock().write_all(&text);
     }
+    let sources = session::Sources { attachment, recorder, signals, clocks };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
-    session::Session::new(request, plan, files, attachment, recorder, signals, sink)?.run(waiting)
+    session::Session::new(request, plan, files, sources, sink)?.run(waiting)
 }
 
 fn parse_patterns(patterns: &[String]) -> Result<Vec<Pattern>> {
@@ -91,17 +95,18 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
 fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     let target = &request.target;
     let pids = processes(target)?;
+    // A command that cannot be started is better known before anything is attached.
+    let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
+    let program = program.transpose()?;
     if request.binaries.is_empty() {
-        if let Some(command) = &target.command {
-            let program = command.first().map(PathBuf::from).context("no command after --")?;
-            let path = target::find_program(&program)?;
+        if let Some(path) = program {
             return Ok(vec![TracedFile::open(&path, &path.display().to_string())?]);
         }
         return pids.iter().map(|&pid| target::program_file(pid)).collect::<Result<Vec<_>>>().map(distinct);
     }
     match pids.first() {
         Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path)).collect(),
-        None => request.binaries.iter().map(|path| TracedFile::open(path, &path.display().to_string())).collect(),
+        None => request.binaries.iter().map(|path| target::file_here(path)).collect(),
     }
 }
 

@@ -89,6 +89,14 @@ enum Ended {
     Detached,
 }
 
+/// What a trace is made from.
+pub(super) struct Sources {
+    pub(super) attachment: Attachment,
+    pub(super) recorder: Recorder,
+    pub(super) signals: Signals,
+    pub(super) clocks: Clocks,
+}
+
 /// A running trace.
 pub(super) struct Session<'a> {
     request: &'a Trace,
@@ -104,6 +112,9 @@ pub(super) struct Session<'a> {
     notes: Notes,
     /// Mapping records are applied up to here (`CLOCK_MONOTONIC`, ns).
     horizon_ns: u64,
+    /// While all probes were in place (`CLOCK_MONOTONIC`, ns).
+    attached_ns: u64,
+    detached_ns: u64,
     /// A record of the end of a traced process came.
     some_process_ended: bool,
     /// Changes of files that were said.
@@ -116,19 +127,19 @@ impl<'a> Session<'a> {
         request: &'a Trace,
         plan: Plan,
         files: Vec<TracedFile>,
-        mut attachment: Attachment,
-        recorder: Recorder,
-        signals: Signals,
+        sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
+        let Sources { mut attachment, recorder, signals, clocks } = sources;
         let mut modules = Modules::default();
         for file in &files {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
         }
         let world = Live::new(Processes::default(), modules, attachment.losses()?);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
-        tracker.entries_begin(monotonic_ns());
-        let info = info(&plan);
+        let attached_ns = monotonic_ns();
+        tracker.entries_begin(attached_ns);
+        let info = info(&plan, clocks);
         Ok(Self {
             notes: request.output.notes.clone(),
             said: vec![None; files.len()],
@@ -143,6 +154,8 @@ impl<'a> Session<'a> {
             tracker,
             world,
             horizon_ns: 0,
+            attached_ns,
+            detached_ns: u64::MAX,
             some_process_ended: false,
             remarks: Vec::new(),
         })
@@ -281,7 +294,8 @@ impl<'a> Session<'a> {
 
     /// Removes the probes, reads what is left, and tells the end.
     fn close(&mut self, read: io::Result<Ended>) -> Result<()> {
-        self.tracker.entries_end(monotonic_ns());
+        self.detached_ns = monotonic_ns();
+        self.tracker.entries_end(self.detached_ns);
         self.attachment.detach();
         let outcome = read.and_then(|ended| {
             while !self.tracker.is_done() && self.read_batch()? > 0 {}
@@ -316,7 +330,10 @@ impl<'a> Session<'a> {
 
     /// Adds what the tracker does not know.
     fn complete(&self, summary: &mut Summary) {
-        summary.duration_ns = monotonic_ns().saturating_sub(self.info.origin_ns);
+        summary.duration_ns = self.detached_ns.saturating_sub(self.attached_ns);
+        if summary.events == 0 && summary.lost() == 0 {
+            summary.notes.push(self.nothing_seen());
+        }
         for (point, lost) in self.world.losses.by_point() {
             let Some(point) = self.plan.points.get(point as usize) else { continue };
             if point.function == NO_FUNCTION {
@@ -341,6 +358,15 @@ impl<'a> Session<'a> {
         summary.notes.extend(remarks);
     }
 
+    /// What to look at when no event came.
+    fn nothing_seen(&self) -> String {
+        let files: Vec<&str> = self.files.iter().map(|f| f.shown.as_str()).collect();
+        format!(
+            "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
+            files.join(" or ")
+        )
+    }
+
     /// The trace is over, the command goes on.
     fn wait(&self, command: &mut Running) -> u8 {
         loop {
@@ -355,12 +381,24 @@ impl<'a> Session<'a> {
     }
 }
 
-fn info(plan: &Plan) -> TraceInfo {
-    let origin_ns = monotonic_ns();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+/// The same moment on two clocks, before the first event.
+#[derive(Clone, Copy)]
+pub(super) struct Clocks {
+    monotonic_ns: u64,
+    epoch_ns: u64,
+}
+
+impl Clocks {
+    pub(super) fn now() -> Self {
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { monotonic_ns: monotonic_ns(), epoch_ns: u64::try_from(epoch.as_nanos()).unwrap_or(0) }
+    }
+}
+
+fn info(plan: &Plan, clocks: Clocks) -> TraceInfo {
     TraceInfo {
-        epoch_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
-        origin_ns,
+        epoch_ns: clocks.epoch_ns,
+        origin_ns: clocks.monotonic_ns,
         matched: plan.matched,
         functions: plan.functions.iter().map(|f| f.traced.clone()).collect(),
         skipped: plan.skipped.clone(),
