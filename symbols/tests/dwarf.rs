@@ -98,7 +98,10 @@ fn demangled(names: BTreeSet<&str>) -> BTreeMap<String, String> {
     let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     writer.join().unwrap();
-    let without_hash = |name: &str| name.split("::h").next().unwrap().to_owned();
+    let without_hash = |name: &str| match name.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() == 16 => name.to_owned(),
+        _ => name.to_owned(),
+    };
     names.iter().zip(output.lines()).map(|(name, line)| ((*name).to_owned(), without_hash(line))).collect()
 }
 

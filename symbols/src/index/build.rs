@@ -7,8 +7,10 @@ use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::{Binary, Segment};
 use crate::bytes::name_at;
+use crate::debugfile::{AddressMap, DebugFile};
 use crate::demangle;
-use crate::elf::{Symbol, SymbolTable};
+use crate::elf::{Sections, Symbol, SymbolTable};
+use crate::unwind;
 
 // ELF: symbol types, bindings and section indices (gABI, chapter 4).
 const STT_NOTYPE: u8 = 0;
@@ -23,12 +25,12 @@ const SHN_COMMON: u16 = 0xfff2;
 
 /// All names, by address and rank. No text is looked at, but for the few that decide whether there is a function: most
 /// questions are about a handful of names, and to touch them all would cost more than the answers.
-pub(super) fn names(binary: &Binary) -> Result<Vec<Name>, Error> {
+pub(super) fn names(binary: &Binary, debug_files: &[DebugFile]) -> Result<Vec<Name>, Error> {
     let mut names = Vec::new();
     let go_text = binary.go().map(|program| program.text_range(binary));
-    for table in binary.symbol_tables() {
+    for (table, file) in symbol_tables(binary, debug_files) {
         let before = names.len();
-        add_elf_names(binary, &table, &mut names);
+        add_elf_names(&file, &table, &mut names);
         if let Some(go) = &go_text {
             // There the function table knows more: the symbols call an assembly body `f.abi0`.
             let mut kept = names.split_off(before);
@@ -42,16 +44,71 @@ pub(super) fn names(binary: &Binary) -> Result<Vec<Name>, Error> {
             Some(Name { address, size: 0, text: 0, extra, source: Source::Go, rank: 0, flags: 0 })
         }));
     }
+    let mut names = in_order(names);
+    names.retain(labels_in_functions());
+    if binary.go().is_none() && binary.sections().symtab.is_none() && !debug_files.iter().any(DebugFile::has_symbols) {
+        add_nameless(binary, &mut names);
+        names = in_order(names);
+    }
     if names.is_empty() {
         return Err(match binary.go_error() {
             Some(Error::GoTable(why)) => Error::GoTable(why),
             _ => Error::NoSymbols,
         });
     }
-    let mut names = in_order(names);
-    names.retain(labels_in_functions());
     Ok(names)
 }
+
+/// Where a symbol table is from.
+struct SymbolFile<'a> {
+    /// The file that runs.
+    binary: &'a Binary,
+    /// The file that has the table.
+    data: &'a [u8],
+    sections: &'a Sections,
+    /// None: they are the same file.
+    map: Option<&'a AddressMap>,
+    /// What places of texts in the file are counted from.
+    base: usize,
+}
+
+/// The tables of the file, then those of its debug files. Texts of the latter count as if the files lay one behind the
+/// other.
+fn symbol_tables<'a>(binary: &'a Binary, debug_files: &'a [DebugFile]) -> Vec<(SymbolTable, SymbolFile<'a>)> {
+    let own = |table| {
+        (table, SymbolFile { binary, data: binary.data(), sections: binary.sections(), map: None, base: 0 })
+    };
+    let mut tables: Vec<_> = binary.symbol_tables().map(own).collect();
+    let mut base = binary.data().len();
+    for file in debug_files {
+        if let Some(table) = &file.sections.symtab {
+            let from = SymbolFile { binary, data: &file.data, sections: &file.sections, map: Some(&file.map), base };
+            tables.push((table.clone(), from));
+        }
+        base = base.saturating_add(file.data.len());
+    }
+    tables
+}
+
+/// Functions that only the unwind tables know, where no named one is.
+fn add_nameless(binary: &Binary, names: &mut Vec<Name>) {
+    let mut found = Vec::new();
+    let mut named = names.iter().peekable();
+    let mut covered = 0;
+    for (address, size) in unwind::code_ranges(binary) {
+        while let Some(name) = named.next_if(|n| n.address <= address) {
+            covered = covered.max(name.address.0.saturating_add(name.size.max(1)));
+        }
+        if address.0 >= covered && !binary.in_plt(address) {
+            covered = address.0.saturating_add(size);
+            found.push(Name { address, size, text: 0, extra: 0, source: Source::Nameless, rank: UNNAMED, flags: 0 });
+        }
+    }
+    names.append(&mut found);
+}
+
+/// The rank behind all others.
+const UNNAMED: u8 = 9;
 
 /// By address and rank. Of numbers, not of the names themselves: those are long, and one pass puts them in place.
 fn in_order(names: Vec<Name>) -> Vec<Name> {
@@ -72,29 +129,35 @@ fn is_go_mark(binary: &Binary, name: &Name) -> bool {
     matches!(text, Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
 }
 
-fn add_elf_names(binary: &Binary, table: &SymbolTable, names: &mut Vec<Name>) {
+fn add_elf_names(from: &SymbolFile<'_>, table: &SymbolTable, names: &mut Vec<Name>) {
     let mut file = 0;
     let mut code = CodeSegment::default();
-    for symbol in table.symbols(binary.data()) {
+    for symbol in table.symbols(from.data) {
         if symbol.kind == STT_FILE {
             file += 1;
         }
-        names.extend(elf_name(binary, table, symbol, file, &mut code));
+        names.extend(elf_name(from, table, symbol, file, &mut code));
     }
 }
 
-fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32, code: &mut CodeSegment) -> Option<Name> {
-    let address = Vaddr(symbol.value);
+fn elf_name(
+    from: &SymbolFile<'_>,
+    table: &SymbolTable,
+    symbol: Symbol,
+    file: u32,
+    code: &mut CodeSegment,
+) -> Option<Name> {
+    let address = Vaddr(from.map.map_or(Some(symbol.value), |map| map.to_program(symbol.value))?);
     let typed = matches!(symbol.kind, STT_FUNC | STT_GNU_IFUNC);
     if matches!(symbol.section, SHN_UNDEF | SHN_ABS | SHN_COMMON) || !(typed || symbol.kind == STT_NOTYPE) {
         return None;
     }
-    if !code.holds(binary, address) || !typed && !is_in_own_code_section(binary, &symbol) {
+    if !code.holds(from.binary, address) || !typed && !is_in_own_code_section(from.sections, &symbol) {
         return None;
     }
     let text =
         table.strings.start.checked_add(usize::try_from(symbol.name).ok()?).filter(|&t| t < table.strings.end)?;
-    let raw = binary.data().get(text..table.strings.end)?;
+    let raw = from.data.get(text..table.strings.end)?;
     // Nameless; assembler's local labels, and arm64's `$x` that mark code and data.
     if raw.first() == Some(&0) || !typed && (raw.starts_with(b".L") || raw.starts_with(b"$")) {
         return None;
@@ -112,7 +175,8 @@ fn elf_name(binary: &Binary, table: &SymbolTable, symbol: Symbol, file: u32, cod
         (_, STB_WEAK) => 2,
         _ => 1,
     };
-    Some(Name { address, size: symbol.size, text: text as u64, extra: file, source: Source::Elf, rank, flags })
+    let text = from.base.checked_add(text)? as u64;
+    Some(Name { address, size: symbol.size, text, extra: file, source: Source::Elf, rank, flags })
 }
 
 /// The executable segment that held the symbol before: it most often holds the next one too.
@@ -134,8 +198,8 @@ impl CodeSegment {
 }
 
 /// A symbol without a type is a function only if its own section holds code: `__executable_start` and `_etext` are none.
-fn is_in_own_code_section(binary: &Binary, symbol: &Symbol) -> bool {
-    let section = binary.sections().sections.get(usize::from(symbol.section));
+fn is_in_own_code_section(sections: &Sections, symbol: &Symbol) -> bool {
+    let section = sections.sections.get(usize::from(symbol.section));
     section.is_some_and(|s| s.executable && s.holds(Vaddr(symbol.value)))
 }
 

@@ -1,21 +1,52 @@
 //! Lines and inlined functions of an index, from Go's tables or DWARF.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use super::places::is_tail_of_path;
 use super::select::{Found, Hit};
-use super::{Index, Source};
+use super::{Index, LeftOut, Source};
+use crate::Error;
 use crate::addr::Vaddr;
+use crate::binary::Binary;
+use crate::bytes::name_at;
+use crate::debugfile::{self, AddressMap, DebugFile, DebugReport, DebugSearch};
 use crate::demangle;
 use crate::dwarf::{Debug, Frame};
 use crate::go::{SourceLine, names as go_names};
 
-/// Where the debug information of an index comes from.
+/// Where the names and the debug information of an index come from, besides the file.
 #[derive(Default)]
 pub(super) struct Sources {
-    /// The file's own DWARF, once asked for.
-    own: OnceLock<Option<Debug>>,
+    files: Vec<DebugFile>,
+    search: Option<DebugSearch>,
+    report: DebugReport,
+    /// The debug information, and which of `files` it is from (none: the file's own), once asked for.
+    dwarf: OnceLock<Option<(Option<usize>, Debug)>>,
+}
+
+impl Sources {
+    pub(super) fn files(&self) -> &[DebugFile] {
+        &self.files
+    }
+
+    /// The text at a place that counts through the file and then through its debug files.
+    pub(super) fn text<'a>(&'a self, binary: &'a Binary, at: usize) -> Option<&'a [u8]> {
+        let mut at = at;
+        if at < binary.data().len() {
+            return name_at(binary.data(), at);
+        }
+        at -= binary.data().len();
+        for file in &self.files {
+            match at.checked_sub(file.data.len()) {
+                Some(beyond) => at = beyond,
+                None => return name_at(&file.data, at),
+            }
+        }
+        None
+    }
 }
 
 /// One of the functions that are at one address because they were inlined into each other.
@@ -35,7 +66,8 @@ impl Index {
         {
             return Some(line);
         }
-        self.debug()?.line(v.0)
+        let (debug, v) = self.dwarf_at(v)?;
+        debug.line(v)
     }
 
     /// The functions that are at an address, innermost first. The last is the function that has the code; those before
@@ -50,45 +82,104 @@ impl Index {
                 |(name, source): (&str, _)| InlineFrame { name: go_names::unescaped(name).into_owned(), source };
             return frames.map(shown).collect();
         }
-        let Some(debug) = self.debug() else { return Vec::new() };
-        let mut frames: Vec<_> = debug.frames(v.0).into_iter().map(shown).collect();
+        let Some((debug, there)) = self.dwarf_at(v) else { return Vec::new() };
+        let mut frames: Vec<_> = debug.frames(there).into_iter().map(shown).collect();
         // Assembly has lines, but no entries that describe its functions.
         if frames.is_empty()
-            && let Some(source) = debug.line(v.0)
+            && let Some(source) = debug.line(there)
         {
             frames.push(InlineFrame { name: String::new(), source: Some(source) });
         }
         // The symbol knows the whole name, where DWARF of C++ may have only the last element.
-        if let Some((last, function)) = frames.last_mut().zip(self.at(v)) {
+        if let Some((last, function)) = frames.last_mut().zip(self.at(v))
+            && (last.name.is_empty() || function.left_out != Some(LeftOut::Nameless))
+        {
             last.name = function.name.to_owned();
         }
         frames
     }
 
-    fn debug(&self) -> Option<&Debug> {
-        let own = || {
+    /// Like [`Self::new`], with what separate debug files know of the file's functions, lines and inlined code. Functions
+    /// of a stripped file that nothing names are known by their bounds.
+    ///
+    /// # Errors
+    /// [`Error::NoSymbols`] if there is no function at all.
+    pub fn with_debug(binary: Arc<Binary>, search: &DebugSearch) -> Result<Self, Error> {
+        let (files, report) = debugfile::find(&binary, search);
+        let sources = Sources { files, report, search: Some(search.clone()), dwarf: OnceLock::new() };
+        Self::from_sources(binary, sources)
+    }
+
+    /// What separate debug files were looked for.
+    pub fn debug_report(&self) -> &DebugReport {
+        &self.debug.report
+    }
+
+    /// Whether the file is stripped, and nothing else names its functions but what it exports.
+    pub fn is_stripped(&self) -> bool {
+        let named = self.debug.files.iter().any(DebugFile::has_symbols);
+        !named && self.binary.sections().symtab.is_none() && self.binary.go().is_none()
+    }
+
+    /// `MODULE+0xADDR`
+    pub(super) fn name_of_nameless(&self, name: &super::Name) -> String {
+        format!("{}+{}", self.own_name(), name.address)
+    }
+
+    pub(super) fn is_own_name(&self, text: &str) -> bool {
+        self.own_name() == text
+    }
+
+    /// The file's name without folders.
+    fn own_name(&self) -> Cow<'_, str> {
+        let path = self.debug.search.as_ref().and_then(|s| s.path.as_deref()).and_then(Path::file_name);
+        path.map(|name| name.to_string_lossy()).or(self.binary.soname().map(Cow::Borrowed)).unwrap_or("program".into())
+    }
+
+    /// The debug information, and the map from its file's addresses if that is a separate one.
+    fn dwarf(&self) -> Option<(&Debug, Option<&AddressMap>)> {
+        let own_code = || {
             let code = self.binary.segments().iter().filter(|s| s.executable);
-            let code = code.map(|s| s.vaddr.0..s.vaddr.0.saturating_add(s.mem_size)).collect();
-            Debug::of(self.binary.shared_data(), code)
+            code.map(|s| s.vaddr.0..s.vaddr.0.saturating_add(s.mem_size)).collect()
         };
-        self.debug.own.get_or_init(own).as_ref()
+        let find = || {
+            if let Some(own) = Debug::of(self.binary.shared_data(), own_code()) {
+                return Some((None, own));
+            }
+            self.debug.files.iter().enumerate().find_map(|(number, file)| {
+                let code = file.sections.sections.iter().filter(|s| s.executable && s.allocated);
+                let code = code.map(|s| s.address.0..s.end().0).collect();
+                Some((Some(number), Debug::of(&file.data, code)?))
+            })
+        };
+        let (file, debug) = self.debug.dwarf.get_or_init(find).as_ref()?;
+        let map = file.and_then(|number| self.debug.files.get(number)).map(|file| &file.map);
+        Some((debug, map))
+    }
+
+    /// The debug information, and an address as its file has it.
+    fn dwarf_at(&self, v: Vaddr) -> Option<(&Debug, u64)> {
+        let (debug, map) = self.dwarf()?;
+        Some((debug, map.map_or(Some(v.0), |map| map.to_debug(v.0))?))
     }
 
     /// What DWARF knows of a file, or of a line in it. Go's own functions are found by Go's tables.
     pub(super) fn find_in_debug(&self, path: &str, line: Option<u32>, found: &mut Found) {
-        let Some(debug) = self.debug() else { return };
+        let Some((debug, map)) = self.dwarf() else { return };
         let wanted = |file: &str| is_tail_of_path(file, path);
         let Some(line) = line else {
             let units = debug.units_from(wanted);
             for (function, start) in self.starts.iter().enumerate() {
-                if debug.line_from(&units, start.0).is_some_and(|l| wanted(l.file)) {
+                let Some(there) = map.map_or(Some(start.0), |map| map.to_debug(start.0)) else { continue };
+                if debug.line_from(&units, there).is_some_and(|l| wanted(l.file)) {
                     found.hits.extend(self.elf_hit(function as u32));
                 }
             }
             return;
         };
         let mut first: BTreeMap<u32, Vaddr> = BTreeMap::new();
-        for address in debug.line_starts(line, wanted).into_iter().map(Vaddr) {
+        let here = |there| map.map_or(Some(there), |map| map.to_program(there)).map(Vaddr);
+        for address in debug.line_starts(line, wanted).into_iter().filter_map(here) {
             if let Some(function) = self.at(address) {
                 first.entry(function.id.0).or_insert(address);
             }

@@ -21,6 +21,7 @@ impl Index {
         match entry.source {
             Source::Go => std::str::from_utf8(raw).map(go_names::spellings).unwrap_or_default(),
             Source::Elf => vec![demangle::bare(raw)],
+            Source::Nameless => vec![Cow::Owned(self.name_of_nameless(entry))],
         }
     }
 
@@ -47,6 +48,7 @@ impl Index {
         let raw = self.raw(entry);
         match entry.source {
             Source::Go => fit_go(std::str::from_utf8(raw).ok()?, &name.literal),
+            Source::Nameless => None,
             Source::Elf => match demangle::scheme(demangle::base(raw)) {
                 Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
                 Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
@@ -68,6 +70,7 @@ impl Index {
                 String::from_utf8_lossy(demangle::unversioned(raw)).into_owned()
             }
             Source::Elf => demangle::bare(raw).into_owned(),
+            Source::Nameless => self.name_of_nameless(entry),
         }
     }
 }

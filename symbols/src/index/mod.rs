@@ -24,7 +24,6 @@ use rustc_hash::FxHashMap;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
-use crate::bytes::name_at;
 use crate::demangle::{self, Scheme};
 use crate::go;
 
@@ -85,6 +84,8 @@ struct Name {
 enum Source {
     Go,
     Elf,
+    /// The unwind tables: bounds, and no name.
+    Nameless,
 }
 
 const FLAG_IFUNC: u8 = 1;
@@ -106,7 +107,11 @@ const MIN_TEXT: usize = 64 << 20;
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
     pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
-        let names = build::names(&binary)?;
+        Self::from_sources(binary, debug::Sources::default())
+    }
+
+    fn from_sources(binary: Arc<Binary>, debug: debug::Sources) -> Result<Self, Error> {
+        let names = build::names(&binary, debug.files())?;
         let (starts, functions) = build::functions(&names);
         let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
         Ok(Self {
@@ -119,7 +124,7 @@ impl Index {
             text_left,
             parts: OnceLock::new(),
             is_rust_program: OnceLock::new(),
-            debug: debug::Sources::default(),
+            debug,
         })
     }
 
@@ -205,9 +210,9 @@ impl Index {
         None
     }
 
-    /// Whether a known function begins here. A `.cold` part is none.
+    /// Whether a known function begins here. A `.cold` part is none, and what has no name may be one.
     pub fn starts_function(&self, v: Vaddr) -> bool {
-        self.starting_at(v).is_some_and(|at| !self.is_part(at))
+        self.starting_at(v).is_some_and(|at| !self.is_part(at) && !self.is_nameless(at))
     }
 
     /// The parts of a function that were moved elsewhere: (address, bytes).
@@ -220,6 +225,10 @@ impl Index {
     /// The position of the function that begins at `v`.
     fn starting_at(&self, v: Vaddr) -> Option<usize> {
         self.starts.binary_search(&v).ok()
+    }
+
+    fn is_nameless(&self, function: usize) -> bool {
+        self.first_name(function).is_some_and(|n| n.source == Source::Nameless)
     }
 
     fn is_part(&self, function: usize) -> bool {
@@ -306,7 +315,7 @@ impl Index {
 
     fn size(&self, name: &Name) -> u64 {
         match name.source {
-            Source::Elf => name.size,
+            Source::Elf | Source::Nameless => name.size,
             Source::Go => self.go_function(name).map_or(0, |f| f.size()),
         }
     }
@@ -335,8 +344,9 @@ impl Index {
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
         let found = match name.source {
-            Source::Elf => usize::try_from(name.text).ok().and_then(|at| name_at(self.binary.data(), at)),
+            Source::Elf => usize::try_from(name.text).ok().and_then(|at| self.debug.text(&self.binary, at)),
             Source::Go => self.go_function(name).and_then(|f| f.name_bytes()),
+            Source::Nameless => None,
         };
         found.unwrap_or_default()
     }
@@ -354,6 +364,7 @@ impl Index {
         let made = match name.source {
             Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
             Source::Elf => demangle::full(raw),
+            Source::Nameless => Cow::Owned(self.name_of_nameless(name)),
         };
         match made {
             Cow::Borrowed(plain) => plain,
@@ -375,6 +386,7 @@ impl Index {
         }
         let raw = self.raw(name);
         match name.source {
+            Source::Nameless => Some(LeftOut::Nameless),
             _ if raw.is_empty() => Some(LeftOut::Nameless),
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
             Source::Elf if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),
@@ -412,6 +424,7 @@ impl Index {
 fn language(name: &Name, raw: &[u8]) -> Language {
     match name.source {
         Source::Go => Language::Go,
+        Source::Nameless => Language::C,
         Source::Elf => match demangle::scheme(demangle::base(raw)) {
             Scheme::Rust => Language::Rust,
             Scheme::Itanium => Language::Cpp,

@@ -37,6 +37,7 @@ impl Index {
         match name.source {
             Source::Elf => usize::try_from(name.text).ok(),
             Source::Go => self.go_function(name)?.name_place(),
+            Source::Nameless => None,
         }
     }
 

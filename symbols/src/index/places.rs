@@ -26,6 +26,10 @@ impl Index {
 
     pub(super) fn find_offset(&self, name: &Name, offset: u64) -> Found {
         let (hits, _) = self.find_named(name);
+        if hits.is_empty() && self.is_own_name(&name.literal) {
+            // What functions without a name are called.
+            return self.find_address(Vaddr(offset));
+        }
         let mut found = Found { takes_left_out: true, exact: true, ..Found::default() };
         for hit in hits {
             let start = self.start(hit.function);

@@ -236,6 +236,7 @@ impl Index {
         let is_main = |hit: &&Hit| {
             self.names.get(hit.name as usize).is_some_and(|n| match n.source {
                 Source::Go => self.raw(n) == b"main.main",
+                Source::Nameless => false,
                 Source::Elf => !is_go && self.bare(n).matches("::").count() == 1,
             })
         };
