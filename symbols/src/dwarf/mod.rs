@@ -22,6 +22,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{EndianSlice, LittleEndian};
+use rustc_hash::FxHashMap;
 
 use self::budget::Budget;
 use self::functions::Functions;
@@ -133,6 +134,28 @@ impl Debug {
         found.sort_unstable_by_key(|(_, start)| *start);
         found.dedup();
         found.into_iter().map(|(_, start)| start).collect()
+    }
+
+    /// Calls `each` with every place where a function was inlined: its name, perhaps mangled, and the address of the
+    /// function that it is in. Reads all there is.
+    pub(crate) fn each_inlined<'a>(&'a self, mut each: impl FnMut(&'a [u8], u64)) {
+        let dwarf = self.sections.dwarf();
+        let mut known: FxHashMap<(usize, usize), Option<&[u8]>> = FxHashMap::default();
+        for unit in (0..self.units().all.len()).filter(|&unit| self.units().all.get(unit).is_some_and(|u| u.has_code)) {
+            let Some((functions, split)) = self.functions(unit) else { continue };
+            let starts = functions.starts();
+            for inlined in functions.inlined() {
+                // Offsets in a split unit are its own.
+                let key = (split.map_or(0, |_| unit + 1), inlined.origin);
+                let name = *known.entry(key).or_insert_with(|| match split {
+                    Some(split) => split.name(&dwarf, inlined.origin),
+                    None => names::name(&dwarf, self.units(), inlined.origin),
+                });
+                if let Some((name, &start)) = name.zip(starts.get(inlined.function as usize)) {
+                    each(name, start);
+                }
+            }
+        }
     }
 
     fn units(&self) -> &Units {

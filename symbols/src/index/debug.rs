@@ -136,7 +136,7 @@ impl Index {
     }
 
     /// The debug information, and the map from its file's addresses if that is a separate one.
-    fn dwarf(&self) -> Option<(&Debug, Option<&AddressMap>)> {
+    pub(super) fn dwarf(&self) -> Option<(&Debug, Option<&AddressMap>)> {
         let own_code = || {
             let code = self.binary.segments().iter().filter(|s| s.executable);
             code.map(|s| s.vaddr.0..s.vaddr.0.saturating_add(s.mem_size)).collect()
