@@ -7,6 +7,7 @@
 //! * `units`: which unit has an address.
 //! * `lines`: a unit's line table.
 //! * `functions`: a unit's functions and what was inlined into them.
+//! * `split`: units that are in `.dwo` and `.dwp` files.
 //! * `names`: what the functions are called.
 
 mod budget;
@@ -14,20 +15,25 @@ mod functions;
 mod lines;
 mod names;
 mod sections;
+mod split;
 mod units;
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{EndianSlice, LittleEndian};
+use rustc_hash::FxHashMap;
 
 use self::budget::Budget;
 use self::functions::Functions;
 use self::lines::Lines;
 use self::sections::Sections;
+use self::split::{Package, Split};
 use self::units::{Root, Units};
 use crate::go::SourceLine;
 use crate::mmap::Data;
+
+pub(crate) use self::split::Files;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Dwarf<'a> = gimli::Dwarf<Reader<'a>>;
@@ -40,6 +46,9 @@ pub(crate) struct Debug {
     budget: Budget,
     /// Where code is; what is elsewhere was thrown away by the linker.
     code: Vec<Range<u64>>,
+    /// Reads what split DWARF left elsewhere.
+    files: Option<Box<dyn Files>>,
+    package: Package,
 }
 
 /// A frame as the debug information has it.
@@ -52,10 +61,10 @@ pub(crate) struct Frame<'a> {
 
 impl Debug {
     /// The debug information in a file, if it has any. `code`: where its code is.
-    pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>) -> Option<Self> {
+    pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>, files: Option<Box<dyn Files>>) -> Option<Self> {
         let budget = Budget::for_file(data.len());
         let sections = Sections::of(data, &budget)?;
-        Some(Self { sections, units: OnceLock::new(), budget, code })
+        Some(Self { sections, units: OnceLock::new(), budget, code, files, package: Package::default() })
     }
 
     /// The file and line of an address, inlined code included.
@@ -75,16 +84,21 @@ impl Debug {
 
     fn frames_in(&self, unit: usize, v: u64) -> Option<Vec<Frame<'_>>> {
         let dwarf = self.sections.dwarf();
-        let (function, chain) = self.functions(unit)?.at(v)?;
+        let (functions, split) = self.functions(unit)?;
+        let name = |offset| match split {
+            Some(split) => split.name(&dwarf, offset),
+            None => names::name(&dwarf, self.units(), offset),
+        };
+        let (function, chain) = functions.at(v)?;
         let mut frames = Vec::with_capacity(chain.len() + 1);
         let mut source = self.line_in(unit, v);
         for inlined in chain {
-            frames.push(Frame { name: self.name(&dwarf, inlined.origin), source });
-            source = (inlined.call_line != 0)
-                .then_some(())
-                .and_then(|()| Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line }));
+            frames.push(Frame { name: name(inlined.origin), source });
+            source = (inlined.call_line != 0).then_some(()).and_then(|()| {
+                Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line })
+            });
         }
-        frames.push(Frame { name: self.name(&dwarf, function), source });
+        frames.push(Frame { name: name(function), source });
         Some(frames)
     }
 
@@ -122,6 +136,28 @@ impl Debug {
         found.into_iter().map(|(_, start)| start).collect()
     }
 
+    /// Calls `each` with every place where a function was inlined: its name, perhaps mangled, and the address of the
+    /// function that it is in. Reads all there is.
+    pub(crate) fn each_inlined<'a>(&'a self, mut each: impl FnMut(&'a [u8], u64)) {
+        let dwarf = self.sections.dwarf();
+        let mut known: FxHashMap<(usize, usize), Option<&[u8]>> = FxHashMap::default();
+        for unit in (0..self.units().all.len()).filter(|&unit| self.units().all.get(unit).is_some_and(|u| u.has_code)) {
+            let Some((functions, split)) = self.functions(unit) else { continue };
+            let starts = functions.starts();
+            for inlined in functions.inlined() {
+                // Offsets in a split unit are its own.
+                let key = (split.map_or(0, |_| unit + 1), inlined.origin);
+                let name = *known.entry(key).or_insert_with(|| match split {
+                    Some(split) => split.name(&dwarf, inlined.origin),
+                    None => names::name(&dwarf, self.units(), inlined.origin),
+                });
+                if let Some((name, &start)) = name.zip(starts.get(inlined.function as usize)) {
+                    each(name, start);
+                }
+            }
+        }
+    }
+
     fn units(&self) -> &Units {
         self.units.get_or_init(|| {
             let mut dwarf = self.sections.dwarf();
@@ -145,14 +181,26 @@ impl Debug {
         data.lines.get_or_init(read).as_ref()
     }
 
-    fn functions(&self, unit: usize) -> Option<&Functions> {
+    /// A unit's functions, and where their entries are if that is another file.
+    fn functions(&self, unit: usize) -> Option<(&Functions, Option<&Split>)> {
         let data = self.units().all.get(unit)?;
+        if let Some(split) = data.split.get_or_init(|| self.find_split(unit)) {
+            let dwarf = self.sections.dwarf();
+            let functions = split.functions(&data.root(&dwarf)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
+            return Some((functions, Some(split)));
+        }
         let read = || {
             let dwarf = self.sections.dwarf();
             let root = data.root(&dwarf)?;
             Some(Functions::read(&dwarf, &root.unit, &self.budget, &|v| self.is_code(v)))
         };
-        data.functions.get_or_init(read).as_ref()
+        data.functions.get_or_init(read).as_ref().map(|functions| (functions, None))
+    }
+
+    fn find_split(&self, unit: usize) -> Option<Split> {
+        let dwarf = self.sections.dwarf();
+        let root = self.units().all.get(unit)?.root(&dwarf)?;
+        Split::find(&root, &dwarf, &self.package, self.files.as_deref()?, &self.budget)
     }
 
     fn file(&self, unit: usize, number: u32) -> Option<&str> {
@@ -162,9 +210,5 @@ impl Debug {
             lines::file(&dwarf, &root.unit, root.lines?, number)
         };
         self.lines(unit)?.file(number, &self.budget, make)
-    }
-
-    fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<&'a [u8]> {
-        names::name(dwarf, self.units(), offset)
     }
 }

@@ -10,6 +10,7 @@ use gimli::{
 use super::budget::Budget;
 use super::functions::Functions;
 use super::lines::Lines;
+use super::split::Split;
 use super::{Dwarf, Reader, Unit};
 
 /// One unit, with its tables as far as they were asked for.
@@ -19,6 +20,8 @@ pub(super) struct UnitData {
     pub(super) abbreviations: OnceLock<Option<Arc<Abbreviations>>>,
     pub(super) lines: OnceLock<Option<Lines>>,
     pub(super) functions: OnceLock<Option<Functions>>,
+    /// Split DWARF: the rest of the unit.
+    pub(super) split: OnceLock<Option<Split>>,
     pub(super) has_code: bool,
 }
 
@@ -63,6 +66,7 @@ impl Units {
                 abbreviations: OnceLock::new(),
                 lines: OnceLock::new(),
                 functions: OnceLock::new(),
+                split: OnceLock::new(),
                 has_code: false,
             });
             if matches!(header.type_(), UnitType::Compilation | UnitType::Skeleton(_)) {
