@@ -94,9 +94,9 @@ impl Debug {
         let mut source = self.line_in(unit, v);
         for inlined in chain {
             frames.push(Frame { name: name(inlined.origin), source });
-            source = (inlined.call_line != 0).then_some(()).and_then(|()| {
-                Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line })
-            });
+            source = (inlined.call_line != 0)
+                .then_some(())
+                .and_then(|()| Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line }));
         }
         frames.push(Frame { name: name(function), source });
         Some(frames)
