@@ -31,7 +31,9 @@ int main(int argc, char **argv) {
 fn program(dir: &Path, flags: &[&str]) -> PathBuf {
     let (source, program) = (dir.join("program.c"), dir.join("program"));
     std::fs::write(&source, PROGRAM).unwrap();
-    common::run(Command::new("gcc").current_dir(dir).args(["-O2", "-g"]).args(flags).arg("-o").arg(&program).arg("program.c"));
+    common::run(
+        Command::new("gcc").current_dir(dir).args(["-O2", "-g"]).args(flags).arg("-o").arg(&program).arg("program.c"),
+    );
     program
 }
 
@@ -247,7 +249,8 @@ fn split_debug_information_is_found_in_objects_and_packages() {
         let by_object = Index::with_debug(open(&path), &search(&path)).unwrap();
         assert!(inlined(&by_object) > 3);
         for v in addresses() {
-            let oracle = common::run(Command::new("llvm-symbolizer").arg("--obj").arg(&path).arg(format!("{:#x}", v.0)));
+            let oracle =
+                common::run(Command::new("llvm-symbolizer").arg("--obj").arg(&path).arg(format!("{:#x}", v.0)));
             let lines: Vec<&str> = oracle.trim().lines().collect();
             let ours: Vec<String> = by_object
                 .inlined(v)

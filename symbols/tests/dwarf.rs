@@ -18,7 +18,12 @@ type Frames = Vec<(String, String, u32)>;
 
 fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<Frames> {
     let mut command = Command::new("llvm-symbolizer");
-    command.arg("--obj").arg(program).args(["--functions=linkage", "--inlines", "--no-demangle", "--output-style=LLVM"]);
+    command.arg("--obj").arg(program).args([
+        "--functions=linkage",
+        "--inlines",
+        "--no-demangle",
+        "--output-style=LLVM",
+    ]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     let text: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
@@ -56,7 +61,8 @@ struct Agreed {
 /// Compares every `step`th address of every function whose name is `wanted`.
 fn agrees(program: &Path, index: &Index, step: u64, wanted: impl Fn(&str) -> bool) -> Agreed {
     let functions = index.functions().filter(|f| wanted(f.symbol));
-    let addresses: Vec<u64> = functions.flat_map(|f| (0..f.size).step_by(step as usize).map(move |i| f.address.0 + i)).collect();
+    let addresses: Vec<u64> =
+        functions.flat_map(|f| (0..f.size).step_by(step as usize).map(move |i| f.address.0 + i)).collect();
     let mut agreed = Agreed { addresses: addresses.len(), inlined: 0 };
     let answers = symbolizer(program, &addresses);
     let names = demangled(answers.iter().flatten().map(|(name, ..)| name.as_str()).collect());

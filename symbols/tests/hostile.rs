@@ -42,7 +42,8 @@ fn exercise(bytes: Vec<u8>) {
         let _ = index.parts(function.id).len();
         let _ = index.inlined(Vaddr(function.address.0 + function.size / 2)).len();
     }
-    let patterns = ["*", "main", "Store.Get", "/e$/", "@main.go:30", "@names.cc", "@names.cc:30", "0x1040", "main+0x4", "!main.*"];
+    let patterns =
+        ["*", "main", "Store.Get", "/e$/", "@main.go:30", "@names.cc", "@names.cc:30", "0x1040", "main+0x4", "!main.*"];
     let patterns: Vec<Pattern> = patterns.iter().map(|p| p.parse().unwrap()).collect();
     let _ = (index.select(&patterns, true), index.nearest(&patterns[2], 3));
     assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());

@@ -4,6 +4,7 @@
 mod ending;
 mod kernel;
 mod left;
+mod refusal;
 mod server;
 mod target;
 

@@ -70,12 +70,15 @@ impl Lines {
             if budget.take_one::<Row>().is_none() {
                 break;
             }
-            lines.push(first, Row {
-                address: row.address(),
-                file: u32::try_from(row.file_index()).unwrap_or(u32::MAX),
-                line: row.line().and_then(|line| u32::try_from(line.get()).ok()).unwrap_or(0),
-                statement: row.is_stmt(),
-            });
+            lines.push(
+                first,
+                Row {
+                    address: row.address(),
+                    file: u32::try_from(row.file_index()).unwrap_or(u32::MAX),
+                    line: row.line().and_then(|line| u32::try_from(line.get()).ok()).unwrap_or(0),
+                    statement: row.is_stmt(),
+                },
+            );
         }
         lines.rows.truncate(first);
         lines.rows.shrink_to_fit();
@@ -135,7 +138,8 @@ pub(super) fn files(dwarf: &Dwarf<'_>, unit: &Unit<'_>, place: &Range<usize>, bu
     let Some(header) = program.as_ref().map(|program| program.header()) else { return Vec::new() };
     let numbers = 0..=header.file_names().len() as u64;
     // Before DWARF 5, files are counted from 1.
-    let paths = numbers.map(|number| header.file(number).map_or_else(String::new, |file| path(dwarf, unit, header, file)));
+    let paths =
+        numbers.map(|number| header.file(number).map_or_else(String::new, |file| path(dwarf, unit, header, file)));
     let bounded = paths.map_while(|path| {
         budget.take(path.len() + size_of::<Box<str>>())?;
         Some(path.into_boxed_str())

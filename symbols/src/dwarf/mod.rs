@@ -95,9 +95,9 @@ impl Debug {
         let mut source = self.line_in(unit, v);
         for inlined in chain {
             frames.push(Frame { name: name(inlined.origin), source });
-            source = (inlined.call_line != 0).then_some(()).and_then(|()| {
-                Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line })
-            });
+            source = (inlined.call_line != 0)
+                .then_some(())
+                .and_then(|()| Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line }));
         }
         frames.push(Frame { name: name(function), source });
         Some(frames)
@@ -111,7 +111,8 @@ impl Debug {
     /// The units that speak of a file whose path is `wanted`, in order. Their line tables are not read yet.
     pub(crate) fn units_from(&self, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
         let units = self.units();
-        let tables: Vec<bool> = (0..units.tables.len()).map(|t| self.files(t).iter().any(|path| wanted(path))).collect();
+        let tables: Vec<bool> =
+            (0..units.tables.len()).map(|t| self.files(t).iter().any(|path| wanted(path))).collect();
         let has = |unit: &usize| {
             let table = units.all.get(*unit).filter(|u| u.has_code)?.table?;
             tables.get(table as usize).copied().filter(|has| *has)
@@ -163,9 +164,7 @@ impl Debug {
     }
 
     fn units(&self) -> &Units {
-        self.units.get_or_init(|| {
-            Units::read(&self.sections.dwarf(), &self.budget, &|v| self.is_code(v))
-        })
+        self.units.get_or_init(|| Units::read(&self.sections.dwarf(), &self.budget, &|v| self.is_code(v)))
     }
 
     fn is_code(&self, v: u64) -> bool {
@@ -197,7 +196,8 @@ impl Debug {
         let data = self.units().all.get(unit)?;
         if let Some(split) = data.split.get_or_init(|| self.find_split(unit)) {
             let dwarf = self.sections.dwarf();
-            let functions = split.functions(&self.units().root(&dwarf, unit)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
+            let functions =
+                split.functions(&self.units().root(&dwarf, unit)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
             return Some((functions, Some(split)));
         }
         let read = || {
@@ -216,6 +216,9 @@ impl Debug {
 
     fn file(&self, unit: usize, number: u32) -> Option<&str> {
         let table = self.units().all.get(unit)?.table?;
-        self.files(table as usize).get(usize::try_from(number).ok()?).map(|path| &**path).filter(|path| !path.is_empty())
+        self.files(table as usize)
+            .get(usize::try_from(number).ok()?)
+            .map(|path| &**path)
+            .filter(|path| !path.is_empty())
     }
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{
-    Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset, LittleEndian, Section as _,
-    UnitHeader, UnitSectionOffset, UnitType, constants,
+    Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset, LittleEndian,
+    Section as _, UnitHeader, UnitSectionOffset, UnitType, constants,
 };
 
 use super::budget::Budget;
@@ -132,8 +132,9 @@ impl Units {
     /// Gives units their line tables: (place, unit).
     fn set_tables(&mut self, of_units: &[(usize, usize)], len: usize) {
         let places = places(of_units.iter().map(|(place, _)| *place).collect(), len);
-        self.tables =
-            places.map(|place| Table { place, unit: usize::MAX, files: OnceLock::new(), lines: OnceLock::new() }).collect();
+        self.tables = places
+            .map(|place| Table { place, unit: usize::MAX, files: OnceLock::new(), lines: OnceLock::new() })
+            .collect();
         for &(place, unit) in of_units {
             let Ok(table) = self.tables.binary_search_by_key(&place, |t| t.place.start) else { continue };
             if let Some((data, found)) = self.all.get_mut(unit).zip(self.tables.get_mut(table)) {

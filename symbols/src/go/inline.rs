@@ -55,12 +55,7 @@ impl Program {
     }
 
     /// What was inlined at `v`, and an address in what it was inlined into.
-    fn inlined_at<'a>(
-        &'a self,
-        binary: &'a Binary,
-        function: &Function<'a>,
-        v: Vaddr,
-    ) -> Option<(&'a str, Vaddr)> {
+    fn inlined_at<'a>(&'a self, binary: &'a Binary, function: &Function<'a>, v: Vaddr) -> Option<(&'a str, Vaddr)> {
         let number = u64::try_from(function.pcdata_at(INLINE_INDEX, v)?).ok()?;
         self.inline_record(binary, function, number)
     }

@@ -78,7 +78,8 @@ impl Index {
             && function.line_at(v).is_some()
         {
             let frames = go.inlined(&self.binary, &function, v).into_iter();
-            let shown = |(name, source): (&str, _)| InlineFrame { name: go_names::unescaped(name).into_owned(), source };
+            let shown =
+                |(name, source): (&str, _)| InlineFrame { name: go_names::unescaped(name).into_owned(), source };
             return frames.map(shown).collect();
         }
         let Some((debug, there)) = self.dwarf_at(v) else { return Vec::new() };
@@ -102,11 +103,15 @@ impl Index {
     /// of a stripped file that nothing names are known by their bounds.
     ///
     /// # Errors
-    /// [`Error::NoSymbols`] if there is no function at all.
+    /// [`Error::NoSymbolsNorDebugFile`] if there is no function at all.
     pub fn with_debug(binary: Arc<Binary>, search: &DebugSearch) -> Result<Self, Error> {
         let (files, report) = debugfile::find(&binary, search);
+        let looked = Box::new(report.clone());
         let sources = Sources { files, report, search: Some(search.clone()), dwarf: OnceLock::new() };
-        Self::from_sources(binary, sources)
+        Self::from_sources(binary, sources).map_err(|error| match error {
+            Error::NoSymbols => Error::NoSymbolsNorDebugFile(looked),
+            other => other,
+        })
     }
 
     /// What separate debug files were looked for.
@@ -205,5 +210,8 @@ impl Index {
 }
 
 fn shown(frame: Frame<'_>) -> InlineFrame<'_> {
-    InlineFrame { name: frame.name.map(|name| demangle::full(name).into_owned()).unwrap_or_default(), source: frame.source }
+    InlineFrame {
+        name: frame.name.map(|name| demangle::full(name).into_owned()).unwrap_or_default(),
+        source: frame.source,
+    }
 }

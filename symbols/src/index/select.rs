@@ -119,7 +119,8 @@ impl Index {
             chosen.binary_search_by_key(&start, |c| c.address).is_err()
         });
         selection.left_out = left_out.into_iter().map(|(function, why)| (FunctionId(function), why)).collect();
-        let named = parallel::map_chunks(&chosen, CHUNK, |chunk| chunk.iter().map(|c| self.named(c)).collect::<Vec<_>>());
+        let named =
+            parallel::map_chunks(&chosen, CHUNK, |chunk| chunk.iter().map(|c| self.named(c)).collect::<Vec<_>>());
         selection.matches = named.into_iter().flatten().collect();
         selection
     }

@@ -1,5 +1,8 @@
-//! Globs: `*` any run, `?` one character, `{a,b}` alternatives. What looks like one of these and is part of a name stays
-//! literal: the star of `(*Ident`, `[...]`, braces of closures, and whatever stands behind a `\`.
+//! Globs: `*` any run, `?` one character, `[ab]`, `[a-z]`, `[!a]` one of a class, `{a,b}` alternatives. What looks like one
+//! of these and is part of a name stays literal: the star of `(*Ident`, `[...]`, braces of closures, and whatever stands
+//! behind a `\`. `[int]` could be a class or the arguments of a generic: it matches both.
+
+use std::fmt::Write as _;
 
 /// Alternatives inside alternatives; deeper braces are literal.
 const MAX_DEPTH: usize = 8;
@@ -22,7 +25,7 @@ pub(super) fn literals(text: &str) -> Vec<String> {
         let (literal, step) = match token(&chars, at, 0) {
             Token::Literal(c, step) => (Some(c), step),
             Token::Run | Token::One => (None, 1),
-            Token::Alternatives(end) => (None, end + 1 - at),
+            Token::Class(end) | Token::Alternatives(end) => (None, end + 1 - at),
         };
         match (literal, pieces.last_mut()) {
             (Some(literal), Some(piece)) => piece.push(literal),
@@ -38,6 +41,8 @@ enum Token {
     Literal(char, usize),
     Run,
     One,
+    /// Ends at this `]`.
+    Class(usize),
     /// Ends at this `}`.
     Alternatives(usize),
 }
@@ -50,6 +55,7 @@ fn token(chars: &[char], at: usize, depth: usize) -> Token {
         '*' if previous == Some('(') && next.is_some_and(|n| n.is_alphabetic() || n == '_') => Token::Literal('*', 1),
         '*' => Token::Run,
         '?' => Token::One,
+        '[' => class_end(chars, at).map_or(Token::Literal('[', 1), Token::Class),
         '{' if depth < MAX_DEPTH && !after_path_separator(chars, at) => {
             alternatives_end(chars, at).map_or(Token::Literal('{', 1), Token::Alternatives)
         }
@@ -59,6 +65,21 @@ fn token(chars: &[char], at: usize, depth: usize) -> Token {
 
 fn after_path_separator(chars: &[char], at: usize) -> bool {
     at >= 2 && chars.get(at - 2..at) == Some(&[':', ':'])
+}
+
+/// The closing bracket of a class: letters, digits, `_` and rising ranges of them, `!` or `^` before them.
+fn class_end(chars: &[char], open: usize) -> Option<usize> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut at = open + 1 + usize::from(matches!(chars.get(open + 1), Some('!' | '^')));
+    let first = at;
+    while let Some(&from) = chars.get(at).filter(|&&c| is_word(c)) {
+        at += 1;
+        if chars.get(at) == Some(&'-') {
+            chars.get(at + 1).filter(|&&to| is_word(to) && from <= to)?;
+            at += 2;
+        }
+    }
+    (at > first && chars.get(at) == Some(&']')).then_some(at)
 }
 
 /// The closing brace, if there is a comma at the top level before it.
@@ -93,6 +114,10 @@ fn translate(chars: &[char], depth: usize, out: &mut String) -> bool {
             }
             Token::Run => out.push_str(".*"),
             Token::One => out.push('.'),
+            Token::Class(end) => {
+                class(chars.get(at + 1..end).unwrap_or_default(), out);
+                at = end;
+            }
             Token::Alternatives(end) => {
                 alternatives(chars.get(at + 1..end).unwrap_or_default(), depth, out);
                 at = end;
@@ -101,6 +126,13 @@ fn translate(chars: &[char], depth: usize, out: &mut String) -> bool {
         (at, special) = (at + 1, true);
     }
     special
+}
+
+fn class(inner: &[char], out: &mut String) {
+    let text: String = inner.iter().collect();
+    let (negation, members) = text.strip_prefix(['!', '^']).map_or(("", &*text), |members| ("^", members));
+    // Writing to a string cannot fail.
+    let _ = write!(out, "(?:[{negation}{members}]|{})", regex::escape(&format!("[{text}]")));
 }
 
 fn alternatives(inner: &[char], depth: usize, out: &mut String) {
@@ -137,6 +169,16 @@ mod tests {
             ("*Store*", "main.(*Store).Get", true),
             ("main.F?", "main.F1", true),
             ("main.F?", "main.F", false),
+            ("*[Ss]tore*", "main.(*Store).Get", true),
+            ("*[Ss]tore*", "main.restored", true),
+            ("*[Ss]tore*", "main.(*Tore).Get", false),
+            ("func_[a-c]", "func_b", true),
+            ("func_[a-c]", "func_d", false),
+            ("func_[!a-c]", "func_d", true),
+            ("func_[!a-c]", "func_b", false),
+            ("main.Gen[int]*", "main.Gen[int].func1", true),
+            ("main.Gen[int]*", "main.Gen[uint].func1", false),
+            ("<[T]>::*", "<[T]>::sort", true),
             ("main.{Get,Set}", "main.Set", true),
             ("main.{Get,Set{A,B}}", "main.SetB", true),
             ("main.Gen[...]*", "main.Gen[...].func1", true),
@@ -153,7 +195,20 @@ mod tests {
 
     #[test]
     fn names_are_no_globs() {
-        for name in ["main.(*Store).Get", "s::{closure#0}", "a::{b,c}", r"f\*", "main.Gen[...]", "{{closure}}"] {
+        for name in [
+            "operator[]",
+            "a[c-a]",
+            "a[a-]",
+            "a[!]",
+            "a[b",
+            "List[go.shape.int]",
+            "main.(*Store).Get",
+            "s::{closure#0}",
+            "a::{b,c}",
+            r"f\*",
+            "main.Gen[...]",
+            "{{closure}}",
+        ] {
             assert_eq!(regex(name), None, "{name}");
         }
     }
@@ -161,5 +216,6 @@ mod tests {
     #[test]
     fn literal_text_is_what_every_match_contains() {
         assert_eq!(literals("runtime.gc*Mark{a,b}c"), ["runtime.gc", "Mark", "c"]);
+        assert_eq!(literals("a[bc]d"), ["a", "d"]);
     }
 }

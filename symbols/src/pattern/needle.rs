@@ -54,7 +54,9 @@ pub(super) fn own_words(literal: &str) -> Vec<&str> {
 }
 
 fn is_own(word: &str) -> bool {
-    !word.starts_with(|c: char| c.is_ascii_digit()) && !ABBREVIATED.contains(&word) && !is_written(|written| written == word)
+    !word.starts_with(|c: char| c.is_ascii_digit())
+        && !ABBREVIATED.contains(&word)
+        && !is_written(|written| written == word)
 }
 
 fn is_written(fits: impl Fn(&str) -> bool) -> bool {
