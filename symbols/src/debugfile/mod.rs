@@ -12,7 +12,7 @@
 
 mod map;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,6 +56,28 @@ pub struct DebugReport {
     pub missing: Vec<PathBuf>,
     /// The build id in hex, by which debug files are found.
     pub build_id: Option<String>,
+}
+
+/// Paths that a message names.
+const SHOWN: usize = 4;
+
+impl fmt::Display for DebugReport {
+    /// Where a debug file was looked for, in words that follow a semicolon.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.missing.is_empty() {
+            return f.write_str("it has neither a build id nor a debug link by which a debug file could be found");
+        }
+        f.write_str("no debug file for it ")?;
+        if let Some(id) = &self.build_id {
+            write!(f, "(build id {id}) ")?;
+        }
+        let paths: Vec<String> = self.missing.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
+        write!(f, "at {}", paths.join(", "))?;
+        match self.missing.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 /// A file that has symbols or debug information of another.

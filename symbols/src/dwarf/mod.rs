@@ -18,6 +18,7 @@ mod sections;
 mod split;
 mod units;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -29,7 +30,7 @@ use self::functions::Functions;
 use self::lines::Lines;
 use self::sections::Sections;
 use self::split::{Package, Split};
-use self::units::{Root, Units};
+use self::units::Units;
 use crate::go::SourceLine;
 use crate::mmap::Data;
 
@@ -47,7 +48,7 @@ pub(crate) struct Debug {
     /// Where code is; what is elsewhere was thrown away by the linker.
     code: Vec<Range<u64>>,
     /// Reads what split DWARF left elsewhere.
-    files: Option<Box<dyn Files>>,
+    split_files: Option<Box<dyn Files>>,
     package: Package,
 }
 
@@ -64,7 +65,7 @@ impl Debug {
     pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>, files: Option<Box<dyn Files>>) -> Option<Self> {
         let budget = Budget::for_file(data.len());
         let sections = Sections::of(data, &budget)?;
-        Some(Self { sections, units: OnceLock::new(), budget, code, files, package: Package::default() })
+        Some(Self { sections, units: OnceLock::new(), budget, code, split_files: files, package: Package::default() })
     }
 
     /// The file and line of an address, inlined code included.
@@ -109,20 +110,24 @@ impl Debug {
 
     /// The units that speak of a file whose path is `wanted`, in order. Their line tables are not read yet.
     pub(crate) fn units_from(&self, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
-        let dwarf = self.sections.dwarf();
+        let units = self.units();
+        let tables: Vec<bool> =
+            (0..units.tables.len()).map(|t| self.files(t).iter().any(|path| wanted(path))).collect();
         let has = |unit: &usize| {
-            let root = self.units().all.get(*unit).filter(|u| u.has_code)?.root(&dwarf)?;
-            let lines = root.lines?;
-            lines::files(&dwarf, &root.unit, lines).any(|(_, path)| wanted(&path)).then_some(())
+            let table = units.all.get(*unit).filter(|u| u.has_code)?.table?;
+            tables.get(table as usize).copied().filter(|has| *has)
         };
-        (0..self.units().all.len()).filter(|unit| has(unit).is_some()).collect()
+        (0..units.all.len()).filter(|unit| has(unit).is_some()).collect()
     }
 
     /// The starts of the code of line `line` in the files that are `wanted`: places where a statement begins, if there are
     /// any, by address.
     pub(crate) fn line_starts(&self, line: u32, wanted: impl Fn(&str) -> bool) -> Vec<u64> {
         let mut found = Vec::new();
-        for unit in self.units_from(&wanted) {
+        let units = self.units_from(&wanted);
+        // Units may share a table.
+        let tables: BTreeMap<_, _> = units.iter().filter_map(|&u| Some((self.units().all.get(u)?.table?, u))).collect();
+        for unit in tables.into_values() {
             let Some(lines) = self.lines(unit) else { continue };
             let runs = lines.runs().filter(|run| run.line == line);
             let here = runs.filter(|run| self.file(unit, run.file).is_some_and(&wanted));
@@ -159,12 +164,7 @@ impl Debug {
     }
 
     fn units(&self) -> &Units {
-        self.units.get_or_init(|| {
-            let mut dwarf = self.sections.dwarf();
-            // Link-time optimisation lets units share abbreviations.
-            dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
-            Units::read(&dwarf, &self.budget, &|v| self.is_code(v))
-        })
+        self.units.get_or_init(|| Units::read(&self.sections.dwarf(), &self.budget, &|v| self.is_code(v)))
     }
 
     fn is_code(&self, v: u64) -> bool {
@@ -172,13 +172,23 @@ impl Debug {
     }
 
     fn lines(&self, unit: usize) -> Option<&Lines> {
-        let data = self.units().all.get(unit)?;
+        let table = self.units().tables.get(self.units().all.get(unit)?.table? as usize)?;
         let read = || {
             let dwarf = self.sections.dwarf();
-            let root: Root<'_> = data.root(&dwarf)?;
-            Lines::read(&dwarf, &root.unit, root.lines?, &self.budget, &|v| self.is_code(v))
+            let root = self.units().root(&dwarf, table.unit)?;
+            Lines::read(&dwarf, &root.unit, &table.place, &self.budget, &|v| self.is_code(v))
         };
-        data.lines.get_or_init(read).as_ref()
+        table.lines.get_or_init(read).as_ref()
+    }
+
+    /// The paths of a line table's files, by number.
+    fn files(&self, table: usize) -> &[Box<str>] {
+        let Some(table) = self.units().tables.get(table) else { return &[] };
+        table.files.get_or_init(|| {
+            let dwarf = self.sections.dwarf();
+            let root = self.units().root(&dwarf, table.unit);
+            root.map(|root| lines::files(&dwarf, &root.unit, &table.place, &self.budget)).unwrap_or_default()
+        })
     }
 
     /// A unit's functions, and where their entries are if that is another file.
@@ -186,12 +196,13 @@ impl Debug {
         let data = self.units().all.get(unit)?;
         if let Some(split) = data.split.get_or_init(|| self.find_split(unit)) {
             let dwarf = self.sections.dwarf();
-            let functions = split.functions(&data.root(&dwarf)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
+            let functions =
+                split.functions(&self.units().root(&dwarf, unit)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
             return Some((functions, Some(split)));
         }
         let read = || {
             let dwarf = self.sections.dwarf();
-            let root = data.root(&dwarf)?;
+            let root = self.units().root(&dwarf, unit)?;
             Some(Functions::read(&dwarf, &root.unit, &self.budget, &|v| self.is_code(v)))
         };
         data.functions.get_or_init(read).as_ref().map(|functions| (functions, None))
@@ -199,16 +210,15 @@ impl Debug {
 
     fn find_split(&self, unit: usize) -> Option<Split> {
         let dwarf = self.sections.dwarf();
-        let root = self.units().all.get(unit)?.root(&dwarf)?;
-        Split::find(&root, &dwarf, &self.package, self.files.as_deref()?, &self.budget)
+        let root = self.units().root(&dwarf, unit)?;
+        Split::find(&root, &dwarf, &self.package, self.split_files.as_deref()?, &self.budget)
     }
 
     fn file(&self, unit: usize, number: u32) -> Option<&str> {
-        let make = || {
-            let dwarf = self.sections.dwarf();
-            let root = self.units().all.get(unit)?.root(&dwarf)?;
-            lines::file(&dwarf, &root.unit, root.lines?, number)
-        };
-        self.lines(unit)?.file(number, &self.budget, make)
+        let table = self.units().all.get(unit)?.table?;
+        self.files(table as usize)
+            .get(usize::try_from(number).ok()?)
+            .map(|path| &**path)
+            .filter(|path| !path.is_empty())
     }
 }

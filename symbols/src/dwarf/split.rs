@@ -95,7 +95,9 @@ impl Split {
     }
 
     fn unit<'a>(&self, dwarf: &Dwarf<'a>, id: DwoId) -> Option<Root<'a>> {
-        self.units.all.iter().filter_map(|unit| unit.root(dwarf)).find(|root| root.unit.dwo_id == Some(id))
+        (0..self.units.all.len())
+            .filter_map(|unit| self.units.root(dwarf, unit))
+            .find(|root| root.unit.dwo_id == Some(id))
     }
 }
 

@@ -103,11 +103,15 @@ impl Index {
     /// of a stripped file that nothing names are known by their bounds.
     ///
     /// # Errors
-    /// [`Error::NoSymbols`] if there is no function at all.
+    /// [`Error::NoSymbolsNorDebugFile`] if there is no function at all.
     pub fn with_debug(binary: Arc<Binary>, search: &DebugSearch) -> Result<Self, Error> {
         let (files, report) = debugfile::find(&binary, search);
+        let looked = Box::new(report.clone());
         let sources = Sources { files, report, search: Some(search.clone()), dwarf: OnceLock::new() };
-        Self::from_sources(binary, sources)
+        Self::from_sources(binary, sources).map_err(|error| match error {
+            Error::NoSymbols => Error::NoSymbolsNorDebugFile(looked),
+            other => other,
+        })
     }
 
     /// What separate debug files were looked for.
