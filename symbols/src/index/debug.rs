@@ -32,6 +32,12 @@ impl Sources {
         &self.files
     }
 
+    /// Whether functions that nothing names are to be listed by their bounds: where no symbol table tells them.
+    pub(super) fn adds_nameless(&self, binary: &Binary) -> bool {
+        let named = self.files.iter().any(DebugFile::has_symbols) || binary.sections().symtab.is_some();
+        self.search.is_some() && !named && binary.go().is_none()
+    }
+
     /// The text at a place that counts through the file and then through its debug files.
     pub(super) fn text<'a>(&'a self, binary: &'a Binary, at: usize) -> Option<&'a [u8]> {
         let mut at = at;

@@ -113,7 +113,7 @@ impl Index {
     }
 
     fn from_sources(binary: Arc<Binary>, debug: debug::Sources) -> Result<Self, Error> {
-        let names = build::names(&binary, debug.files())?;
+        let names = build::names(&binary, debug.files(), debug.adds_nameless(&binary))?;
         let (starts, functions) = build::functions(&names);
         let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
         Ok(Self {
