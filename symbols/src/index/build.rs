@@ -75,9 +75,8 @@ struct SymbolFile<'a> {
 /// The tables of the file, then those of its debug files. Texts of the latter count as if the files lay one behind the
 /// other.
 fn symbol_tables<'a>(binary: &'a Binary, debug_files: &'a [DebugFile]) -> Vec<(SymbolTable, SymbolFile<'a>)> {
-    let own = |table| {
-        (table, SymbolFile { binary, data: binary.data(), sections: binary.sections(), map: None, base: 0 })
-    };
+    let own =
+        |table| (table, SymbolFile { binary, data: binary.data(), sections: binary.sections(), map: None, base: 0 });
     let mut tables: Vec<_> = binary.symbol_tables().map(own).collect();
     let mut base = binary.data().len();
     for file in debug_files {

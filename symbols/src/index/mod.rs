@@ -10,6 +10,7 @@ mod debug;
 mod fit;
 mod function;
 mod hints;
+mod inlined;
 mod occurrences;
 mod places;
 mod select;
@@ -30,6 +31,7 @@ use crate::go;
 pub use crate::go::SourceLine;
 pub use debug::InlineFrame;
 pub use function::{Function, FunctionId, Language, LeftOut, Outline};
+pub use inlined::InlinedOnly;
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
