@@ -15,12 +15,12 @@ use crate::attach::{
 /// Writing failed.
 pub fn run(out: &mut dyn Write) -> Result<u8> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    writeln!(out, "kernel        Linux {} {}", kernel.trim(), std::env::consts::ARCH)?;
+    writeln!(out, "kernel            Linux {} {}", kernel.trim(), std::env::consts::ARCH)?;
     let missing = missing_capabilities();
     if missing.is_empty() {
-        writeln!(out, "permission    ok")?;
+        writeln!(out, "permission        ok")?;
     } else {
-        writeln!(out, "permission    NO: {}", how_to_be_permitted(&missing))?;
+        writeln!(out, "permission        NO: {}", how_to_be_permitted(&missing))?;
     }
     let works = match Features::detect() {
         Ok(features) => {
@@ -28,12 +28,12 @@ pub fn run(out: &mut dyn Write) -> Result<u8> {
             features.indispensable_missing().is_none() && missing.is_empty()
         }
         Err(error) => {
-            writeln!(out, "features      cannot be asked for: {error}")?;
+            writeln!(out, "features          cannot be asked for: {error}")?;
             false
         }
     };
     for note in notes() {
-        writeln!(out, "note          {note}")?;
+        writeln!(out, "note              {note}")?;
     }
     writeln!(out, "{}", if works { "tracing works here" } else { "tracing does not work here" })?;
     Ok(if works { 0 } else { crate::FAILED })

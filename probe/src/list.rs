@@ -12,7 +12,7 @@ use symbols::{
 };
 
 use crate::{
-    output::escape,
+    output::{escape, talk::say},
     plan::{self, Probeable},
     request::List,
     target::{self, TracedFile},
@@ -63,10 +63,10 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
         if !selection.left_out.is_empty() {
             let reasons: BTreeSet<LeftOut> = selection.left_out.iter().map(|(_, reason)| *reason).collect();
             let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
-            eprintln!("probe: {} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", "));
+            say(format_args!("{} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", ")));
         }
         for note in &selection.notes {
-            eprintln!("probe: {note}");
+            say(note);
         }
     }
     out.flush()?;
@@ -82,7 +82,7 @@ fn files(binaries: &[PathBuf], pids: &[u32]) -> Result<Vec<TracedFile>> {
     match (binaries, pids) {
         ([], pids) => pids.iter().map(|&pid| target::program_file(pid)).collect(),
         (binaries, [pid, ..]) => binaries.iter().map(|path| target::file_of(*pid, path)).collect(),
-        (binaries, []) => binaries.iter().map(|path| TracedFile::open(path, &path.display().to_string())).collect(),
+        (binaries, []) => binaries.iter().map(|path| target::file_here(path)).collect(),
     }
 }
 

@@ -7,9 +7,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) if probe::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // It may quote names of files and functions: whatever they hold, a line stays a line of text.
-            let text: Vec<String> = format!("{error:#}").lines().map(probe::output::escape::escaped).collect();
-            eprintln!("probe: {}", text.join("\n"));
+            probe::output::talk::say_error(&error);
             ExitCode::from(probe::status_of(&error))
         }
     }

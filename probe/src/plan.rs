@@ -17,6 +17,7 @@ use symbols::{
     code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
     index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
+    unwind,
 };
 
 use crate::{
@@ -142,6 +143,16 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
 pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
     let names: Vec<_> = files.iter().map(|f| escape::escaped(&f.shown)).collect();
     let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
+    for file in files {
+        if let Some(copies) = file.index.inlined_only(pattern) {
+            let _ = write!(text, ": {}; not probeable by name", escape::escaped(&copies.to_string()));
+            return text;
+        }
+    }
+    for file in files.iter().filter(|f| f.index.is_stripped()) {
+        let report = escape::escaped(&file.index.debug_report().to_string());
+        let _ = write!(text, "\n{} is stripped; {report}", escape::escaped(&file.shown));
+    }
     let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
     if hints.is_empty() {
         text.push_str("; `probe list -x FILE` shows what there is");
@@ -155,6 +166,9 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
 }
 
 fn nothing_left(plan: &Plan) -> String {
+    if let [only] = plan.skipped.as_slice() {
+        return format!("{} cannot be probed: {}", escape::escaped(&only.function), only.reason);
+    }
     if let Some(first) = plan.skipped.first() {
         return format!(
             "none of the {} matched functions can be probed; the first, {}: {}",
@@ -227,7 +241,7 @@ impl<'a> FilePlanner<'a> {
         if is_go && let Some(Err(reason)) = &self.go {
             return Err(reason.clone());
         }
-        let shape = shape(self.index, &function)?;
+        let (shape, parts) = shape(self.index, &function)?;
         let entry = shape.entry.map_err(|refusal| refusal.to_string())?;
         let offset = self.offset(entry.address)?;
         let number = self.plan.functions.len() as u32;
@@ -248,7 +262,7 @@ impl<'a> FilePlanner<'a> {
         });
         self.point(offset, PointKind::Entry, number, is_go, function.go_asm);
         match self.options.returns {
-            Returns::Ret => self.add_exits(&function, exits, number),
+            Returns::Ret => self.add_exits(&function, &parts, exits, number),
             Returns::Uretprobe => self.point(offset, PointKind::AfterReturn, number, false, false),
             Returns::None => {}
         }
@@ -269,7 +283,13 @@ impl<'a> FilePlanner<'a> {
             .collect()
     }
 
-    fn add_exits(&mut self, function: &Function<'_>, exits: Vec<(FileOffset, Exit)>, number: u32) {
+    fn add_exits(
+        &mut self,
+        function: &Function<'_>,
+        parts: &[(Vaddr, u64)],
+        exits: Vec<(FileOffset, Exit)>,
+        number: u32,
+    ) {
         let is_go = function.language == Language::Go;
         for (offset, exit) in exits {
             let kind = match &exit.kind {
@@ -285,7 +305,7 @@ impl<'a> FilePlanner<'a> {
                 }
                 ExitKind::IndirectJump { operand } => {
                     point.cookie = point.cookie.indirect();
-                    let jump = jump(&operand, exit.address, function, &self.index.parts(function.id));
+                    let jump = jump(&operand, exit.address, function, parts);
                     self.plan.jumps.push((point.cookie.point(), jump));
                 }
                 _ => {}
@@ -389,9 +409,32 @@ fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)])
     })
 }
 
-fn shape(index: &Index, function: &Function<'_>) -> Result<Shape, String> {
-    let body = body(index.binary(), function, &index.parts(function.id)).ok_or("its code is not in the file")?;
-    Ok(code::shape(&body, &|address| index.starts_function(address)))
+/// Functions whose parts have parts are followed so far.
+const MAX_PARTS: usize = 8;
+
+/// The function's shape, and the parts that it has elsewhere: those that symbols name, and those that its own jumps
+/// lead to and that only the unwind tables know (a stripped program's).
+fn shape(index: &Index, function: &Function<'_>) -> Result<(Shape, Vec<(Vaddr, u64)>), String> {
+    let binary = index.binary();
+    let mut parts = index.parts(function.id);
+    let is_function = |address| index.starts_function(address) || binary.in_plt(address);
+    loop {
+        let body = body(binary, function, &parts).ok_or("its code is not in the file")?;
+        let shape = code::shape(&body, &is_function);
+        let known = parts.len();
+        for &stray in &shape.strays {
+            let part = unwind::code_range(binary, stray).filter(|&(start, _)| !is_function(start));
+            let is_new = |part: &(Vaddr, u64)| part.0 != function.address && !parts.contains(part);
+            if parts.len() < MAX_PARTS
+                && let Some(part) = part.filter(is_new)
+            {
+                parts.push(part);
+            }
+        }
+        if parts.len() == known {
+            return Ok((shape, parts));
+        }
+    }
 }
 
 fn check_entry(index: &Index, id: FunctionId) -> Result<(), String> {
@@ -563,3 +606,6 @@ fn cost_note(function: &PlannedFunction, point: &PlannedPoint) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests;

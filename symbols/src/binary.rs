@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::Error;
 use crate::addr::{FileOffset, Vaddr};
@@ -52,10 +52,11 @@ pub struct Segment {
 
 /// An ELF executable or shared library.
 pub struct Binary {
-    data: Data,
+    data: Arc<Data>,
     layout: Layout,
     sections: Sections,
     go: OnceLock<Result<Option<go::Program>, Error>>,
+    plt: OnceLock<Vec<(Vaddr, u64)>>,
 }
 
 impl Binary {
@@ -77,7 +78,7 @@ impl Binary {
     fn from_data(data: Data) -> Result<Self, Error> {
         let layout = Layout::parse(&data)?;
         let sections = Sections::parse(&data);
-        Ok(Self { data, layout, sections, go: OnceLock::new() })
+        Ok(Self { data: Arc::new(data), layout, sections, go: OnceLock::new(), plt: OnceLock::new() })
     }
 
     /// The machine it is made for.
@@ -170,6 +171,16 @@ impl Binary {
         Some((section.address, self.data.get(section.file.clone())?))
     }
 
+    /// Whether `v` is in the procedure linkage table: stubs that jump to functions of other files. Without a section
+    /// table it is not known, and false.
+    pub fn in_plt(&self, v: Vaddr) -> bool {
+        let plt = self.plt.get_or_init(|| {
+            let found = [".plt", ".plt.sec", ".plt.got", ".plt.bnd"].into_iter().filter_map(|name| self.section(name));
+            found.map(|(start, bytes)| (start, bytes.len() as u64)).collect()
+        });
+        plt.iter().any(|&(start, size)| v.0.checked_sub(start.0).is_some_and(|offset| offset < size))
+    }
+
     /// The value of a symbol of `.symtab` (else `.dynsym`) of any type, by its exact name: an address, or for
     /// thread-local variables an offset in the template.
     pub fn symbol_value(&self, name: &str) -> Option<u64> {
@@ -213,6 +224,11 @@ impl Binary {
         let (start, len) = self.layout.rela.unwrap_or((0, 0));
         let table = self.data.get(start..start.saturating_add(len)).unwrap_or_default();
         relative_relocations(self.machine(), table)
+    }
+
+    /// The whole file, to be kept longer than this.
+    pub(crate) fn shared_data(&self) -> &Arc<Data> {
+        &self.data
     }
 
     pub(crate) fn sections(&self) -> &Sections {

@@ -9,13 +9,16 @@
 //! * [`code`]: machine code: function exits, the cheapest right entry point, what must not be probed.
 //! * [`parallel`]: work shared among processors.
 //! * [`unwind`]: whether a frame pointer is kept at an address.
+//! * [`debugfile`]: where the debug information of stripped files is looked for.
 //! * [`go`]: a Go program's function table, module data and build info.
 
 pub mod addr;
 pub mod binary;
 mod bytes;
 pub mod code;
+pub mod debugfile;
 mod demangle;
+mod dwarf;
 mod elf;
 mod error;
 pub mod go;

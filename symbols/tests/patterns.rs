@@ -54,6 +54,7 @@ fn go_functions_are_found_as_written() {
             // The wrapper `(*Store).Len` calls it.
             (&["Store.Len"], &["main.Store.Len"]),
             (&["main.(*Store).*"], &["main.(*Store).Get"]),
+            (&["*[Ss]tore).*"], &["main.(*Store).Get"]),
             (&["main.(*Store).Get-fm"], &["main.(*Store).Get-fm"]),
             (&["main.(*List).Push"], &["main.(*List[go.shape.string]).Push"]),
             (&["main.(*List[...]).Push"], &["main.(*List[go.shape.string]).Push"]),

@@ -20,7 +20,7 @@ use report::Verdicts;
 use run::{Subject, built};
 
 /// Rounds of each figure.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 
 fn main() -> Result<()> {
     let start = Instant::now();
@@ -28,7 +28,12 @@ fn main() -> Result<()> {
     let c = Subject { name: "C", path: built("c/push")?, function: "hot_push" };
     let server = built("go/server")?;
     let cpus = std::thread::available_parallelism()?;
-    println!("Medians of {ROUNDS} interleaved rounds (lowest … highest), {cpus} CPUs, {}", run::bpftrace_version()?);
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
+    println!(
+        "Medians of {ROUNDS} interleaved rounds (lowest … highest), {cpus} CPUs, load {load}, {}",
+        run::bpftrace_version()?
+    );
 
     let mut verdicts = Verdicts::default();
     cost::bench(&go, false, &mut verdicts)?;

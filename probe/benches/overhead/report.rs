@@ -34,6 +34,13 @@ pub(crate) fn figure(name: &str, series: &Series, unit: &str) {
     println!("  {name:<66} {:>10} {unit:<8} {} … {}", number(series.median()), number(low), number(high));
 }
 
+/// One line of the table, with a second figure of the same thing.
+pub(crate) fn beside(name: &str, series: &Series, unit: &str, other: &Series) {
+    let (low, high) = series.ends();
+    let spread = format!("{} … {}", number(low), number(high));
+    println!("  {name:<66} {:>10} {unit:<8} {spread:<20} {:>10}", number(series.median()), number(other.median()));
+}
+
 /// One line of the table, from a single run.
 pub(crate) fn single(name: &str, value: &str, unit: &str) {
     println!("  {name:<66} {value:>10} {unit:<8}");

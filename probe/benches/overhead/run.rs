@@ -36,6 +36,8 @@ pub(crate) struct Measured {
     /// All threads together.
     pub(crate) calls: u64,
     pub(crate) ns_per_call: f64,
+    /// CPU time: the same on an idle machine.
+    pub(crate) cpu_ns_per_call: f64,
     pub(crate) calls_per_s: f64,
 }
 
@@ -59,6 +61,7 @@ impl Subject {
         Ok(Measured {
             calls: number(self.function)? as u64,
             ns_per_call: number("ns_per_call")?,
+            cpu_ns_per_call: number("cpu_ns_per_call")?,
             calls_per_s: number("calls_per_s")?,
         })
     }
@@ -145,6 +148,14 @@ impl Probe {
             }
             before = now;
         }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // Of one that has ended, nothing happens; of one that a failed measurement left, nothing is to be learnt.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

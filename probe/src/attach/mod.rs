@@ -465,8 +465,9 @@ fn comm_bytes(scope: &Scope) -> [u8; abi::COMM_LEN] {
 
 #[expect(unsafe_code, reason = "a mapping of a file")]
 fn map_code(file: &TracedFile) -> Option<memmap2::Mmap> {
+    // Linux: `valid_vma` in kernel/events/uprobes.c takes private mappings that may be executed, not shared ones.
     // SAFETY: the mapping is never read: it only has to exist.
-    unsafe { memmap2::MmapOptions::new().map_exec(&file.file) }.ok()
+    unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file.file) }.ok()
 }
 
 #[repr(transparent)]

@@ -284,7 +284,7 @@ impl Tracker {
         for lane in lanes {
             let place = self.place(lane);
             while let Some(call) = self.open[place].calls.pop() {
-                self.summary.open += 1;
+                self.summary.open += u64::from(call.told);
                 let end_tid = call.call.thread.tid;
                 self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
             }
@@ -335,14 +335,14 @@ impl Step<'_> {
             }
             self.close_left(lane)?;
         }
-        self.tracker.summary.calls += 1;
         let depth = lane.calls.len() as u32;
         if depth == 0 {
             lane.muted = self.tracker.limits.outermost.is_some_and(|limit| self.tracker.outermost_begun >= limit);
             self.tracker.outermost_begun += 1;
-            self.tracker.summary.outermost += 1;
+            self.tracker.summary.outermost += u64::from(!lane.muted);
         }
         let told = !lane.muted;
+        self.tracker.summary.calls += u64::from(told);
         let open = self.open(lane, function, depth, told, frames);
         if told {
             self.sink.enter(&open.call)?;

@@ -16,6 +16,7 @@ mod json;
 mod slow;
 mod stream;
 pub mod summary;
+pub mod talk;
 mod text;
 mod time;
 mod timeline;

@@ -20,7 +20,8 @@ pub fn write(
     quiet: bool,
 ) -> io::Result<()> {
     for line in lines(trace, summary, notes, quiet) {
-        writeln!(out, "probe: {line}")?;
+        // One write: stderr is not buffered, and what is written to the same terminal must not come between.
+        out.write_all(format!("probe: {line}\n").as_bytes())?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! no privilege that reading does not.
 
 pub mod command;
+pub mod debugfiles;
 pub mod modules;
 pub mod processes;
 
@@ -82,7 +83,8 @@ impl TracedFile {
             Some(line) => anyhow!("failed to read {shown}: a script ({line}); name the program that runs it with -x"),
             None => unreadable(shown, &error),
         })?;
-        let index = Index::new(Arc::new(binary)).map_err(|error| unreadable(shown, &error))?;
+        let search = debugfiles::search(path, Path::new(shown));
+        let index = Index::with_debug(Arc::new(binary), &search).map_err(|error| unreadable(shown, &error))?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),
@@ -186,7 +188,10 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
         std::io::ErrorKind::NotFound if !is_there(pid) => anyhow!("no process {pid}"),
         std::io::ErrorKind::NotFound => anyhow!("process {pid} is a kernel thread: it runs no program"),
         std::io::ErrorKind::PermissionDenied => {
-            anyhow!("failed to look at process {pid}: permission denied; run as root, or with CAP_SYS_PTRACE")
+            anyhow!(
+                "failed to look at process {pid}: permission denied; it takes root or CAP_SYS_PTRACE (and not even they \
+                 suffice for a process that a security module or another user namespace guards)"
+            )
         }
         _ => anyhow!("failed to look at process {pid}: {error}"),
     })?;
@@ -205,17 +210,53 @@ pub fn program_file(pid: u32) -> Result<TracedFile> {
     Ok(TracedFile { path: in_root_of(pid, Path::new(shown)), through: Some(pid), ..file })
 }
 
-/// A file as a process sees it.
+/// A file as the user names it.
 ///
 /// # Errors
 /// See [`TracedFile::open`].
-pub fn file_of(pid: u32, path: &Path) -> Result<TracedFile> {
-    let shown = path.display().to_string();
-    // A relative path is the user's, an absolute one the process's.
-    if !path.is_absolute() {
-        return TracedFile::open(path, &shown);
+pub fn file_here(path: &Path) -> Result<TracedFile> {
+    if is_name(path) && !path.exists() {
+        bail!(
+            "no file {0}; a library's name is looked up among what -p PID has mapped, else give its path",
+            path.display()
+        );
     }
-    Ok(TracedFile { through: Some(pid), ..TracedFile::open(&in_root_of(pid, path), &shown)? })
+    TracedFile::open(path, &path.display().to_string())
+}
+
+/// A file as a process sees it: an absolute path in its root, or the name of a library that it has mapped
+/// (`libssl`, `libc.so.6`). Any other path is the user's own.
+///
+/// # Errors
+/// No such library there; see [`TracedFile::open`].
+pub fn file_of(pid: u32, path: &Path) -> Result<TracedFile> {
+    let path = if is_name(path) && !path.exists() { mapped_library(pid, path)? } else { path.to_owned() };
+    if !path.is_absolute() {
+        return file_here(&path);
+    }
+    let shown = path.display().to_string();
+    Ok(TracedFile { through: Some(pid), ..TracedFile::open(&in_root_of(pid, &path), &shown)? })
+}
+
+fn is_name(path: &Path) -> bool {
+    path.components().count() == 1 && path.is_relative()
+}
+
+fn mapped_library(pid: u32, name: &Path) -> Result<PathBuf> {
+    let name = name.to_string_lossy();
+    processes::mapped_files(pid)
+        .into_iter()
+        .find(|path| path.file_name().is_some_and(|file| is_library_named(&file.to_string_lossy(), &name)))
+        .ok_or_else(|| {
+            anyhow!("process {pid} has mapped no library {name}; `grep {name} /proc/{pid}/maps` shows what it has")
+        })
+}
+
+/// `libssl` names `libssl.so.3`, `libssl.so` and `libssl-1.1.so`; a full file name names only itself.
+fn is_library_named(file: &str, name: &str) -> bool {
+    let Some(rest) = file.strip_prefix(name) else { return false };
+    let version = if name.contains(".so") { rest.starts_with('.') } else { rest.starts_with(".so") };
+    rest.is_empty() || version || rest.starts_with('-') && rest.contains(".so")
 }
 
 fn is_there(pid: u32) -> bool {
@@ -263,3 +304,31 @@ fn parent_of(pid: u32) -> Option<u32> {
 
 /// How often files are looked at for changes.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_librarys_name_may_leave_out_its_version_and_nothing_else() {
+        for (file, name, same) in [
+            ("libssl.so.3", "libssl", true),
+            ("libssl.so.3", "libssl.so", true),
+            ("libssl.so.3", "libssl.so.3", true),
+            ("libssl-1.1.so", "libssl", true),
+            ("libc.so.6", "libc", true),
+            ("libcrypto.so.3", "libc", false),
+            ("libssl3.so", "libssl", false),
+            ("notes-libssl.so", "libssl", false),
+            ("srv", "srv", true),
+        ] {
+            assert_eq!(is_library_named(file, name), same, "{file} {name}");
+        }
+    }
+
+    #[test]
+    fn a_library_is_found_in_our_own_mappings_by_its_name() {
+        let file = file_of(std::process::id(), Path::new("libc")).unwrap();
+        assert!(file.shown.ends_with("/libc.so.6"), "{}", file.shown);
+    }
+}

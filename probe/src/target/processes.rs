@@ -168,6 +168,13 @@ impl Processes {
         }
     }
 
+    /// Reads what a running process is called and has mapped. One that ends soon cannot be asked when its first event
+    /// is read.
+    pub fn know(&mut self, pid: u32) {
+        self.comm(pid);
+        seed(self.by_pid.entry(pid).or_default(), pid);
+    }
+
     /// The mapping an address is in. Reads `/proc/PID/maps` once, for a process that ran before the records began.
     pub fn mapping(&mut self, pid: u32, address: u64) -> Option<&Mapping> {
         let process = self.by_pid.entry(pid).or_default();
@@ -205,6 +212,13 @@ fn seed(process: &mut Process, pid: u32) {
             mappings.insert(mapping.start, mapping);
         }
     }
+}
+
+/// Files of which a process has mapped code, now.
+pub fn mapped_files(pid: u32) -> Vec<PathBuf> {
+    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&maps);
+    text.lines().filter_map(parse_line).filter(|m| m.path.is_absolute()).map(|m| m.path).collect()
 }
 
 /// A new mapping takes the place of what it covers.

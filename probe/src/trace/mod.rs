@@ -4,9 +4,10 @@ mod session;
 mod world;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, IsTerminal as _, Write},
-    path::PathBuf,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -15,10 +16,10 @@ use symbols::{binary::Machine, pattern::Pattern};
 use crate::{
     attach::{self, Scope, features::Features, how_to_be_permitted},
     calls::tracker::Limits,
-    output::{self, OutputOptions},
+    output::{self, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
-    target::{self, TracedFile, command::Waiting},
+    target::{self, TracedFile, command::Waiting, processes::Processes},
 };
 
 /// Traces; the exit status.
@@ -41,14 +42,20 @@ pub fn run(request: &Trace) -> Result<u8> {
     let features = features()?;
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
-    let signals = session::Signals::install()?;
+    let signals = session::Signals::install(request.target.command.is_some())?;
+    let clocks = session::Clocks::now();
     let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
     let waiting = match &request.target.command {
         Some(command) => Some(Waiting::fork(command)?),
         None => None,
     };
-    let attached = scope(&request.target, waiting.as_ref())
-        .and_then(|scope| attach::attach(&mut plan, &files, &features, &attach_options(request, scope)));
+    let mut processes = Processes::default();
+    let attached = scope(&request.target, waiting.as_ref()).and_then(|scope| {
+        if waiting.is_none() {
+            running(&scope, &files).into_iter().for_each(|pid| processes.know(pid));
+        }
+        attach::attach(&mut plan, &files, &features, &attach_options(request, scope))
+    });
     let attachment = match attached {
         Ok(attachment) => attachment,
         Err(error) => {
@@ -60,11 +67,15 @@ pub fn run(request: &Trace) -> Result<u8> {
     };
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
-        announce(&plan, request.verbose, &mut io::stderr().lock())?;
+        // Whether anybody listens is no matter of the trace.
+        let mut text = Vec::new();
+        announce(&plan, request.verbose, &mut text)?;
+        let _ = io::stderr().lock().write_all(&text);
     }
+    let sources = session::Sources { attachment, recorder, signals, clocks, processes };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
-    session::Session::new(request, plan, files, attachment, recorder, signals, sink)?.run(waiting)
+    session::Session::new(request, plan, files, sources, sink)?.run(waiting)
 }
 
 fn parse_patterns(patterns: &[String]) -> Result<Vec<Pattern>> {
@@ -90,17 +101,18 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
 fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     let target = &request.target;
     let pids = processes(target)?;
+    // A command that cannot be started is better known before anything is attached.
+    let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
+    let program = program.transpose()?;
     if request.binaries.is_empty() {
-        if let Some(command) = &target.command {
-            let program = command.first().map(PathBuf::from).context("no command after --")?;
-            let path = target::find_program(&program)?;
+        if let Some(path) = program {
             return Ok(vec![TracedFile::open(&path, &path.display().to_string())?]);
         }
         return pids.iter().map(|&pid| target::program_file(pid)).collect::<Result<Vec<_>>>().map(distinct);
     }
     match pids.first() {
         Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path)).collect(),
-        None => request.binaries.iter().map(|path| TracedFile::open(path, &path.display().to_string())).collect(),
+        None => request.binaries.iter().map(|path| target::file_here(path)).collect(),
     }
 }
 
@@ -163,6 +175,20 @@ fn scope(target: &TargetRequest, waiting: Option<&Waiting>) -> Result<Scope> {
     Ok(Scope::Everyone)
 }
 
+/// Processes that are traced and run already. Of those that only have a traced library mapped, it is found out when
+/// they call.
+fn running(scope: &Scope, files: &[TracedFile]) -> Vec<u32> {
+    let runs_one = |pid: &u32| {
+        let program = fs::metadata(format!("/proc/{pid}/exe"));
+        program.is_ok_and(|p| files.iter().any(|f| (f.identity.device, f.identity.inode) == (p.dev(), p.ino())))
+    };
+    match scope {
+        Scope::Processes { pids, .. } | Scope::Comm { pids, .. } => pids.clone(),
+        Scope::Threads(tids) => tids.iter().filter_map(|&tid| target::process_of_thread(tid)).collect(),
+        Scope::Everyone => target::all_pids().into_iter().filter(runs_one).collect(),
+    }
+}
+
 fn features() -> Result<Features> {
     Features::detect().map_err(|error| not_permitted(error.into()))
 }
@@ -196,9 +222,9 @@ fn destination(request: &Trace) -> Result<Destination> {
 
 fn warn_of_uretprobes(request: &Trace, plan: &Plan) {
     if request.returns == Returns::Uretprobe && plan.has_unwinding_languages {
-        eprintln!(
-            "probe: WARNING: --returns=uretprobe aborts a Rust or C++ program whose panic or exception passes a \
-             traced function"
+        talk::say(
+            "WARNING: --returns=uretprobe aborts a Rust or C++ program whose panic or exception passes a \
+             traced function",
         );
     }
 }

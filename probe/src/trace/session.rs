@@ -20,7 +20,7 @@ use crate::{
     attach::{Attachment, recorder::Recorder},
     calls::{Summary, TraceInfo, tracker::Tracker},
     events,
-    output::{self, Notes, Sink},
+    output::{self, Notes, Sink, talk},
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
     target::{
@@ -38,30 +38,43 @@ const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_micros(500)..=D
 /// How often sinks hear of the time.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Ctrl-C and its like: counted, since the second one is more urgent.
+/// Ctrl-C and its like: counted, since the second one is more urgent, and the third one does not wait for a write
+/// that blocks (a pager that nobody scrolls).
 pub(super) struct Signals {
-    stop: Arc<AtomicUsize>,
+    count: Arc<AtomicUsize>,
+    /// The trace ends with this one.
+    enough: usize,
 }
 
+/// Exit status after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 128 + SIGINT as u8;
+
 impl Signals {
-    pub(super) fn install() -> Result<Self> {
-        let stop = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let stop = stop.clone();
-            // SAFETY: the handler only adds to an atomic.
-            #[expect(unsafe_code, reason = "signal handlers are")]
-            unsafe {
-                signal_hook::low_level::register(signal, move || {
-                    stop.fetch_add(1, Ordering::Relaxed);
-                })
+    /// Ctrl-C reaches a command that we started, too. What it does at its end is worth seeing: the first one is for
+    /// it, the second one for us.
+    pub(super) fn install(with_command: bool) -> Result<Self> {
+        let enough = if with_command { 2 } else { 1 };
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to watch for signals")?;
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        thread::spawn(move || {
+            for _ in signals.forever() {
+                if counted.fetch_add(1, Ordering::Relaxed) + 1 > enough {
+                    // Everything of ours in the kernel goes with our descriptors.
+                    std::process::exit(i32::from(INTERRUPTED));
+                }
             }
-            .context("failed to watch for signals")?;
-        }
-        Ok(Self { stop })
+        });
+        Ok(Self { count, enough })
     }
 
-    fn count(&self) -> usize {
-        self.stop.load(Ordering::Relaxed)
+    fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    fn enough(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= self.enough
     }
 }
 
@@ -74,6 +87,15 @@ enum Ended {
     Target,
     /// Nothing is attached any more.
     Detached,
+}
+
+/// What a trace is made from.
+pub(super) struct Sources {
+    pub(super) attachment: Attachment,
+    pub(super) recorder: Recorder,
+    pub(super) signals: Signals,
+    pub(super) clocks: Clocks,
+    pub(super) processes: Processes,
 }
 
 /// A running trace.
@@ -91,6 +113,9 @@ pub(super) struct Session<'a> {
     notes: Notes,
     /// Mapping records are applied up to here (`CLOCK_MONOTONIC`, ns).
     horizon_ns: u64,
+    /// While all probes were in place (`CLOCK_MONOTONIC`, ns).
+    attached_ns: u64,
+    detached_ns: u64,
     /// A record of the end of a traced process came.
     some_process_ended: bool,
     /// Changes of files that were said.
@@ -103,19 +128,19 @@ impl<'a> Session<'a> {
         request: &'a Trace,
         plan: Plan,
         files: Vec<TracedFile>,
-        mut attachment: Attachment,
-        recorder: Recorder,
-        signals: Signals,
+        sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
+        let Sources { mut attachment, recorder, signals, clocks, processes } = sources;
         let mut modules = Modules::default();
         for file in &files {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
         }
-        let world = Live::new(Processes::default(), modules, attachment.losses()?);
+        let world = Live::new(processes, modules, attachment.losses()?);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
-        tracker.entries_begin(monotonic_ns());
-        let info = info(&plan);
+        let attached_ns = monotonic_ns();
+        tracker.entries_begin(attached_ns);
+        let info = info(&plan, clocks);
         Ok(Self {
             notes: request.output.notes.clone(),
             said: vec![None; files.len()],
@@ -130,6 +155,8 @@ impl<'a> Session<'a> {
             tracker,
             world,
             horizon_ns: 0,
+            attached_ns,
+            detached_ns: u64::MAX,
             some_process_ended: false,
             remarks: Vec::new(),
         })
@@ -137,24 +164,30 @@ impl<'a> Session<'a> {
 
     /// Starts the command, reads until the end, tells the summary; the exit status.
     pub(super) fn run(mut self, waiting: Option<Waiting>) -> Result<u8> {
+        if self.signals.any()
+            && let Some(waiting) = waiting
+        {
+            waiting.cancel();
+            return Ok(INTERRUPTED);
+        }
         let begun = self.sink.begin(&self.info);
         let mut command = match waiting.map(Waiting::start).transpose() {
             Ok(command) => command,
             Err(not_started) => {
-                eprintln!("probe: {}", not_started.message);
+                talk::say(not_started.message);
                 return Ok(not_started.status);
             }
         };
         let mut status = None;
         let read = begun.and_then(|()| self.read(command.as_mut(), &mut status));
         let result = self.close(read);
-        match command {
-            None => result.map(|()| 0),
-            Some(mut command) => {
-                let status = status.unwrap_or_else(|| self.wait(&mut command));
-                result.map(|()| status)
-            }
+        let Some(mut command) = command else { return result.map(|()| 0) };
+        // The command may run on for days: what went wrong is said now.
+        if let Err(error) = &result {
+            talk::say_error(error);
         }
+        let status = status.unwrap_or_else(|| self.wait(&mut command));
+        Ok(if result.is_ok() { status } else { crate::FAILED })
     }
 
     /// Until the trace is to end.
@@ -165,7 +198,7 @@ impl<'a> Session<'a> {
         loop {
             let records = self.read_batch()?;
             let now = Instant::now();
-            if self.signals.count() > 0 || self.tracker.is_done() {
+            if self.signals.enough() || self.tracker.is_done() {
                 return Ok(Ended::Asked);
             }
             if now - watched >= WATCH_INTERVAL {
@@ -242,14 +275,14 @@ impl<'a> Session<'a> {
                 None => {}
                 Some(Change::Overwritten) => {
                     overwritten = true;
-                    eprintln!("probe: {shown} was overwritten in place: its probes were removed at once");
+                    talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
                 }
-                Some(Change::Replaced) => eprintln!(
-                    "probe: {shown} was replaced: running processes are still traced, new ones run the new file and \
+                Some(Change::Replaced) => talk::say(format_args!(
+                    "{shown} was replaced: running processes are still traced, new ones run the new file and \
                      are not"
-                ),
+                )),
                 Some(Change::Deleted) => {
-                    eprintln!("probe: {shown} was deleted: running processes are still traced");
+                    talk::say(format_args!("{shown} was deleted: running processes are still traced"));
                 }
             }
         }
@@ -262,7 +295,8 @@ impl<'a> Session<'a> {
 
     /// Removes the probes, reads what is left, and tells the end.
     fn close(&mut self, read: io::Result<Ended>) -> Result<()> {
-        self.tracker.entries_end(monotonic_ns());
+        self.detached_ns = monotonic_ns();
+        self.tracker.entries_end(self.detached_ns);
         self.attachment.detach();
         let outcome = read.and_then(|ended| {
             while !self.tracker.is_done() && self.read_batch()? > 0 {}
@@ -285,12 +319,22 @@ impl<'a> Session<'a> {
         let mut summary = self.tracker.finish(self.sink.as_mut())?;
         self.complete(&mut summary);
         self.sink.end(&summary)?;
-        output::summary::write(&mut io::stderr().lock(), &self.info, &summary, &self.notes.take(), self.request.quiet)
+        let _ = output::summary::write(
+            &mut io::stderr().lock(),
+            &self.info,
+            &summary,
+            &self.notes.take(),
+            self.request.quiet,
+        );
+        Ok(())
     }
 
     /// Adds what the tracker does not know.
     fn complete(&self, summary: &mut Summary) {
-        summary.duration_ns = monotonic_ns().saturating_sub(self.info.origin_ns);
+        summary.duration_ns = self.detached_ns.saturating_sub(self.attached_ns);
+        if summary.events == 0 && summary.lost() == 0 {
+            summary.notes.push(self.nothing_seen());
+        }
         for (point, lost) in self.world.losses.by_point() {
             let Some(point) = self.plan.points.get(point as usize) else { continue };
             if point.function == NO_FUNCTION {
@@ -315,27 +359,47 @@ impl<'a> Session<'a> {
         summary.notes.extend(remarks);
     }
 
+    /// What to look at when no event came.
+    fn nothing_seen(&self) -> String {
+        let files: Vec<&str> = self.files.iter().map(|f| f.shown.as_str()).collect();
+        format!(
+            "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
+            files.join(" or ")
+        )
+    }
+
     /// The trace is over, the command goes on.
     fn wait(&self, command: &mut Running) -> u8 {
-        let before = self.signals.count();
         loop {
             if let Some(status) = command.poll() {
                 return status;
             }
-            if self.signals.count() > before.max(1) {
-                return 128 + SIGINT as u8;
+            if self.signals.enough() {
+                return INTERRUPTED;
             }
             thread::sleep(WATCH_INTERVAL);
         }
     }
 }
 
-fn info(plan: &Plan) -> TraceInfo {
-    let origin_ns = monotonic_ns();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+/// The same moment on two clocks, before the first event.
+#[derive(Clone, Copy)]
+pub(super) struct Clocks {
+    monotonic_ns: u64,
+    epoch_ns: u64,
+}
+
+impl Clocks {
+    pub(super) fn now() -> Self {
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { monotonic_ns: monotonic_ns(), epoch_ns: u64::try_from(epoch.as_nanos()).unwrap_or(0) }
+    }
+}
+
+fn info(plan: &Plan, clocks: Clocks) -> TraceInfo {
     TraceInfo {
-        epoch_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
-        origin_ns,
+        epoch_ns: clocks.epoch_ns,
+        origin_ns: clocks.monotonic_ns,
         matched: plan.matched,
         functions: plan.functions.iter().map(|f| f.traced.clone()).collect(),
         skipped: plan.skipped.clone(),

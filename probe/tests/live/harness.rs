@@ -1,6 +1,7 @@
 //! Starting `probe` and programs, and waiting for them: for words, not for time.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::process::ExitStatusExt as _,
@@ -64,6 +65,31 @@ pub(crate) fn probe(args: &[impl AsRef<OsStr>]) -> Ended {
     run(env!("CARGO_BIN_EXE_probe"), args)
 }
 
+/// A copy of a program in a folder of its own: no other test runs it, by whatever name.
+pub(crate) fn private_copy(name: &str, called: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let copy = folder.path().join(called);
+    std::fs::copy(program(name), &copy).expect("a copy can be made");
+    (folder, copy)
+}
+
+/// Runs a tool to its end; its stdout.
+pub(crate) fn tool(program: &str, args: &[impl AsRef<OsStr>]) -> String {
+    run(program, args).success()
+}
+
+/// Functions by `nm`: name → address.
+pub(crate) fn nm(path: &Path) -> BTreeMap<String, u64> {
+    let listed = tool("nm", &[path]);
+    let parse = |line: &str| {
+        let (address, rest) = line.split_once(' ')?;
+        let (kind, name) = rest.split_once(' ')?;
+        let is_code = matches!(kind, "T" | "t" | "W");
+        is_code.then_some((name.to_owned(), u64::from_str_radix(address, 16).ok()?))
+    };
+    listed.lines().filter_map(parse).collect()
+}
+
 /// A process with pipes on its three streams. It is ended when dropped.
 pub(crate) struct Process {
     pid: u32,
@@ -112,8 +138,8 @@ impl Process {
     }
 
     /// A program of testdata that waits for [`Self::go`], and is ready.
-    pub(crate) fn waiting(name: &str, args: &[&str]) -> Self {
-        let mut command = Command::new(program(name));
+    pub(crate) fn waiting(program: impl AsRef<OsStr>, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
         command.args(args).arg("--wait");
         let mut process = Self::start(command);
         process.await_line("ready");
@@ -213,10 +239,6 @@ impl Tracer {
         Self { process: Process::start(command), folder }
     }
 
-    pub(crate) fn process(&mut self) -> &mut Process {
-        &mut self.process
-    }
-
     /// Waits for its end.
     pub(crate) fn finish(self) -> Traced {
         let Self { process, folder } = self;
@@ -224,6 +246,12 @@ impl Tracer {
         let file = folder.path().join("trace");
         assert!(file.exists(), "no trace: {ended:?}");
         Traced { trace: Trace::read(&file), ended }
+    }
+
+    /// Ends it as nothing can be told: the trace is of no use then.
+    pub(crate) fn kill(self) {
+        self.process.signal("KILL");
+        self.process.finish();
     }
 
     /// Ctrl-C, and its end.

@@ -4,5 +4,10 @@
 //! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
 
 mod counts;
+mod foreign;
 mod harness;
+mod options;
+mod scenarios;
+mod stacks;
+mod targets;
 mod trace;

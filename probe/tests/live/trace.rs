@@ -18,7 +18,6 @@ pub(crate) struct Call {
     pub(crate) id: u64,
     pub(crate) parent: Option<u64>,
     pub(crate) function: Rc<str>,
-    pub(crate) address: Rc<str>,
     pub(crate) start_ns: u64,
     pub(crate) duration_ns: Option<u64>,
     pub(crate) pid: u32,
@@ -48,8 +47,6 @@ struct CallLine<'a> {
     parent: Option<u64>,
     #[serde(borrow)]
     function: Cow<'a, str>,
-    #[serde(borrow)]
-    address: Cow<'a, str>,
     start_ns: u64,
     duration_ns: Option<u64>,
     pid: u32,
@@ -131,7 +128,11 @@ impl Trace {
         assert_eq!(self.summary["type"], "summary", "no summary");
         let open = self.calls.iter().filter(|call| &*call.end == "open").count();
         assert_eq!(self.summary["shed"], 0);
-        assert!(self.summary["open"].as_u64().is_some_and(|n| n <= open as u64), "{}: {open} open", self.summary);
+        assert!(
+            self.summary["open"].as_u64().is_some_and(|n| n <= open as u64),
+            "{open} open, not as many as {}",
+            self.summary
+        );
     }
 
     /// Children stand before their parents, in the same thread or goroutine, within their parents' time, one after the
@@ -168,11 +169,6 @@ impl Trace {
     pub(crate) fn of(&self, function: &str) -> Vec<&Call> {
         self.calls.iter().filter(|call| &*call.function == function).collect()
     }
-
-    /// The call with this id.
-    pub(crate) fn call(&self, id: u64) -> &Call {
-        self.calls.iter().find(|call| call.id == id).unwrap_or_else(|| panic!("no call {id}"))
-    }
 }
 
 fn check_children(parent: &Call, children: &[&Call]) {
@@ -196,7 +192,6 @@ fn own(line: CallLine<'_>, texts: &mut Texts) -> Call {
         id: line.id,
         parent: line.parent,
         function: texts.keep(&line.function),
-        address: texts.keep(&line.address),
         start_ns: line.start_ns,
         duration_ns: line.duration_ns,
         pid: line.pid,

@@ -15,6 +15,7 @@ pub(super) struct Found {
     pub(super) exits: Vec<Exit>,
     pub(super) refused: Vec<(Vaddr, Refusal)>,
     pub(super) unprobed_jumps: bool,
+    pub(super) strays: Vec<Vaddr>,
 }
 
 /// Sorts a function's returns and jumps.
@@ -38,6 +39,8 @@ enum Way {
     Out(ExitKind),
     /// Out, if the target is a function and no nameless part of this one.
     MaybeOut(ExitKind),
+    /// With a frame on the stack to code that no name is known for: to a part of this function.
+    Stray(Vaddr),
     /// Out or to a nameless part of this function, and no probe can tell.
     Untold,
 }
@@ -47,6 +50,10 @@ impl Found {
         let kind = match way {
             Way::Inside => return,
             Way::Untold => return self.unprobed_jumps = true,
+            Way::Stray(target) => {
+                self.unprobed_jumps = true;
+                return self.strays.push(target);
+            }
             Way::MaybeOut(kind) => {
                 self.unprobed_jumps = true;
                 kind
@@ -80,7 +87,7 @@ fn direct(body: &Body<'_>, i: &Instruction, starts_function: &dyn Fn(Vaddr) -> b
     if starts_function(target) {
         Way::Out(kind)
     } else if depth_at(body, i, depths).is_some_and(|d| d != 0) {
-        Way::Untold
+        Way::Stray(target)
     } else {
         Way::MaybeOut(kind)
     }

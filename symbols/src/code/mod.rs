@@ -175,6 +175,9 @@ pub struct Shape {
     pub refused_exits: Vec<(Vaddr, Refusal)>,
     /// It can leave by a jump that has no probe, or through code that could not be read.
     pub unprobed_jumps: bool,
+    /// Where jumps lead, with the function's frame on the stack, to code that belongs to no known function: into parts
+    /// of this one that no symbol names. Given as parts of the body, they are read too.
+    pub strays: Vec<Vaddr>,
 }
 
 /// A function's code.
@@ -210,6 +213,7 @@ pub fn shape(body: &Body<'_>, starts_function: &dyn Fn(Vaddr) -> bool) -> Shape 
         exits: found.exits,
         refused_exits: found.refused,
         unprobed_jumps: found.unprobed_jumps,
+        strays: found.strays,
     }
 }
 
@@ -260,6 +264,6 @@ pub fn calls_to(machine: Machine, code: &[u8], address: Vaddr, target: Vaddr) ->
 
 impl Shape {
     fn refused(why: Refusal) -> Self {
-        Self { entry: Err(why), exits: Vec::new(), refused_exits: Vec::new(), unprobed_jumps: true }
+        Self { entry: Err(why), exits: Vec::new(), refused_exits: Vec::new(), unprobed_jumps: true, strays: Vec::new() }
     }
 }

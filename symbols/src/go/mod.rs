@@ -4,10 +4,12 @@
 //! * `pclntab`: functions, their bounds, files and lines, for Go 1.16 to 1.27.
 //! * `find`: where these tables are, with and without section headers.
 //! * `buildinfo`: the version of the toolchain.
+//! * `inline`: what the compiler inlined where.
 //! * `runtime`: offsets of fields that name a goroutine.
 
 mod buildinfo;
 mod find;
+mod inline;
 pub(crate) mod names;
 mod pclntab;
 mod runtime;

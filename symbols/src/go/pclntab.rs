@@ -56,6 +56,7 @@ impl TableVersion {
 // Distances from `_func.nameOff`.
 const PC_FILE: usize = 16;
 const PC_LINE: usize = 20;
+const PCDATA_COUNT: usize = 24;
 const UNIT: usize = 28;
 /// Bytes of a function behind which no other begins: the table's end states where the code ends.
 const MAX_LAST: u64 = 1 << 20;
@@ -91,6 +92,14 @@ pub struct Function<'a> {
     /// Its place in the table.
     pub position: usize,
     func: usize,
+}
+
+/// Where a function's data of one kind is.
+pub(super) enum FuncData {
+    /// Bytes from `moduledata.gofunc`.
+    Offset(u32),
+    /// A pointer that is stored here.
+    Pointer(Vaddr),
 }
 
 /// A place in a source file.
@@ -346,10 +355,54 @@ impl<'a> Function<'a> {
         self.table.entry_address(self.bytes, at)
     }
 
+    /// The text at an offset of the table of names.
+    pub(super) fn text_at(&self, offset: u32) -> Option<&'a str> {
+        let at = self.table.names.checked_add(usize::try_from(offset).ok()?).filter(|&at| at < self.table.units)?;
+        std::str::from_utf8(name_at(self.bytes, at)?).ok()
+    }
+
+    /// Where the record of fixed size ends: there are the offsets of tables of values, then those of data.
+    fn pcdata_field(&self, number: usize) -> Option<usize> {
+        let count = usize::try_from(self.after_name(PCDATA_COUNT)?).ok()?;
+        (number < count).then(|| self.table.version.shape().id + 4 + 4 * number)
+    }
+
+    /// The value that table `number` has for an address.
+    pub(super) fn pcdata_at(&self, number: usize, v: Vaddr) -> Option<i32> {
+        let into = v.0.checked_sub(self.address.0)?;
+        self.values_at(self.pcdata_field(number)?)?.find(|&(end, _)| into < end).map(|(_, value)| value)
+    }
+
+    /// All values of table `number`.
+    pub(super) fn pcdata(&self, number: usize) -> impl Iterator<Item = i32> + use<'a> {
+        let values = self.pcdata_field(number).and_then(|field| self.values_at(field));
+        values.into_iter().flatten().map(|(_, value)| value)
+    }
+
+    /// The data of kind `number`.
+    pub(super) fn funcdata(&self, number: usize) -> Option<FuncData> {
+        let shape = self.table.version.shape();
+        let count = usize::from(*self.bytes.get(self.func.checked_add(shape.id + 3)?)?);
+        if number >= count {
+            return None;
+        }
+        let tables = usize::try_from(self.after_name(PCDATA_COUNT)?).ok()?;
+        let start = self.func.checked_add(shape.id + 4)?.checked_add(tables.checked_mul(4)?)?;
+        if self.table.version == TableVersion::Go1_16 {
+            let place = self.table.address.0.checked_add(start as u64)?.checked_next_multiple_of(8)?;
+            return Some(FuncData::Pointer(Vaddr(place.checked_add(8 * number as u64)?)));
+        }
+        u32_at(self.bytes, start.checked_add(4 * number)?).filter(|&at| at != u32::MAX).map(FuncData::Offset)
+    }
+
     /// A table's runs. Each covers an instruction or more, so the function's length bounds their number: a table that
     /// many functions share must not be walked in full for each.
     fn values(&self, field: usize) -> Option<std::iter::Take<Values<'a>>> {
-        let offset = self.after_name(field).filter(|&offset| offset != 0)?;
+        self.values_at(self.table.version.shape().name + field)
+    }
+
+    fn values_at(&self, field: usize) -> Option<std::iter::Take<Values<'a>>> {
+        let offset = self.field(field).filter(|&offset| offset != 0)?;
         let start = self.table.values.checked_add(usize::try_from(offset).ok()?)?;
         let bytes = self.bytes.get(start..self.table.functions)?;
         let room = self.next_address().map_or(MAX_LAST, |next| next.0.saturating_sub(self.address.0));

@@ -4,12 +4,13 @@ use rustc_hash::FxHashMap;
 
 use super::Index;
 use super::name::{Name, Rank, Source};
+use super::tables::View;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::{Binary, Segment};
-use crate::bytes::name_at;
 use crate::demangle;
-use crate::elf::{SYMBOL_SIZE, Symbol, SymbolTable};
+use crate::elf::{SYMBOL_SIZE, Sections, Symbol};
+use crate::unwind;
 
 // ELF: symbol types, bindings and section indices (gABI, chapter 4).
 const STT_NOTYPE: u8 = 0;
@@ -22,20 +23,28 @@ const SHN_UNDEF: u16 = 0;
 const SHN_ABS: u16 = 0xfff1;
 const SHN_COMMON: u16 = 0xfff2;
 
-/// All names, by address and rank. No text is looked at, but for the few that decide whether there is a function: most
-/// questions are about a handful of names, and to touch them all would cost more than the answers.
-pub(super) fn names(binary: &Binary, tables: &[SymbolTable]) -> Result<Vec<Name>, Error> {
+/// What a file's functions are called, and the sizes of those without a name.
+pub(super) struct Names {
+    /// By address and rank.
+    pub(super) names: Vec<Name>,
+    /// Bytes, by [`Name::position`].
+    pub(super) nameless: Vec<u64>,
+}
+
+/// All names. No text is looked at, but for the few that decide whether there is a function: most questions are about a
+/// handful of names, and to touch them all would cost more than the answers.
+pub(super) fn names(binary: &Binary, tables: &[View<'_>], nameless: bool) -> Result<Names, Error> {
     let go = binary.go();
-    let bytes: usize = tables.iter().map(|table| table.entries.len()).sum();
+    let bytes: usize = tables.iter().map(|table| table.symbols.entries.len()).sum();
     let mut names = Vec::with_capacity(bytes / SYMBOL_SIZE + go.map_or(0, |program| program.addresses(binary).len()));
     let go_text = go.map(|program| program.text_range(binary));
     for (number, table) in (0..).zip(tables) {
         let before = names.len();
-        add_elf_names(binary, table, number, &mut names);
+        add_elf_names(table, number, &mut names);
         if let Some(go) = &go_text {
             // There the function table knows more: the symbols call an assembly body `f.abi0`.
             let mut kept = names.split_off(before);
-            kept.retain(|n: &Name| !go.contains(&n.address()) && !is_go_mark(binary, table, n));
+            kept.retain(|n: &Name| !go.contains(&n.address()) && !is_go_mark(table, n));
             names.append(&mut kept);
         }
     }
@@ -46,17 +55,42 @@ pub(super) fn names(binary: &Binary, tables: &[SymbolTable]) -> Result<Vec<Name>
         });
         names.extend(functions);
     }
+    sort(&mut names);
+    if names.iter().any(|name| name.is_untyped()) {
+        names = without_labels(tables, &names);
+    }
+    let nameless = if nameless { add_nameless(binary, tables, &mut names) } else { Vec::new() };
     if names.is_empty() {
         return Err(match binary.go_error() {
             Some(Error::GoTable(why)) => Error::GoTable(why),
             _ => Error::NoSymbols,
         });
     }
-    sort(&mut names);
-    if names.iter().any(|name| name.is_untyped()) {
-        names = without_labels(binary, tables, &names);
+    Ok(Names { names, nameless })
+}
+
+/// Functions that only the unwind tables know, where no named one is. Their sizes.
+fn add_nameless(binary: &Binary, tables: &[View<'_>], names: &mut Vec<Name>) -> Vec<u64> {
+    let (mut found, mut sizes) = (Vec::new(), Vec::new());
+    let mut named = names.iter().peekable();
+    let mut covered = 0;
+    for (address, size) in unwind::code_ranges(binary) {
+        while let Some(name) = named.next_if(|n| n.address() <= address) {
+            let size = symbol(tables, *name).map_or(0, |symbol| symbol.size);
+            covered = covered.max(name.address().0.saturating_add(size.max(1)));
+        }
+        if address.0 >= covered
+            && !binary.in_plt(address)
+            && let Ok(position) = u32::try_from(sizes.len())
+        {
+            covered = address.0.saturating_add(size);
+            found.push(Name::of_nameless(address, position));
+            sizes.push(size);
+        }
     }
-    Ok(names)
+    names.append(&mut found);
+    sort(names);
+    sizes
 }
 
 /// Two halves at a time, then together: the standard library's stable sort merges what is in order already.
@@ -80,39 +114,37 @@ fn sort(names: &mut [Name]) {
 const MIN_SHARED_SORT: usize = 8 << 10;
 
 /// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins.
-fn is_go_mark(binary: &Binary, table: &SymbolTable, name: &Name) -> bool {
-    let text = table.text(binary.data(), name.position()).and_then(|at| name_at(binary.data(), at));
-    matches!(text, Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
+fn is_go_mark(table: &View<'_>, name: &Name) -> bool {
+    matches!(table.name(name.position()), Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
 }
 
-fn add_elf_names(binary: &Binary, table: &SymbolTable, number: u8, names: &mut Vec<Name>) {
+fn add_elf_names(table: &View<'_>, number: u8, names: &mut Vec<Name>) {
     let mut code = CodeSegment::default();
-    for (position, symbol) in (0..).zip(table.symbols(binary.data())) {
-        names.extend(elf_name(binary, table, &symbol, number, position, &mut code));
+    for (position, symbol) in (0..).zip(table.symbols()) {
+        names.extend(elf_name(table, &symbol, number, position, &mut code));
     }
 }
 
 /// The name of a symbol, if it is a function's.
 pub(super) fn elf_name(
-    binary: &Binary,
-    table: &SymbolTable,
+    table: &View<'_>,
     symbol: &Symbol,
     number: u8,
     position: u32,
     code: &mut CodeSegment,
 ) -> Option<Name> {
-    let address = Vaddr(symbol.value);
     let typed = matches!(symbol.kind, STT_FUNC | STT_GNU_IFUNC);
     if matches!(symbol.section, SHN_UNDEF | SHN_ABS | SHN_COMMON) || !(typed || symbol.kind == STT_NOTYPE) {
         return None;
     }
-    if symbol.name == 0 || !code.holds(binary, address) {
+    let address = table.address(symbol)?;
+    if symbol.name == 0 || !code.holds(table.binary, address) {
         return None;
     }
     if !typed {
         // Assembler's local labels, and arm64's `$x` that mark code and data.
-        let raw = binary.data().get(table.text(binary.data(), position)?..)?;
-        if !is_in_own_code_section(binary, symbol) || raw.starts_with(b".L") || raw.starts_with(b"$") {
+        let raw = table.name(position)?;
+        if !is_in_own_code_section(table.sections, symbol) || raw.starts_with(b".L") || raw.starts_with(b"$") {
             return None;
         }
     }
@@ -145,14 +177,14 @@ impl CodeSegment {
 }
 
 /// A symbol without a type is a function only if its own section holds code: `__executable_start` and `_etext` are none.
-fn is_in_own_code_section(binary: &Binary, symbol: &Symbol) -> bool {
-    let section = binary.sections().sections.get(usize::from(symbol.section));
+fn is_in_own_code_section(sections: &Sections, symbol: &Symbol) -> bool {
+    let section = sections.sections.get(usize::from(symbol.section));
     section.is_some_and(|s| s.executable && s.holds(Vaddr(symbol.value)))
 }
 
 /// Drops untyped labels inside a function that has a size: they are places in it, not functions.
-fn without_labels(binary: &Binary, tables: &[SymbolTable], names: &[Name]) -> Vec<Name> {
-    let end = |name: &Name| Some(name.address().0.saturating_add(symbol(binary, tables, *name)?.size));
+fn without_labels(tables: &[View<'_>], names: &[Name]) -> Vec<Name> {
+    let end = |name: &Name| Some(name.address().0.saturating_add(symbol(tables, *name)?.size));
     let covers = |name: &Name, label: &Name| {
         !name.is_untyped() && name.address() != label.address() && end(name).is_some_and(|e| label.address().0 < e)
     };
@@ -166,11 +198,10 @@ fn without_labels(binary: &Binary, tables: &[SymbolTable], names: &[Name]) -> Ve
 /// Names before a label among which the function that holds it is looked for.
 const MAX_LOOKED_BACK: usize = 64;
 
-/// The symbol that a name stands for; none for Go's.
-pub(super) fn symbol(binary: &Binary, tables: &[SymbolTable], name: Name) -> Option<Symbol> {
+fn symbol(tables: &[View<'_>], name: Name) -> Option<Symbol> {
     match name.source() {
-        Source::Elf(table) => tables.get(usize::from(table))?.symbol(binary.data(), name.position()),
-        Source::Go => None,
+        Source::Elf(table) => tables.get(usize::from(table))?.symbol(name.position()),
+        Source::Go | Source::Nameless => None,
     }
 }
 
@@ -198,7 +229,8 @@ pub(super) fn enclosing(index: &Index) -> Vec<u32> {
         }
         enclosing.push(open.last().map_or(u32::MAX, |&(_, i)| i));
         // Functions of Go do not overlap.
-        let size = index.names_of(i).next().and_then(|at| index.symbol_of(*index.names.get(at)?)).map_or(0, |s| s.size);
+        let name = index.names_of(i).next().and_then(|at| index.names.get(at));
+        let size = name.filter(|name| !name.is_go()).map_or(0, |name| index.size(name));
         if size > 0 {
             open.push((start.0.saturating_add(size), i as u32));
         }
@@ -209,10 +241,10 @@ pub(super) fn enclosing(index: &Index) -> Vec<u32> {
 /// For each function that has some, its parts. A part belongs to the function of its name: among local namesakes to
 /// that from the same source file, else to the global one.
 pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
-    let files: Vec<Vec<u32>> = index.tables.iter().map(|table| source_files(index.binary(), table)).collect();
+    let files: Vec<Vec<u32>> = index.numbered_tables().map(|(_, table)| source_files(&table)).collect();
     let file_of = |name: &Name| match name.source() {
         Source::Elf(table) => files.get(usize::from(table)).map(|f| f.partition_point(|&at| at < name.position())),
-        Source::Go => None,
+        Source::Go | Source::Nameless => None,
     };
     let mut wanted: FxHashMap<&[u8], Vec<(u32, &Name)>> = FxHashMap::default();
     for function in 0..index.functions.len() {
@@ -256,8 +288,8 @@ pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
 }
 
 /// Positions of the symbols that begin those of another source file.
-fn source_files(binary: &Binary, table: &SymbolTable) -> Vec<u32> {
-    let symbols = (0..).zip(table.symbols(binary.data()));
+fn source_files(table: &View<'_>) -> Vec<u32> {
+    let symbols = (0..).zip(table.symbols());
     symbols.filter(|(_, symbol)| symbol.kind == STT_FILE).map(|(position, _)| position).collect()
 }
 

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{Index, Name as Entry, Source};
+use super::Index;
+use super::name::{Name as Entry, Source};
 use crate::demangle::{self, Scheme};
 use crate::go::names as go_names;
 use crate::pattern::{Glob, Name, canonical};
@@ -21,6 +22,7 @@ impl Index {
         match entry.source() {
             Source::Go => std::str::from_utf8(raw).map(go_names::spellings).unwrap_or_default(),
             Source::Elf(_) => vec![demangle::bare(raw)],
+            Source::Nameless => vec![Cow::Owned(self.name_of_nameless(entry))],
         }
     }
 
@@ -47,15 +49,8 @@ impl Index {
         let raw = self.raw(entry);
         match entry.source() {
             Source::Go => fit_go(std::str::from_utf8(raw).ok()?, &name.literal),
-            Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
-                Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
-                Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
-                Scheme::Itanium => {
-                    let full = name.with_parameters;
-                    let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
-                    fit_key(&canonical::key(&text), &name.key)
-                }
-            },
+            Source::Nameless => None,
+            Source::Elf(_) => fit_elf(raw, name),
         }
     }
 
@@ -69,11 +64,26 @@ impl Index {
             Source::Go => go_names::unescaped(&String::from_utf8_lossy(raw)).into_owned(),
             Source::Elf(_) if entry.is_ifunc() => String::from_utf8_lossy(demangle::unversioned(raw)).into_owned(),
             Source::Elf(_) => demangle::bare(raw).into_owned(),
+            Source::Nameless => self.name_of_nameless(entry),
         }
     }
 }
 
-fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
+/// How well a symbol fits.
+pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
+    match demangle::scheme(demangle::base(raw)) {
+        Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
+        Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
+        Scheme::Itanium => {
+            let full = name.with_parameters;
+            let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
+            fit_key(&canonical::key(&text), &name.key)
+        }
+    }
+}
+
+/// How well a name of Go's function table fits.
+pub(super) fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
     let spellings = go_names::spellings(name);
     if spellings.iter().any(|s| s == wanted) {
         return Some(Fit::Exact);

@@ -29,6 +29,7 @@ impl Index {
             let name = match entry.source() {
                 Source::Go => String::from_utf8_lossy(raw),
                 Source::Elf(_) => demangle::bare(raw),
+                Source::Nameless => continue,
             };
             if let Some(score) = score(&name.to_lowercase(), &wanted, &word) {
                 let shown = if entry.is_go() { go_names::unescaped(&name) } else { name.as_ref().into() };

@@ -6,13 +6,16 @@
 //! a name is looked for in the string tables first, and only symbols in which it occurs are demangled.
 
 mod build;
+mod debug;
 mod fit;
 mod function;
 mod hints;
+mod inlined;
 mod name;
 mod occurrences;
 mod places;
 mod select;
+mod tables;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,15 +27,16 @@ use rustc_hash::FxHashMap;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
-use crate::bytes::name_at;
 use crate::demangle::{self, Scheme};
-use crate::elf::{Symbol, SymbolTable};
 use crate::go;
 
 use name::{Name, Source};
+use tables::Table;
 
 pub use crate::go::SourceLine;
+pub use debug::InlineFrame;
 pub use function::{Function, FunctionId, Language, LeftOut, Outline};
+pub use inlined::InlinedOnly;
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -55,7 +59,9 @@ pub struct Index {
     /// Demangled texts of `names`, made when asked for.
     texts: OnceLock<Box<[OnceLock<Box<str>>]>>,
     /// The symbol tables that `names` refer to.
-    tables: Vec<SymbolTable>,
+    tables: Vec<Table>,
+    /// Sizes of functions without a name, in bytes.
+    nameless: Vec<u64>,
     /// Where each function begins, ascending. Made for the first look-up by address.
     starts: OnceLock<Vec<Vaddr>>,
     /// Where each function's names begin in `names`.
@@ -69,6 +75,7 @@ pub struct Index {
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
+    debug: debug::Sources,
 }
 
 // Go: internal/abi/symtab.go, FuncFlag.
@@ -87,8 +94,13 @@ const MIN_TEXT: usize = 64 << 20;
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
     pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
-        let tables: Vec<SymbolTable> = binary.symbol_tables().collect();
-        let names = build::names(&binary, &tables)?;
+        Self::from_sources(binary, debug::Sources::default())
+    }
+
+    fn from_sources(binary: Arc<Binary>, debug: debug::Sources) -> Result<Self, Error> {
+        let tables = Table::all(&binary, &debug);
+        let views: Vec<_> = tables.iter().filter_map(|table| table.view(&binary, &debug)).collect();
+        let build::Names { names, nameless } = build::names(&binary, &views, debug.adds_nameless(&binary))?;
         let functions = build::functions(&names);
         let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
         Ok(Self {
@@ -96,6 +108,7 @@ impl Index {
             names,
             texts: OnceLock::new(),
             tables,
+            nameless,
             starts: OnceLock::new(),
             functions,
             enclosing: OnceLock::new(),
@@ -103,6 +116,7 @@ impl Index {
             text_left,
             parts: OnceLock::new(),
             is_rust_program: OnceLock::new(),
+            debug,
         })
     }
 
@@ -207,14 +221,9 @@ impl Index {
         self.display(self.shown(id.0 as usize).expect("the id is from this index"))
     }
 
-    /// Whether a known function begins here. A `.cold` part is none.
+    /// Whether a known function begins here. A `.cold` part is none, and what has no name may be one.
     pub fn starts_function(&self, v: Vaddr) -> bool {
-        self.starting_at(v).is_some_and(|at| !self.is_part(at))
-    }
-
-    /// The file and line of an address. From Go's function table; `None` for other languages.
-    pub fn line(&self, v: Vaddr) -> Option<SourceLine<'_>> {
-        self.binary.go()?.function_at(&self.binary, v)?.line_at(v)
+        self.starting_at(v).is_some_and(|at| !self.is_part(at) && !self.is_nameless(at))
     }
 
     /// The parts of a function that were moved elsewhere: (address, bytes).
@@ -242,13 +251,17 @@ impl Index {
         name.map_or(Vaddr(0), |name| name.address())
     }
 
+    fn is_nameless(&self, function: usize) -> bool {
+        self.first_name(function).is_some_and(|n| n.source() == Source::Nameless)
+    }
+
     fn is_part(&self, function: usize) -> bool {
         self.first_name(function).is_some_and(|n| self.is_part_name(n))
     }
 
     /// Whether the symbol names a part (`f.cold`) of a function.
     fn is_part_name(&self, name: &Name) -> bool {
-        !name.is_go() && demangle::whole_of_part(self.raw(name)).is_some()
+        matches!(name.source(), Source::Elf(_)) && demangle::whole_of_part(self.raw(name)).is_some()
     }
 
     /// The name that a function is shown by.
@@ -331,6 +344,7 @@ impl Index {
         match name.source() {
             Source::Elf(_) => self.symbol_of(*name).map_or(0, |symbol| symbol.size),
             Source::Go => self.go_function(name).map_or(0, |f| f.size()),
+            Source::Nameless => self.nameless.get(name.position() as usize).copied().unwrap_or(0),
         }
     }
 
@@ -350,10 +364,6 @@ impl Index {
             }
             known => u64::from(known - 1),
         }
-    }
-
-    fn symbol_of(&self, name: Name) -> Option<Symbol> {
-        build::symbol(&self.binary, &self.tables, name)
     }
 
     fn go_function(&self, name: &Name) -> Option<go::Function<'_>> {
@@ -380,25 +390,11 @@ impl Index {
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
         let found = match name.source() {
-            Source::Elf(_) => self.place_of_text(name).and_then(|at| name_at(self.binary.data(), at)),
+            Source::Elf(table) => self.table(table).and_then(|table| table.name(name.position())),
             Source::Go => self.go_function(name).and_then(|f| f.name_bytes()),
+            Source::Nameless => None,
         };
         found.unwrap_or_default()
-    }
-
-    /// What [`Self::raw`] says of many names, sooner: first where all of them are, then where they end.
-    fn raws(&self, names: &[&Name]) -> Vec<&[u8]> {
-        let places: Vec<Option<usize>> = names.iter().map(|name| self.place_of_text(name)).collect();
-        let raw = |place: &Option<usize>| place.and_then(|at| name_at(self.binary.data(), at)).unwrap_or_default();
-        places.iter().map(raw).collect()
-    }
-
-    /// Where a name's text begins in the file.
-    fn place_of_text(&self, name: &Name) -> Option<usize> {
-        match name.source() {
-            Source::Elf(table) => self.tables.get(usize::from(table))?.text(self.binary.data(), name.position()),
-            Source::Go => self.go_function(name)?.name_place(),
-        }
     }
 
     fn language(&self, name: &Name) -> Language {
@@ -408,6 +404,7 @@ impl Index {
     fn language_of(&self, name: &Name, raw: &[u8]) -> Language {
         match name.source() {
             Source::Go => Language::Go,
+            Source::Nameless => Language::C,
             Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
                 Scheme::Rust => Language::Rust,
                 Scheme::Itanium => Language::Cpp,
@@ -429,6 +426,7 @@ impl Index {
         let made = match name.source() {
             Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
             Source::Elf(_) => demangle::full(raw),
+            Source::Nameless => Cow::Owned(self.name_of_nameless(name)),
         };
         match made {
             Cow::Borrowed(plain) => plain,
@@ -453,6 +451,7 @@ impl Index {
             return Some(LeftOut::Ifunc);
         }
         match name.source() {
+            Source::Nameless => Some(LeftOut::Nameless),
             _ if raw.is_empty() => Some(LeftOut::Nameless),
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
             Source::Elf(_) if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),

@@ -15,6 +15,8 @@ pub(super) enum Source {
     Go,
     /// A symbol table, by its number in `Index::tables`.
     Elf(u8),
+    /// The unwind tables: bounds, and no name.
+    Nameless,
 }
 
 /// What decides between the names of one address: the lowest is shown.
@@ -26,10 +28,13 @@ pub(super) enum Rank {
     Weak = 2,
     Local = 3,
     Untyped = 4,
+    Unnamed = 5,
 }
 
 /// The number of Go's function table among the tables.
 const GO_TABLE: u8 = u8::MAX;
+/// That of functions without a name.
+const NAMELESS: u8 = u8::MAX - 1;
 
 const IFUNC: u8 = 1;
 const LOCAL: u8 = 2;
@@ -43,6 +48,11 @@ impl Name {
     pub(super) fn of_elf(address: Vaddr, rank: Rank, ifunc: bool, local: bool, table: u8, position: u32) -> Self {
         let flags = if ifunc { IFUNC } else { 0 } | if local { LOCAL } else { 0 };
         Self::new(address, rank, flags, table, position)
+    }
+
+    /// Number `position` of `Index::nameless`.
+    pub(super) fn of_nameless(address: Vaddr, position: u32) -> Self {
+        Self::new(address, Rank::Unnamed, 0, NAMELESS, position)
     }
 
     fn new(address: Vaddr, rank: Rank, flags: u8, table: u8, position: u32) -> Self {
@@ -73,6 +83,7 @@ impl Name {
     pub(super) fn source(self) -> Source {
         match (self.0 >> 40) as u8 {
             GO_TABLE => Source::Go,
+            NAMELESS => Source::Nameless,
             table => Source::Elf(table),
         }
     }

@@ -32,14 +32,13 @@ impl Index {
     /// Positions of names that may contain what `finder` seeks. The tables are read from end to end: the names lie in the
     /// order of addresses, in which to follow them would be a walk all over the file.
     fn names_marked(&self, finder: &Finder<'_>) -> Vec<usize> {
-        let data = self.binary.data();
         let mut found = Vec::new();
-        for (number, table) in (0..).zip(&self.tables) {
-            let bits = mark(data.get(table.strings.clone()).unwrap_or_default(), finder);
+        for (number, table) in self.numbered_tables() {
+            let bits = mark(table.strings(), finder);
             let mut code = build::CodeSegment::default();
-            for (position, symbol) in (0..).zip(table.symbols(data)) {
+            for (position, symbol) in (0..).zip(table.symbols()) {
                 if is_marked(&bits, symbol.name as usize)
-                    && let Some(name) = build::elf_name(&self.binary, table, &symbol, number, position, &mut code)
+                    && let Some(name) = build::elf_name(&table, &symbol, number, position, &mut code)
                 {
                     found.extend(self.names.binary_search(&name));
                 }
@@ -47,8 +46,8 @@ impl Index {
         }
         if let Some(program) = self.binary.go() {
             let range = program.names();
-            let bits = mark(data.get(range.clone()).unwrap_or_default(), finder);
-            let place = |name: &Name| self.place_of_text(name)?.checked_sub(range.start);
+            let bits = mark(self.binary.data().get(range.clone()).unwrap_or_default(), finder);
+            let place = |name: &Name| self.go_function(name)?.name_place()?.checked_sub(range.start);
             let go = self.names.iter().enumerate().filter(|(_, name)| name.is_go());
             found.extend(go.filter(|(_, name)| place(name).is_some_and(|at| is_marked(&bits, at))).map(|(at, _)| at));
         }

@@ -26,6 +26,10 @@ impl Index {
 
     pub(super) fn find_offset(&self, name: &Name, offset: u64) -> Found {
         let (hits, _) = self.find_named(name);
+        if hits.is_empty() && self.is_own_name(&name.literal) {
+            // What functions without a name are called.
+            return self.find_address(Vaddr(offset));
+        }
         let mut found = Found { takes_left_out: true, exact: true, ..Found::default() };
         for hit in hits {
             let start = self.start(hit.function as usize);
@@ -42,9 +46,10 @@ impl Index {
         found
     }
 
-    /// Functions defined in a file, or the first address of a line in each function that has code from it. Go only.
+    /// Functions defined in a file, or the first address of a line in each function that has code from it.
     pub(super) fn find_file(&self, path: &str, line: Option<u32>) -> Found {
         let mut found = Found { exact: line.is_some(), takes_left_out: line.is_some(), ..Found::default() };
+        self.find_in_debug(path, line, &mut found);
         let Some(program) = self.binary.go() else {
             return found;
         };
@@ -72,6 +77,6 @@ impl Index {
 }
 
 /// `http/server.go` is a tail of `/go/src/net/http/server.go`; `rver.go` is not.
-fn is_tail_of_path(path: &str, tail: &str) -> bool {
+pub(super) fn is_tail_of_path(path: &str, tail: &str) -> bool {
     path.strip_suffix(tail).is_some_and(|before| before.is_empty() || before.ends_with('/') || tail.starts_with('/'))
 }

@@ -252,9 +252,7 @@ impl Index {
         let raw = self.raw(name);
         let written = raw.get(demangle::unversioned(raw).len()..).and_then(|rest| std::str::from_utf8(rest).ok());
         match written.map(|rest| rest.trim_start_matches('@')).filter(|version| !version.is_empty()) {
-            None if self.tables.get(usize::from(table))?.dynamic => {
-                versions::of_dynamic_symbol(&self.binary, name.position())
-            }
+            None if self.table(table)?.symbols.dynamic => versions::of_dynamic_symbol(&self.binary, name.position()),
             written => written,
         }
     }
@@ -268,6 +266,7 @@ impl Index {
         let is_main = |hit: &&Hit| {
             self.names.get(hit.name as usize).is_some_and(|n| match n.source() {
                 Source::Go => self.raw(n) == b"main.main",
+                Source::Nameless => false,
                 Source::Elf(_) => !is_go && self.bare(n).matches("::").count() == 1,
             })
         };

@@ -43,7 +43,48 @@ pub(super) fn frame_pointer_rule(binary: &Binary, v: Vaddr) -> Option<bool> {
 type Frames<'a> = EhFrame<EndianSlice<'a, LittleEndian>>;
 type Record<'a> = FrameDescriptionEntry<EndianSlice<'a, LittleEndian>>;
 
+/// The code that one record covers, which for compiled code is a function or a part of one: address and bytes.
+pub(super) fn range(binary: &Binary, v: Vaddr) -> Option<(Vaddr, u64)> {
+    let (record, ..) = record(binary, v)?;
+    Some((Vaddr(record.initial_address()), record.len()))
+}
+
+/// What each record covers. Records that cannot be read are passed over.
+pub(super) fn ranges(binary: &Binary) -> Vec<(Vaddr, u64)> {
+    let header = Header::find(binary);
+    let found = match &header {
+        Some(header) => binary.bytes_from(header.frames).map(|bytes| (header.frames, bytes)),
+        None => binary.section(".eh_frame"),
+    };
+    let Some((start, bytes)) = found else { return Vec::new() };
+    let frames = EhFrame::new(bytes, LittleEndian);
+    let bases = BaseAddresses::default().set_eh_frame(start.0);
+    let mut ranges = Vec::new();
+    let mut common = None;
+    let mut entries = frames.entries(&bases);
+    while let Ok(Some(entry)) = entries.next() {
+        let CieOrFde::Fde(partial) = entry else { continue };
+        // Most records share the one before's common part.
+        let parse = |_: &Frames<'_>, bases: &BaseAddresses, at: EhFrameOffset| match &common {
+            Some((known, entry)) if *known == at => Ok(Clone::clone(entry)),
+            _ => frames.cie_from_offset(bases, at),
+        };
+        if let Ok(record) = partial.parse(parse) {
+            ranges.push((Vaddr(record.initial_address()), record.len()));
+            common = Some((EhFrameOffset(record.cie().offset()), record.cie().clone()));
+        }
+    }
+    ranges
+}
+
 fn cfa(binary: &Binary, v: Vaddr) -> Option<CfaRule<usize>> {
+    let (record, frames, bases) = record(binary, v)?;
+    let mut context = UnwindContext::new();
+    let row = record.unwind_info_for_address(&frames, &bases, &mut context, v.0).ok()?;
+    Some(row.cfa().clone())
+}
+
+fn record(binary: &Binary, v: Vaddr) -> Option<(Record<'_>, Frames<'_>, BaseAddresses)> {
     let (start, bytes, at) = match Header::find(binary) {
         Some(header) => (header.frames, binary.bytes_from(header.frames)?, Some(header.record_for(v)?)),
         // Statically linked programs have no header.
@@ -58,10 +99,7 @@ fn cfa(binary: &Binary, v: Vaddr) -> Option<CfaRule<usize>> {
         }
         None => search(&frames, &bases, v)?,
     };
-    record.contains(v.0).then_some(())?;
-    let mut context = UnwindContext::new();
-    let row = record.unwind_info_for_address(&frames, &bases, &mut context, v.0).ok()?;
-    Some(row.cfa().clone())
+    record.contains(v.0).then_some((record, frames, bases))
 }
 
 /// One record after the other, up to a number that takes about a millisecond.

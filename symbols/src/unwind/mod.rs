@@ -10,6 +10,21 @@ use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::index::Index;
 
+/// The range of code around `v` that has unwind rules of its own: a function, or a part that the compiler moved away
+/// (`.cold`), also where no symbol names it. Address and bytes.
+pub fn code_range(binary: &Binary, v: Vaddr) -> Option<(Vaddr, u64)> {
+    eh_frame::range(binary, v)
+}
+
+/// All ranges that have unwind rules of their own, by address, each once: (address, bytes).
+pub(crate) fn code_ranges(binary: &Binary) -> Vec<(Vaddr, u64)> {
+    let mut ranges = eh_frame::ranges(binary);
+    ranges.retain(|&(start, size)| size > 0 && binary.is_executable(start));
+    ranges.sort_unstable();
+    ranges.dedup_by_key(|(start, _)| *start);
+    ranges
+}
+
 /// Whether the frame pointer (rbp, x29) points to the frame of the function at `v` when `v` is executed: to the pair
 /// of the caller's frame pointer and the return address. False where that is not known.
 ///

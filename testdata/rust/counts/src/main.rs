@@ -92,20 +92,12 @@ impl Store {
     fn save(&mut self, key: u64) -> u64 {
         SAVE.here();
         self.sum ^= black_box(key);
-        if key.is_multiple_of(4) {
-            black_box(leaf(key)) + 1
-        } else {
-            self.sum
-        }
+        if key.is_multiple_of(4) { black_box(leaf(key)) + 1 } else { self.sum }
     }
 }
 
 fn calls(options: &Options) {
-    let threads = if options.threads > 0 {
-        options.threads
-    } else {
-        4
-    };
+    let threads = if options.threads > 0 { options.threads } else { 4 };
     let n = options.or(1_000_000) / threads;
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -122,11 +114,7 @@ fn calls(options: &Options) {
 #[inline(never)]
 fn recurse(depth: u64) -> u64 {
     RECURSE.here();
-    if depth > 1 {
-        black_box(recurse(black_box(depth - 1))) + 1
-    } else {
-        1
-    }
+    if depth > 1 { black_box(recurse(black_box(depth - 1))) + 1 } else { 1 }
 }
 
 fn recursion(options: &Options) {
@@ -305,10 +293,7 @@ fn nested(options: &Options) {
         timed(3, nested_parent);
     }
     let spent = SPENT.lock().unwrap();
-    for (counter, spent) in [&NESTED_A, &NESTED_B, &NESTED_C, &NESTED_PARENT]
-        .iter()
-        .zip(spent.iter())
-    {
+    for (counter, spent) in [&NESTED_A, &NESTED_B, &NESTED_C, &NESTED_PARENT].iter().zip(spent.iter()) {
         note("ns", counter.name, spent.as_nanos() as u64);
     }
 }

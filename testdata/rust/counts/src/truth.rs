@@ -19,10 +19,7 @@ pub struct Counter {
 
 impl Counter {
     pub const fn new(name: &'static str) -> Self {
-        Counter {
-            name,
-            calls: AtomicU64::new(0),
-        }
+        Counter { name, calls: AtomicU64::new(0) }
     }
 
     /// Through an opaque pointer: else some functions would begin with `lock inc`, which the kernel refuses to probe.
@@ -31,9 +28,7 @@ impl Counter {
     pub fn here(&self) {
         let mut calls: *const AtomicU64 = &self.calls;
         // SAFETY: no instruction; the pointer comes out as it went in.
-        unsafe {
-            asm!("/* {0} */", inout(reg) calls, options(pure, nomem, nostack, preserves_flags))
-        };
+        unsafe { asm!("/* {0} */", inout(reg) calls, options(pure, nomem, nostack, preserves_flags)) };
         // SAFETY: points into `self`.
         unsafe { &*calls }.fetch_add(1, Relaxed);
     }
@@ -43,19 +38,13 @@ static NOTES: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
 
 /// Adds a fact that is no count of calls.
 pub fn note(kind: &str, name: &str, value: u64) {
-    NOTES
-        .lock()
-        .unwrap()
-        .push((format!("_{kind}:{name}"), value));
+    NOTES.lock().unwrap().push((format!("_{kind}:{name}"), value));
 }
 
 /// Writes the line of truth.
 pub fn print(counters: &[&Counter]) {
     let notes = NOTES.lock().unwrap();
-    let called = counters
-        .iter()
-        .map(|c| (c.name, c.calls.load(Relaxed)))
-        .filter(|(_, calls)| *calls > 0);
+    let called = counters.iter().map(|c| (c.name, c.calls.load(Relaxed))).filter(|(_, calls)| *calls > 0);
     let entries: Vec<String> = called
         .chain(notes.iter().map(|(name, value)| (name.as_str(), *value)))
         .map(|(name, value)| format!("\"{name}\": {value}"))
@@ -85,12 +74,7 @@ pub fn start() -> Options {
     let mut wait = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let mut number = || {
-            arguments
-                .next()
-                .and_then(|n| n.parse().ok())
-                .expect("a number after the option")
-        };
+        let mut number = || arguments.next().and_then(|n| n.parse().ok()).expect("a number after the option");
         match argument.as_str() {
             "--wait" => wait = true,
             "-n" => options.n = number(),

@@ -44,9 +44,7 @@ impl Warehouse {
     #[inline(never)]
     fn pick(&self, order: u64) -> Parcel {
         let each = if order % 8 == 4 { 500 } else { 5 };
-        Parcel {
-            items: vec![each; black_box(10)],
-        }
+        Parcel { items: vec![each; black_box(10)] }
     }
 }
 
@@ -57,9 +55,7 @@ fn lift(grams: u64) {
 
 fn main() {
     let grams: u64 = std::thread::scope(|scope| {
-        let packers: Vec<_> = (0..3u64)
-            .map(|packer| scope.spawn(move || shift(packer)))
-            .collect();
+        let packers: Vec<_> = (0..3u64).map(|packer| scope.spawn(move || shift(packer))).collect();
         packers.into_iter().map(|p| p.join().unwrap_or(0)).sum()
     });
     println!("{grams} grams packed");

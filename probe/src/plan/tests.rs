@@ -1,0 +1,142 @@
+//! Plans of small programs made by gcc here.
+
+use std::{path::PathBuf, process::Command};
+
+use super::*;
+
+struct Program {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+/// Compiles C with gcc -O2 and these options.
+fn compile(source: &str, options: &[&str]) -> Program {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, path) = (folder.path().join("p.c"), folder.path().join("p"));
+    std::fs::write(&code, source).unwrap();
+    let mut gcc = Command::new("gcc");
+    let status = gcc.arg("-O2").args(options).arg("-o").arg(&path).arg(&code).status().expect("gcc is installed");
+    assert!(status.success());
+    Program { _folder: folder, path }
+}
+
+fn run(command: &str, arguments: &[&str]) -> String {
+    let output = Command::new(command).args(arguments).output().expect("binutils are installed");
+    assert!(output.status.success(), "{command} {arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn plan_of(program: &Program, pattern: &str, returns: Returns) -> Result<Plan> {
+    let file = TracedFile::open(&program.path, "p")?;
+    plan(&[file], &[pattern.parse().unwrap()], Options { all: false, returns })
+}
+
+/// `step` keeps a frame, and its cold path, moved away as gcc moves it, returns by itself.
+const SPLIT: &str = r#"
+__asm__(".text\n.globl step\n.type step,@function\nstep: .cfi_startproc\n push %rbx\n .cfi_def_cfa_offset 16\n"
+    "cmp $7,%rdi\n je step.cold\n lea 1(%rdi),%rax\n pop %rbx\n .cfi_def_cfa_offset 8\n ret\n.cfi_endproc\n.size step,.-step\n"
+    ".section .text.unlikely,\"ax\"\n.type step.cold,@function\nstep.cold: .cfi_startproc\n.cfi_def_cfa_offset 16\n"
+    "xor %eax,%eax\n pop %rbx\n .cfi_def_cfa_offset 8\n ret\n.cfi_endproc\n.size step.cold,.-step.cold\n.text\n");
+long step(long);
+int main(int n, char **a) { long sum = 0; for (int i = 0; i < 100; i++) sum += step(i + n); return sum == 1; }
+"#;
+
+/// A function with a name, a frame and a callee.
+const COLD: &str = r#"
+#include <stdio.h>
+__attribute__((cold, noinline)) void complain(long *p) { printf("%ld\n", *p); }
+__attribute__((noinline)) long step(long n) {
+    long kept[4] = { n, n, n, n };
+    __asm__ volatile("" : : "r"(kept) : "memory", "rbx", "rbp");
+    if (__builtin_expect(n == 7, 0)) { complain(kept); return kept[1]; }
+    return kept[2] + 1;
+}
+int main(int n, char **a) { long sum = 0; for (int i = 0; i < 100; i++) sum += step(i + n); return sum == 1; }
+"#;
+
+#[test]
+fn a_part_that_only_the_unwind_tables_know_has_its_exits_probed() {
+    let program = compile(SPLIT, &["-rdynamic"]);
+    let path = program.path.to_str().unwrap();
+    let symbols = run("nm", &["-S", path]);
+    let cold = symbols.lines().find(|line| line.ends_with(" step.cold")).expect("it is named");
+    let mut words = cold.split(' ').map(|word| u64::from_str_radix(word, 16));
+    let (start, size) = (words.next().unwrap().unwrap(), words.next().unwrap().unwrap());
+    let with_symbols = plan_of(&program, "step", Returns::Ret).unwrap();
+    run("strip", &[path]);
+    let stripped = plan_of(&program, "step", Returns::Ret).unwrap();
+    let offsets = |plan: &Plan| {
+        let exits = plan.points.iter().filter(|p| p.kind == PointKind::Return);
+        exits.map(|p| p.offset.0).collect::<Vec<u64>>()
+    };
+    // Text is mapped at its own offset in such a small program.
+    assert!(offsets(&stripped).iter().any(|o| (start..start + size).contains(o)), "{stripped:?}");
+    assert_eq!(offsets(&stripped), offsets(&with_symbols));
+    assert!(!stripped.functions[0].unprobed_jumps);
+}
+
+#[test]
+fn a_tail_call_into_the_linkage_table_is_a_probed_exit_like_any_other() {
+    let source = "#include <stdio.h>\n__attribute__((noinline)) int say(const char *s) { return puts(s); }\n\
+                  int main(int n, char **a) { for (int i = 0; i < n; i++) say(a[i]); return 0; }";
+    let program = compile(source, &["-fcf-protection=none"]);
+    let plan = plan_of(&program, "say", Returns::Ret).unwrap();
+    let exits: Vec<PointKind> = plan.points.iter().map(|p| p.kind).filter(|k| *k != PointKind::Entry).collect();
+    assert_eq!(exits, [PointKind::TailJump]);
+    assert!(!plan.functions[0].unprobed_jumps);
+}
+
+#[test]
+fn uretprobes_sit_where_the_entries_do_and_replace_exits() {
+    let program = compile(COLD, &[]);
+    let plan = plan_of(&program, "step", Returns::Uretprobe).unwrap();
+    let kinds: Vec<PointKind> = plan.points.iter().map(|p| p.kind).collect();
+    assert_eq!(kinds, [PointKind::Entry, PointKind::AfterReturn]);
+    assert_eq!(plan.points[0].offset, plan.points[1].offset);
+}
+
+#[test]
+fn without_returns_a_function_is_one_point() {
+    let program = compile(COLD, &[]);
+    let plan = plan_of(&program, "step", Returns::None).unwrap();
+    assert_eq!(plan.points.len(), 1);
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_names_what_comes_near() {
+    let program = compile(COLD, &[]);
+    let error = plan_of(&program, "stepp", Returns::Ret).unwrap_err().to_string();
+    assert!(error.starts_with("no function matches 'stepp' in p"), "{error}");
+    assert!(error.contains("\n  step"), "{error}");
+}
+
+#[test]
+fn an_address_amid_an_instruction_is_refused_with_the_reason() {
+    let program = compile(COLD, &[]);
+    let error = plan_of(&program, "step+0x1", Returns::Ret);
+    let listing = run("objdump", &["-d", "--no-show-raw-insn", program.path.to_str().unwrap()]);
+    let at = listing.lines().skip_while(|l| !l.ends_with("<step>:")).nth(2).expect("a second instruction");
+    let second = u64::from_str_radix(at.trim().split(':').next().unwrap(), 16).unwrap();
+    let first = listing.lines().find(|l| l.ends_with("<step>:")).and_then(|l| l.split(' ').next()).unwrap();
+    let length = second - u64::from_str_radix(first, 16).unwrap();
+    match (error, length) {
+        (Ok(plan), 1) => assert_eq!(plan.points[0].kind, PointKind::Passed),
+        (Err(error), _) => assert!(error.to_string().contains("not the start of an instruction"), "{error}"),
+        (Ok(plan), length) => panic!("an instruction of {length} bytes was split: {plan:?}"),
+    }
+}
+
+#[test]
+fn a_removed_function_takes_its_points_along_and_the_rest_is_numbered_anew() {
+    let program = compile(COLD, &[]);
+    let mut plan = plan_of(&program, "{step,complain,main}", Returns::Ret).unwrap();
+    let before = plan.functions.len();
+    let removed = plan.functions[0].traced.name.clone();
+    plan.remove(&BTreeSet::from([0]), |function| Skipped { function, reason: "test".to_owned() });
+    assert_eq!(plan.functions.len(), before - 1);
+    assert_eq!(plan.skipped, [Skipped { function: removed, reason: "test".to_owned() }]);
+    for (number, point) in (0_u32..).zip(&plan.points) {
+        assert_eq!(point.cookie.point(), number);
+        assert!((point.function as usize) < plan.functions.len());
+    }
+}

@@ -1,0 +1,1 @@
+__attribute__((noipa)) int lib_beat(int x) { return x * 3; }

@@ -1,0 +1,152 @@
+//! Callers: the chain that the source has, named also when the process is long gone, and cut with a reason.
+
+use crate::{
+    harness::{self, Process, Tracer, path, private_copy, trace},
+    trace::{Call, callers},
+};
+
+const NO_FRAME_POINTERS: Option<&str> = Some("no frame pointers");
+
+/// The callers down to `main` are these, and then comes the C library, where the stack is cut or whole.
+fn assert_c_callers(call: &Call, expected: &[&str]) {
+    let callers = callers(call);
+    assert_eq!(
+        callers.get(..expected.len()),
+        Some(expected).map(|e| e.iter().map(|s| s.to_string()).collect::<Vec<_>>()).as_deref(),
+        "{call:?}"
+    );
+    let stack = call.stack.as_ref().expect("just seen");
+    let outer = stack.get(expected.len()..).expect("as many");
+    let in_libc = |file: &Option<String>| file.as_deref().is_some_and(|f| f.contains("libc.so"));
+    assert!(outer.iter().all(|f| in_libc(&f.binary) || f.function.as_deref() == Some("_start")), "{call:?}");
+    let whole = outer.last().is_some_and(|f| f.function.as_deref() == Some("_start"));
+    assert!(whole || call.stack_cut.as_deref() == NO_FRAME_POINTERS, "{call:?}");
+}
+
+#[test]
+fn with_frame_pointers_every_caller_up_to_main_is_named() {
+    let traced = trace(&["--stack-all", "func_*"], &[&path("c/test"), "3"]);
+    for (function, expected) in [
+        ("func_d", &["func_c", "func_b", "func_a", "main"][..]),
+        ("func_c", &["func_b", "func_a", "main"]),
+        ("func_b", &["func_a", "main"]),
+        ("func_a", &["main"]),
+    ] {
+        let calls = traced.trace.of(function);
+        assert_eq!(calls.len(), 3);
+        calls.iter().for_each(|call| assert_c_callers(call, expected));
+    }
+}
+
+#[test]
+fn without_frame_pointers_the_immediate_caller_is_named_and_the_cut_is_said() {
+    let traced = trace(&["--stack-all", "func_*"], &[&path("c/test-O2")]);
+    for (function, caller) in [("func_d", "func_c"), ("func_c", "func_b"), ("func_b", "func_a"), ("func_a", "main")] {
+        let call = traced.trace.of(function)[0];
+        assert_eq!(callers(call), [caller], "{call:?}");
+        assert_eq!(call.stack_cut.as_deref(), NO_FRAME_POINTERS, "{call:?}");
+    }
+}
+
+#[test]
+fn stacks_are_those_of_outermost_calls_unless_all_or_none_are_asked_for() {
+    let command = [path("c/test")];
+    let with_stack = |options: &[&str]| {
+        let traced = trace(options, &command);
+        traced.trace.calls.iter().filter(|c| c.stack.is_some()).map(|c| c.function.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(with_stack(&["func_*"]), ["func_a"]);
+    assert_eq!(with_stack(&["--stack-all", "func_*"]).len(), 4);
+    assert!(with_stack(&["--stack=none", "func_*"]).is_empty());
+}
+
+#[test]
+fn a_stack_ends_at_the_depth_asked_for_and_says_so() {
+    let traced = trace(&["--stack-depth", "2", "func_d"], &[path("c/test")]);
+    let call = traced.trace.of("func_d")[0];
+    assert_eq!(callers(call), ["func_c", "func_b"], "{call:?}");
+    assert!(call.stack_cut.is_some(), "{call:?}");
+}
+
+#[test]
+fn go_callers_reach_the_goroutines_start_with_their_lines() {
+    for program in
+        ["go/counts", "go/counts-stripped", "go/counts-pie-stripped", "go1.19/counts", "go1.19/counts-stripped"]
+    {
+        let traced = trace(&["--stack-all", "main.nestedA"], &[&path(program), "nested", "-n", "2"]);
+        let source = include_str!("../../../testdata/go/counts/main.go");
+        for call in traced.trace.of("main.nestedA") {
+            let chain = ["main.timed", "main.nestedParent", "main.timed", "main.nested", "main.main", "runtime.main"];
+            assert_eq!(callers(call), [&chain[..], &["runtime.goexit"]].concat(), "{program}");
+            assert_eq!(call.stack_cut, None, "{program}");
+            let parent = &call.stack.as_ref().expect("just seen")[1];
+            assert!(
+                parent.file.as_deref().is_some_and(|file| file.ends_with("counts/main.go")),
+                "{program}: {parent:?}"
+            );
+            let line = source.lines().nth(parent.line.expect("a line") as usize - 1).expect("the source has it");
+            assert_eq!(line.trim(), "timed(0, nestedA)", "{program}");
+        }
+    }
+}
+
+#[test]
+fn a_goroutines_callers_begin_at_its_function() {
+    let traced = trace(&["SaveNetworkLocateInfo"], &[&path("go/counts"), "calls", "-n", "8"]);
+    assert_eq!(traced.trace.calls.len(), 8);
+    for call in &traced.trace.calls {
+        let callers = callers(call);
+        assert_eq!(callers.first().map(String::as_str), Some("main.calls.func1"), "{callers:?}");
+        assert_eq!(callers.last().map(String::as_str), Some("runtime.goexit"), "{callers:?}");
+    }
+}
+
+#[test]
+fn a_process_that_lived_for_milliseconds_has_its_callers_named_after_its_end() {
+    // Position-independent: without the kernel's records of mappings no address of it means anything.
+    for (program, function, expected) in
+        [("c/test", "func_d", &["func_c", "func_b", "func_a", "main"][..]), ("c/test-O2", "func_d", &["func_c"])]
+    {
+        let (_folder, copy) = private_copy(program, "shortlived");
+        let tracer = Tracer::start(&["-x".as_ref(), copy.as_os_str(), function.as_ref()]);
+        for _ in 0..20 {
+            harness::run(&copy, &["1"]).success();
+        }
+        let traced = tracer.interrupt();
+        let calls = traced.trace.of(function);
+        assert_eq!(calls.len(), 20, "{}", traced.ended.stderr);
+        calls.iter().for_each(|call| assert_c_callers(call, expected));
+    }
+}
+
+#[test]
+fn a_process_that_ran_before_and_ends_at_once_has_its_callers_and_itself_named() {
+    for name in ["go/counts-pie-stripped", "rust/counts-fp"] {
+        let function = if name.starts_with("go") { "main.recurse" } else { "counts::recurse" };
+        let (_folder, copy) = private_copy(name, "ranbefore");
+        let path = copy.to_str().expect("UTF-8");
+        for target in ["-p", "--tid", "--comm", "-x"] {
+            let mut process = Process::waiting(&copy, &["recurse", "-n", "1"]);
+            let pid = process.pid().to_string();
+            let options = match target {
+                "--comm" => vec!["-x", path, "--comm", "ranbefore"],
+                "-x" => vec!["-x", path],
+                target => vec![target, &pid],
+            };
+            let tracer = Tracer::start(&[&options[..], &[function]].concat());
+            process.go();
+            process.finish().success();
+            // With -p or --tid it has ended by itself, or is about to.
+            let traced = tracer.interrupt();
+            // One thread is traced, and Go's main goroutine may run on another.
+            let Some(outermost) = traced.trace.calls.iter().find(|call| call.depth == 0) else {
+                assert!(target == "--tid" && name.starts_with("go"), "{name} {target}: {}", traced.ended.stderr);
+                continue;
+            };
+            let callers = callers(outermost);
+            let of_main = callers.iter().any(|name| name == "main.main" || name == "counts::main");
+            assert!(of_main, "{name} {target}: {callers:?}");
+            assert_eq!(&*outermost.comm, "ranbefore", "{name} {target}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Lines and inlined functions, compared with llvm-symbolizer.
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use symbols::addr::Vaddr;
+use symbols::binary::Binary;
+use symbols::index::{Index, Matched};
+
+/// One address as llvm-symbolizer has it: (function, file, line), innermost first.
+type Frames = Vec<(String, String, u32)>;
+
+fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<Frames> {
+    let mut command = Command::new("llvm-symbolizer");
+    command.arg("--obj").arg(program).args([
+        "--functions=linkage",
+        "--inlines",
+        "--no-demangle",
+        "--output-style=LLVM",
+    ]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let text: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success());
+    let output = String::from_utf8(output.stdout).unwrap();
+    // Each answer: pairs of lines (function; file:line:column), then an empty line.
+    let answers: Vec<Frames> = output.split_terminator("\n\n").map(answer).collect();
+    assert_eq!(answers.len(), addresses.len());
+    answers
+}
+
+fn answer(text: &str) -> Frames {
+    let lines: Vec<&str> = text.lines().collect();
+    let frames = lines.chunks_exact(2).map(|pair| {
+        let mut place = pair[1].rsplitn(3, ':');
+        let (_, line) = (place.next(), place.next().unwrap().parse().unwrap());
+        (pair[0].to_owned(), place.next().unwrap().to_owned(), line)
+    });
+    frames.collect()
+}
+
+fn index(program: &Path) -> Index {
+    Index::new(Arc::new(Binary::open(program).unwrap())).unwrap()
+}
+
+/// How many addresses were compared, and how many of them lie in inlined code.
+struct Agreed {
+    addresses: usize,
+    inlined: usize,
+}
+
+/// Compares every `step`th address of every function whose name is `wanted`.
+fn agrees(program: &Path, index: &Index, step: u64, wanted: impl Fn(&str) -> bool) -> Agreed {
+    let functions = index.functions().filter(|f| wanted(f.symbol));
+    let addresses: Vec<u64> =
+        functions.flat_map(|f| (0..f.size).step_by(step as usize).map(move |i| f.address.0 + i)).collect();
+    let mut agreed = Agreed { addresses: addresses.len(), inlined: 0 };
+    let answers = symbolizer(program, &addresses);
+    let names = demangled(answers.iter().flatten().map(|(name, ..)| name.as_str()).collect());
+    for (&address, expected) in addresses.iter().zip(&answers) {
+        let frames = index.inlined(Vaddr(address));
+        let at = format!("{} {address:#x}\n{expected:#?}\n{frames:#?}", program.display());
+        let known = expected[0].1 != "??" && expected[0].2 != 0;
+        let line = index.line(Vaddr(address)).map(|l| (l.file.to_owned(), l.line));
+        assert_eq!(line, known.then(|| (expected[0].1.clone(), expected[0].2)), "{at}");
+        if !known {
+            continue;
+        }
+        assert_eq!(frames.len(), expected.len(), "{at}");
+        agreed.inlined += usize::from(frames.len() > 1);
+        for (level, (frame, expected)) in frames.iter().zip(expected).enumerate() {
+            let place = frame.source.map(|s| (s.file, s.line));
+            let expected_place = (expected.2 != 0).then_some((&*expected.1, expected.2));
+            assert_eq!(place, expected_place, "{at}");
+            if level + 1 < frames.len() {
+                assert!(frame.name == names[&expected.0], "{at}");
+            }
+        }
+    }
+    agreed
+}
+
+/// Mangled names, as llvm-cxxfilt demangles them. (The GNU tool of Debian 12 does not know Rust's new mangling.)
+fn demangled(names: BTreeSet<&str>) -> BTreeMap<String, String> {
+    let mut child =
+        Command::new("llvm-cxxfilt").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("llvm-cxxfilt");
+    let mut input = child.stdin.take().unwrap();
+    let text = names.iter().map(|name| format!("{name}\n")).collect::<String>();
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    writer.join().unwrap();
+    let without_hash = |name: &str| match name.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() == 16 => name.to_owned(),
+        _ => name.to_owned(),
+    };
+    names.iter().zip(output.lines()).map(|(name, line)| ((*name).to_owned(), without_hash(line))).collect()
+}
+
+const INLINED: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+static inline __attribute__((always_inline)) int innermost(int x) {
+    return x * atoi("3");
+}
+static inline __attribute__((always_inline)) int middle(int x) {
+    int y = innermost(x + 1);
+    return y > 100 ? innermost(y) : y;
+}
+__attribute__((noinline)) int outer(int x) {
+    if (__builtin_expect(x == 77, 0)) abort();
+    return middle(x) + middle(x * 2);
+}
+int main(int argc, char **argv) {
+    printf("%d\n", outer(argc));
+    return 0;
+}
+"#;
+
+/// A C and a C++ program, built with each of `flags`.
+fn programs(dir: &Path, flags: &[&[&str]]) -> Vec<PathBuf> {
+    let mut built = Vec::new();
+    for (number, flags) in flags.iter().enumerate() {
+        for (compiler, extension) in [("gcc", "c"), ("g++", "cc")] {
+            let source = dir.join(format!("source/inlined.{extension}"));
+            std::fs::create_dir_all(source.parent().unwrap()).unwrap();
+            std::fs::write(&source, INLINED).unwrap();
+            let program = dir.join(format!("{number}-{extension}"));
+            // A path relative to where the compiler runs.
+            let source = Path::new("source").join(source.file_name().unwrap());
+            common::run(Command::new(compiler).current_dir(dir).args(*flags).arg("-o").arg(&program).arg(source));
+            built.push(program);
+        }
+    }
+    built
+}
+
+#[test]
+fn lines_and_inlined_functions_agree_with_llvm_symbolizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags: &[&[&str]] = &[
+        &["-O2", "-g", "-gdwarf-4"],
+        &["-O2", "-g", "-gdwarf-5"],
+        &["-O0", "-g", "-gdwarf-5"],
+        &["-O2", "-g", "-gdwarf-5", "-gdwarf64"],
+        &["-O2", "-g", "-gdwarf-4", "-ffunction-sections", "-Wl,--gc-sections", "-no-pie"],
+        &["-O2", "-g", "-gz=zlib"],
+        &["-O2", "-g", "-gz=zlib-gnu"],
+        &["-O2", "-g", "-gdwarf-5", "-flto"],
+    ];
+    for program in programs(dir.path(), flags) {
+        let agreed = agrees(&program, &index(&program), 1, |name| name.contains("outer") || name == "main");
+        assert!(agreed.addresses > 40, "{}: {}", program.display(), agreed.addresses);
+        if !program.file_name().unwrap().to_str().unwrap().starts_with('2') {
+            assert!(agreed.inlined > 10, "{}: {}", program.display(), agreed.inlined);
+        }
+    }
+}
+
+/// The same answers from another build of `plain`, whose debug information is stored in another way.
+fn answers_as(plain: &Path, other: &Path) {
+    let (plain, other) = (index(plain), index(other));
+    let mut seen = 0;
+    for function in plain.functions() {
+        for address in (0..function.size).map(|i| Vaddr(function.address.0 + i)) {
+            assert_eq!(plain.line(address), other.line(address), "{address}");
+            assert_eq!(plain.inlined(address), other.inlined(address), "{address}");
+            seen += usize::from(plain.inlined(address).len() > 1);
+        }
+    }
+    assert!(seen > 10);
+}
+
+#[test]
+fn compressed_sections_answer_as_plain_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let programs = programs(dir.path(), &[&["-O2", "-g"]]);
+    for method in ["zstd", "zlib", "zlib-gnu", "zlib-gabi"] {
+        let other = dir.path().join(method);
+        let option = format!("--compress-debug-sections={method}");
+        common::run(Command::new("objcopy").arg(option).arg(&programs[0]).arg(&other));
+        assert_ne!(std::fs::read(&other).unwrap(), std::fs::read(&programs[0]).unwrap());
+        answers_as(&programs[0], &other);
+    }
+}
+
+#[test]
+fn lines_and_inlined_functions_of_rust_agree_with_llvm_symbolizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("inlined.rs");
+    std::fs::write(&source, RUST).unwrap();
+    for (number, flags) in [
+        &["-O", "-g"][..],
+        &["-O", "-g", "-C", "debuginfo=line-tables-only"],
+        &["-g", "-C", "symbol-mangling-version=v0", "-Z", "dwarf-version=5"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let program = dir.path().join(number.to_string());
+        let mut rustc = Command::new("rustc");
+        common::run(rustc.env("RUSTC_BOOTSTRAP", "1").args(*flags).arg("-o").arg(&program).arg(&source));
+        let agreed = agrees(&program, &index(&program), 1, |name| name.contains("inlined"));
+        assert!(agreed.addresses > 100 && agreed.inlined > 10, "{number}: {} {}", agreed.addresses, agreed.inlined);
+    }
+}
+
+const RUST: &str = r#"
+use std::collections::BTreeMap;
+struct Counter(BTreeMap<String, u32>);
+impl Counter {
+    #[inline(always)]
+    fn add(&mut self, word: &str) -> u32 {
+        let count = self.0.entry(word.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+    #[inline(never)]
+    fn add_all(&mut self, words: &[&str]) -> u32 {
+        words.iter().map(|word| self.add(word)).filter(|n| n % 2 == 0).sum()
+    }
+}
+fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = words.iter().map(|w| w.as_str()).collect();
+    println!("{}", Counter(BTreeMap::new()).add_all(&words));
+}
+"#;
+
+/// Every function of a Go program; its own tables against its DWARF.
+#[test]
+fn lines_and_inlined_functions_of_go_agree_with_llvm_symbolizer() {
+    let dir = tempfile::tempdir().unwrap();
+    common::write_go_program(dir.path(), true);
+    let program = dir.path().join("program");
+    for tool in [common::go_tool(), PathBuf::from("/usr/bin/go")] {
+        common::run(common::go_with(&tool, dir.path()).args(["build", "-o"]).arg(&program).arg("."));
+        let index = index(&program);
+        let addresses: Vec<u64> = index
+            .functions()
+            .filter(|f| f.language == symbols::index::Language::Go && !f.go_asm)
+            .flat_map(|f| (0..f.size).step_by(37).map(move |i| f.address.0 + i))
+            .collect();
+        let (mut same, mut inlined) = (0, 0);
+        for (&address, expected) in addresses.iter().zip(symbolizer(&program, &addresses)) {
+            let frames = index.inlined(Vaddr(address));
+            let ours: Vec<_> = frames.iter().map(|f| (&*f.name, f.source.map_or(0, |s| s.line))).collect();
+            let theirs: Vec<_> = expected.iter().map(|(name, _, line)| (&**name, *line)).collect();
+            same += usize::from(ours == theirs || abridged(&ours) == abridged(&theirs));
+            inlined += usize::from(frames.len() > 1);
+        }
+        // What differs are linker-made functions, escaped paths, and Go's own differences between its tables.
+        assert!(same * 1000 >= addresses.len() * 985, "{}: {same} of {}", tool.display(), addresses.len());
+        assert!(inlined > 1000, "{inlined}");
+    }
+}
+
+/// Names without type arguments, which the function table of Go 1.19 abridges.
+fn abridged(frames: &[(&str, u32)]) -> Vec<(String, u32)> {
+    let cut = |name: &str| match (name.find('['), name.rfind(']')) {
+        (Some(from), Some(to)) if from < to => format!("{}{}", &name[..from], &name[to + 1..]),
+        _ => name.to_owned(),
+    };
+    frames.iter().map(|&(name, line)| (cut(name), line)).collect()
+}
+
+/// Oracle: the inlined subroutines that llvm-dwarfdump shows.
+#[test]
+fn a_function_that_is_only_inlined_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    for program in programs(dir.path(), &[&["-O2", "-g", "-gdwarf-5"], &["-O2", "-g", "-gdwarf-4"]]) {
+        let index = index(&program);
+        let pattern = "innermost".parse().unwrap();
+        assert_eq!(index.select(&[&pattern].map(Clone::clone), true).matches, []);
+        let found = index.inlined_only(&pattern).unwrap();
+        let dump = common::run(Command::new("llvm-dwarfdump").arg(&program));
+        let entries = dump.split("\n\n").filter(|e| e.contains("DW_TAG_inlined_subroutine"));
+        let copies = entries.filter(|e| e.lines().any(|l| l.contains("abstract_origin") && l.contains("innermost")));
+        assert_eq!(found.places, copies.count());
+        assert!(found.into.iter().all(|name| name == "outer" || name == "main"), "{found:?}");
+        assert!(found.to_string().contains("inlined into outer"), "{found}");
+        assert_eq!(index.inlined_only(&"nothing_of_that_name".parse().unwrap()), None);
+    }
+}
+
+#[test]
+fn a_go_function_that_is_only_inlined_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("go.mod"), "module example.com/small\n\ngo 1.19\n").unwrap();
+    let text = "package main\n\nimport \"os\"\n\nfunc tiny(n int) int { return n*n + 1 }\n\n//go:noinline\nfunc big(n int) int { return tiny(n) + tiny(n+2) }\n\nfunc main() { os.Exit(big(len(os.Args))) }\n";
+    std::fs::write(dir.path().join("main.go"), text).unwrap();
+    for tool in [common::go_tool(), PathBuf::from("/usr/bin/go")] {
+        let program = dir.path().join("program");
+        common::run(common::go_with(&tool, dir.path()).args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg("."));
+        let index = index(&program);
+        assert_eq!(index.select(&["main.tiny".parse().unwrap()], true).matches, []);
+        let found = index.inlined_only(&"main.tiny".parse().unwrap()).unwrap();
+        assert_eq!((found.places, &*found.into), (2, &["main.big".to_owned()][..]));
+        assert_eq!(found.to_string(), "2 inlined into main.big");
+    }
+}
+
+#[test]
+fn files_and_lines_find_functions_and_points() {
+    let dir = tempfile::tempdir().unwrap();
+    let line_of = |text: &str| INLINED.lines().position(|l| l.contains(text)).unwrap() + 1;
+    for program in programs(dir.path(), &[&["-O0", "-g", "-gdwarf-5"], &["-O2", "-g", "-gdwarf-4"]]) {
+        let index = index(&program);
+        let file = if program.to_str().unwrap().ends_with("-cc") { "inlined.cc" } else { "source/inlined.c" };
+        let select = |pattern: &str| index.select(&[pattern.parse().unwrap()], false).matches;
+        let mut names: Vec<String> = select(&format!("@{file}")).into_iter().map(|m| m.name).collect();
+        names.retain(|name| name != "innermost" && name != "middle");
+        names.sort();
+        assert_eq!(names, ["main", "outer"]);
+        // The line on which a function begins means the function.
+        let found = select(&format!("@{file}:{}", line_of("int outer(int x)")));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(matches!(found[0].what, Matched::Function(_)));
+        // A line within one: each function that has its code, inlined or not.
+        let found = select(&format!("@{file}:{}", line_of("int y = innermost")));
+        assert!(!found.is_empty());
+        for found in found {
+            let Matched::Point { address, .. } = found.what else { panic!("{found:?}") };
+            let oracle = symbolizer(&program, &[address.0]);
+            assert!(oracle[0][0].2 as usize == line_of("int y = innermost"), "{oracle:?}");
+        }
+        assert_eq!(select(&format!("@{file}:9999")), []);
+        assert_eq!(select("@nlined.c"), [], "not a whole element of the path");
+    }
+}
