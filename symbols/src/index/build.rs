@@ -89,7 +89,8 @@ fn add_nameless(binary: &Binary, tables: &[View<'_>], names: &mut Vec<Name>) -> 
         }
     }
     names.append(&mut found);
-    sort(names);
+    // Both are in order: they are merged.
+    names.sort();
     sizes
 }
 

@@ -52,6 +52,9 @@ pub(super) fn range(binary: &Binary, v: Vaddr) -> Option<(Vaddr, u64)> {
 /// What each record covers. Records that cannot be read are passed over.
 pub(super) fn ranges(binary: &Binary) -> Vec<(Vaddr, u64)> {
     let header = Header::find(binary);
+    if let Some(ranges) = header.as_ref().and_then(|header| header.ranges(binary)) {
+        return ranges;
+    }
     let found = match &header {
         Some(header) => binary.bytes_from(header.frames).map(|bytes| (header.frames, bytes)),
         None => binary.section(".eh_frame"),
@@ -137,6 +140,21 @@ impl<'a> Header<'a> {
         let table = bytes.get(HEADER..)?;
         let len = count.min(table.len() / ENTRY).checked_mul(ENTRY)?;
         Some(Self { address, frames, table: table.get(..len)? })
+    }
+
+    /// What all records cover, without reading the records' common parts: those say how addresses are written, but where
+    /// a record's address, read as the usual signed 4-byte distance from itself, is that of the table, it is written so,
+    /// and the length behind it is of the same size. `None` if one is written in another way.
+    fn ranges(&self, binary: &Binary) -> Option<Vec<(Vaddr, u64)>> {
+        let frames = binary.bytes_from(self.frames)?;
+        let range = |entry: &[u8]| {
+            let (start, record) = (offset(self.address, u32_at(entry, 0)?), offset(self.address, u32_at(entry, 4)?));
+            // A record: length, distance to the common part, address, length of the code.
+            let at = usize::try_from(record.0.checked_sub(self.frames.0)?).ok()?.checked_add(8)?;
+            let usual = offset(record.checked_add(8)?, u32_at(frames, at)?) == start;
+            usual.then_some((start, u64::from(u32_at(frames, at.checked_add(4)?)?)))
+        };
+        self.table.chunks_exact(ENTRY).map(range).collect()
     }
 
     /// The record of the last function that starts at `v` or before.
