@@ -1,6 +1,6 @@
 //! Which functions a person's patterns mean.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::fit::Fit;
 use super::{FunctionId, Index, Language, LeftOut, Name as Entry, Source};
@@ -97,7 +97,7 @@ impl Index {
             removed.extend(self.find(pattern).hits.iter().map(|hit| hit.function));
         }
         let mut chosen = Vec::new();
-        let mut left_out = BTreeMap::new();
+        let mut left_out: Vec<(u32, LeftOut)> = Vec::new();
         let whole = (!patterns.is_empty() && patterns.iter().all(Pattern::is_negation)).then(everything);
         let positive =
             patterns.iter().enumerate().filter(|(_, p)| !p.is_negation()).chain(whole.iter().map(|p| (0, p)));
@@ -117,7 +117,9 @@ impl Index {
             kept.found.exact |= same && later.found.exact;
             same
         });
-        left_out.retain(|&function, _| {
+        left_out.sort_by_key(|&(function, _)| function);
+        left_out.dedup_by_key(|(function, _)| *function);
+        left_out.retain(|&(function, _)| {
             let start = self.start(function as usize);
             chosen.binary_search_by_key(&start, |c| c.address).is_err()
         });
@@ -132,7 +134,7 @@ impl Index {
         found: &Found,
         all: bool,
         chosen: &mut Vec<Chosen>,
-        left_out: &mut BTreeMap<u32, LeftOut>,
+        left_out: &mut Vec<(u32, LeftOut)>,
     ) {
         let takes = |why: Option<LeftOut>| match why {
             Some(LeftOut::Ifunc) => false,
@@ -159,7 +161,7 @@ impl Index {
                     chosen.push(Chosen { address: self.start(hit.function as usize), found });
                 }
                 Some((Err(why), _)) => {
-                    left_out.entry(hit.function).or_insert(why);
+                    left_out.push((hit.function, why));
                 }
                 None => {}
             }

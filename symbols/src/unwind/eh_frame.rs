@@ -154,7 +154,11 @@ impl<'a> Header<'a> {
             let usual = offset(record.checked_add(8)?, u32_at(frames, at)?) == start;
             usual.then_some((start, u64::from(u32_at(frames, at.checked_add(4)?)?)))
         };
-        self.table.chunks_exact(ENTRY).map(range).collect()
+        let mut ranges = Vec::with_capacity(self.table.len() / ENTRY);
+        for entry in self.table.chunks_exact(ENTRY) {
+            ranges.push(range(entry)?);
+        }
+        Some(ranges)
     }
 
     /// The record of the last function that starts at `v` or before.
