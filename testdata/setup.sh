@@ -78,12 +78,13 @@ setup_bpf() {
         --version "$BPF_LINKER_VERSION" --no-default-features --features llvm-22 --root "$deps"
 }
 
-# llvm: llvm-dwarfdump and llvm-symbolizer; elfutils: readelf with another author.
+# llvm: llvm-dwarfdump, llvm-symbolizer, llvm-dwp; elfutils: readelf and strip with another author; libc6-dbg: a debug
+# file found by its build id.
 setup_test() {
     setup_bench
     setup_esbuild
     setup_bpf
-    apt llvm gdb bpftool elfutils strace procps
+    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps
 }
 
 case ${1:-} in

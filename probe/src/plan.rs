@@ -143,6 +143,16 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
 pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
     let names: Vec<_> = files.iter().map(|f| escape::escaped(&f.shown)).collect();
     let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
+    for file in files {
+        if let Some(copies) = file.index.inlined_only(pattern) {
+            let _ = write!(text, ": {}; not probeable by name", escape::escaped(&copies.to_string()));
+            return text;
+        }
+    }
+    for file in files.iter().filter(|f| f.index.is_stripped()) {
+        let report = escape::escaped(&file.index.debug_report().to_string());
+        let _ = write!(text, "\n{} is stripped; {report}", escape::escaped(&file.shown));
+    }
     let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
     if hints.is_empty() {
         text.push_str("; `probe list -x FILE` shows what there is");

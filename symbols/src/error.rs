@@ -1,6 +1,7 @@
 //! What can be wrong with a file, in words that complete "failed to read FILE: ".
 
 use crate::binary::Machine;
+use crate::debugfile::DebugReport;
 
 /// Why a file, or a part of it, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,9 @@ pub enum Error {
          an unstripped build of the same file is needed"
     )]
     NoSymbols,
+    /// No function is known by name, and no debug file was found.
+    #[error("no symbols: neither .symtab nor .dynsym nor a Go function table names a function (stripped); {0}")]
+    NoSymbolsNorDebugFile(Box<DebugReport>),
     /// The file is a Go program, but its function table cannot be used.
     #[error("broken Go function table: {0}")]
     GoTable(&'static str),

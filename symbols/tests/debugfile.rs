@@ -31,7 +31,9 @@ int main(int argc, char **argv) {
 fn program(dir: &Path, flags: &[&str]) -> PathBuf {
     let (source, program) = (dir.join("program.c"), dir.join("program"));
     std::fs::write(&source, PROGRAM).unwrap();
-    common::run(Command::new("gcc").current_dir(dir).args(["-O2", "-g"]).args(flags).arg("-o").arg(&program).arg("program.c"));
+    common::run(
+        Command::new("gcc").current_dir(dir).args(["-O2", "-g"]).args(flags).arg("-o").arg(&program).arg("program.c"),
+    );
     program
 }
 
@@ -227,4 +229,60 @@ fn functions_of_a_stripped_program_are_known_by_their_bounds() {
     let plt = |v: u64| index.binary().in_plt(Vaddr(v));
     let wanted = ranges.iter().filter(|r| !plt(r[0])).count();
     assert_eq!(all.iter().filter(|m| m.name.starts_with("stripped+")).count(), wanted);
+}
+
+/// The functions are in `.dwo` files, then in a package, then in a package beside a stripped program's debug file.
+#[test]
+fn split_debug_information_is_found_in_objects_and_packages() {
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        let dir = tempfile::tempdir().unwrap();
+        let plain_dir = dir.path().join("plain");
+        std::fs::create_dir_all(&plain_dir).unwrap();
+        let path = program(dir.path(), &[version, "-gsplit-dwarf", "-fdebug-prefix-map=/nothing=/"]);
+        let skeleton = Index::new(open(&path)).unwrap();
+        let main = skeleton.functions().find(|f| f.symbol == "hidden").unwrap();
+        let addresses = || (0..main.size).map(|i| Vaddr(main.address.0 + i));
+        let inlined = |index: &Index| addresses().filter(|v| index.inlined(*v).len() > 1).count();
+        assert_eq!(inlined(&skeleton), 0, "nothing is read unless asked for");
+        let object = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
+        let object = object.into_iter().find(|p| p.extension().is_some_and(|e| e == "dwo")).unwrap();
+        let by_object = Index::with_debug(open(&path), &search(&path)).unwrap();
+        assert!(inlined(&by_object) > 3);
+        for v in addresses() {
+            let oracle =
+                common::run(Command::new("llvm-symbolizer").arg("--obj").arg(&path).arg(format!("{:#x}", v.0)));
+            let lines: Vec<&str> = oracle.trim().lines().collect();
+            let ours: Vec<String> = by_object
+                .inlined(v)
+                .iter()
+                .flat_map(|f| {
+                    let place = f.source.map_or("??:0".to_owned(), |s| format!("{}:{}", s.file, s.line));
+                    [f.name.clone(), place]
+                })
+                .collect();
+            let theirs = lines.chunks(2).flat_map(|pair| [pair[0], pair[1].rsplit_once(':').unwrap().0]);
+            let theirs: Vec<&str> = theirs.collect();
+            if theirs[1].ends_with(":0") {
+                continue;
+            }
+            assert_eq!(ours, theirs, "{version} {v}");
+        }
+        // A package made by dwp, which then is all there is.
+        let package = dir.path().join("program.dwp");
+        common::run(Command::new("llvm-dwp").arg(&object).arg("-o").arg(&package));
+        std::fs::remove_file(&object).unwrap();
+        let by_package = Index::with_debug(open(&path), &search(&path)).unwrap();
+        for v in addresses() {
+            assert_eq!(by_package.inlined(v), by_object.inlined(v), "{version} {v}");
+        }
+        // An object of another build is no use.
+        std::fs::remove_file(&package).unwrap();
+        let other = dir.path().join("other");
+        std::fs::create_dir_all(&other).unwrap();
+        program(&other, &[version, "-gsplit-dwarf", "-DOTHER", "-O1"]);
+        let foreign = std::fs::read_dir(&other).unwrap().map(|e| e.unwrap().path());
+        let foreign = foreign.into_iter().find(|p| p.extension().is_some_and(|e| e == "dwo")).unwrap();
+        std::fs::copy(foreign, &object).unwrap();
+        assert_eq!(inlined(&Index::with_debug(open(&path), &search(&path)).unwrap()), 0);
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
-use symbols::index::Index;
+use symbols::index::{Index, Matched};
 
 /// One address as llvm-symbolizer has it: (function, file, line), innermost first.
 type Frames = Vec<(String, String, u32)>;
@@ -270,4 +270,69 @@ fn abridged(frames: &[(&str, u32)]) -> Vec<(String, u32)> {
         _ => name.to_owned(),
     };
     frames.iter().map(|&(name, line)| (cut(name), line)).collect()
+}
+
+/// Oracle: the inlined subroutines that llvm-dwarfdump shows.
+#[test]
+fn a_function_that_is_only_inlined_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    for program in programs(dir.path(), &[&["-O2", "-g", "-gdwarf-5"], &["-O2", "-g", "-gdwarf-4"]]) {
+        let index = index(&program);
+        let pattern = "innermost".parse().unwrap();
+        assert_eq!(index.select(&[&pattern].map(Clone::clone), true).matches, []);
+        let found = index.inlined_only(&pattern).unwrap();
+        let dump = common::run(Command::new("llvm-dwarfdump").arg(&program));
+        let entries = dump.split("\n\n").filter(|e| e.contains("DW_TAG_inlined_subroutine"));
+        let copies = entries.filter(|e| e.lines().any(|l| l.contains("abstract_origin") && l.contains("innermost")));
+        assert_eq!(found.places, copies.count());
+        assert!(found.into.iter().all(|name| name == "outer" || name == "main"), "{found:?}");
+        assert!(found.to_string().contains("inlined into outer"), "{found}");
+        assert_eq!(index.inlined_only(&"nothing_of_that_name".parse().unwrap()), None);
+    }
+}
+
+#[test]
+fn a_go_function_that_is_only_inlined_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("go.mod"), "module example.com/small\n\ngo 1.19\n").unwrap();
+    let text = "package main\n\nimport \"os\"\n\nfunc tiny(n int) int { return n*n + 1 }\n\n//go:noinline\nfunc big(n int) int { return tiny(n) + tiny(n+2) }\n\nfunc main() { os.Exit(big(len(os.Args))) }\n";
+    std::fs::write(dir.path().join("main.go"), text).unwrap();
+    for tool in [common::go_tool(), PathBuf::from("/usr/bin/go")] {
+        let program = dir.path().join("program");
+        common::run(common::go_with(&tool, dir.path()).args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg("."));
+        let index = index(&program);
+        assert_eq!(index.select(&["main.tiny".parse().unwrap()], true).matches, []);
+        let found = index.inlined_only(&"main.tiny".parse().unwrap()).unwrap();
+        assert_eq!((found.places, &*found.into), (2, &["main.big".to_owned()][..]));
+        assert_eq!(found.to_string(), "2 inlined into main.big");
+    }
+}
+
+#[test]
+fn files_and_lines_find_functions_and_points() {
+    let dir = tempfile::tempdir().unwrap();
+    let line_of = |text: &str| INLINED.lines().position(|l| l.contains(text)).unwrap() + 1;
+    for program in programs(dir.path(), &[&["-O0", "-g", "-gdwarf-5"], &["-O2", "-g", "-gdwarf-4"]]) {
+        let index = index(&program);
+        let file = if program.to_str().unwrap().ends_with("-cc") { "inlined.cc" } else { "source/inlined.c" };
+        let select = |pattern: &str| index.select(&[pattern.parse().unwrap()], false).matches;
+        let mut names: Vec<String> = select(&format!("@{file}")).into_iter().map(|m| m.name).collect();
+        names.retain(|name| name != "innermost" && name != "middle");
+        names.sort();
+        assert_eq!(names, ["main", "outer"]);
+        // The line on which a function begins means the function.
+        let found = select(&format!("@{file}:{}", line_of("int outer(int x)")));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(matches!(found[0].what, Matched::Function(_)));
+        // A line within one: each function that has its code, inlined or not.
+        let found = select(&format!("@{file}:{}", line_of("int y = innermost")));
+        assert!(!found.is_empty());
+        for found in found {
+            let Matched::Point { address, .. } = found.what else { panic!("{found:?}") };
+            let oracle = symbolizer(&program, &[address.0]);
+            assert!(oracle[0][0].2 as usize == line_of("int y = innermost"), "{oracle:?}");
+        }
+        assert_eq!(select(&format!("@{file}:9999")), []);
+        assert_eq!(select("@nlined.c"), [], "not a whole element of the path");
+    }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
+use symbols::debugfile::DebugSearch;
 use symbols::index::Index;
 use symbols::pattern::Pattern;
 
@@ -31,14 +32,18 @@ fn exercise(bytes: Vec<u8>) {
             let _ = (function.name(), function.size(), function.lines().take(1000).count());
         }
     }
-    let Ok(index) = Index::new(binary) else {
+    let nowhere = DebugSearch { folders: Vec::new(), ..DebugSearch::default() };
+    let Ok(index) = Index::with_debug(binary, &nowhere) else {
         return;
     };
+    let _ = index.inlined_only(&"innermost".parse().unwrap());
     for function in index.functions().step_by(5) {
         let _ = (index.at(function.address), index.line(function.address), index.starts_function(function.address));
         let _ = index.parts(function.id).len();
+        let _ = index.inlined(Vaddr(function.address.0 + function.size / 2)).len();
     }
-    let patterns = ["*", "main", "Store.Get", "/e$/", "@main.go:30", "0x1040", "main+0x4", "!main.*"];
+    let patterns =
+        ["*", "main", "Store.Get", "/e$/", "@main.go:30", "@names.cc", "@names.cc:30", "0x1040", "main+0x4", "!main.*"];
     let patterns: Vec<Pattern> = patterns.iter().map(|p| p.parse().unwrap()).collect();
     let _ = (index.select(&patterns, true), index.nearest(&patterns[2], 3));
     assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
@@ -114,6 +119,77 @@ fn broken_programs_of_c_and_cpp_do_no_harm() {
         let good = std::fs::read(&program).unwrap();
         break_in_many_ways(&good, &section_starts(&program), 120);
     }
+}
+
+/// Debug information of both versions, plain and compressed, and mini-debuginfo.
+#[test]
+fn broken_debug_information_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("inlined.c");
+    std::fs::write(&source, INLINED).unwrap();
+    let gcc = |flags: &[&str]| {
+        let program = dir.path().join("inlined");
+        let mut gcc = std::process::Command::new("gcc");
+        common::run(gcc.args(["-O2", "-g"]).args(flags).arg("-o").arg(&program).arg(&source));
+        program
+    };
+    for flags in [&["-gdwarf-4"][..], &["-gdwarf-5"], &["-gdwarf-5", "-gz=zlib"]] {
+        let program = gcc(flags);
+        let good = std::fs::read(&program).unwrap();
+        let debug = section_starts(&program).split_off(25);
+        break_in_many_ways(&good, &debug, 400);
+    }
+    let objcopy = |arguments: &[&str], to: &Path| {
+        common::run(std::process::Command::new("objcopy").args(arguments).arg(dir.path().join("inlined")).arg(to));
+        to.to_owned()
+    };
+    let zstd = objcopy(&["--compress-debug-sections=zstd"], &dir.path().join("zstd"));
+    break_in_many_ways(&std::fs::read(&zstd).unwrap(), &section_starts(&zstd).split_off(25), 200);
+    let mini = objcopy(&["--strip-debug"], &dir.path().join("mini"));
+    common::run(std::process::Command::new("xz").arg(&mini));
+    let section = format!("--add-section=.gnu_debugdata={}.xz", mini.display());
+    let stripped = objcopy(&["--strip-all", &section], &dir.path().join("stripped"));
+    break_in_many_ways(&std::fs::read(&stripped).unwrap(), &section_starts(&stripped).split_off(25), 200);
+}
+
+const INLINED: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+static inline __attribute__((always_inline)) int innermost(int x) { return x * atoi("3"); }
+static inline __attribute__((always_inline)) int middle(int x) { return x > 100 ? innermost(x) : x; }
+__attribute__((noinline)) int outer(int x) { if (x == 77) abort(); return middle(x) + middle(x * 2); }
+int main(int argc, char **argv) { printf("%d\n", outer(argc)); return 0; }
+"#;
+
+/// Abbreviations, line programs and names that thousands of units share must not be read for each in full.
+#[test]
+fn units_that_share_everything_take_no_quadratic_time_or_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, program) = (dir.path().join("many.s"), dir.path().join("many"));
+    let mut text = String::from(".text\n.globl _start\n_start: ret\n.fill 4000,1,0x90\n.size _start,4001\n");
+    text.push_str(".type _start,@function\n.section .debug_abbrev,\"\",@progbits\n.Labbrev:\n");
+    // compile unit: stmt_list sec_offset, low_pc addr, high_pc udata
+    text.push_str(".byte 1,0x11,0,0x10,0x17,0x11,1,0x12,0x0f,0,0\n");
+    for code in 2..20_000 {
+        text.push_str(&format!(".uleb128 {code}\n.byte 0x2e,0,3,8,0,0\n"));
+    }
+    text.push_str(".byte 0\n.section .debug_info,\"\",@progbits\n");
+    for _ in 0..20_000 {
+        text.push_str(".long 7+1+4+8+2+1\n.short 4\n.long .Labbrev\n.byte 8\n.byte 1\n.long .Lline\n.quad _start\n.uleb128 4000\n.byte 0\n");
+    }
+    text.push_str(".section .debug_line,\"\",@progbits\n.Lline:\n.long .Lend-.Lstart\n.Lstart: .short 4\n");
+    text.push_str(".long .Lprogram-.Lheader\n.Lheader: .byte 1,1,1,-5,14,13,0,1,1,1,1,0,0,0,1,0,0,1\n.byte 0\n");
+    for file in 0..20_000 {
+        text.push_str(&format!(".asciz \"f{file}.c\"\n.byte 0,0,0\n"));
+    }
+    text.push_str(".byte 0\n.Lprogram: .byte 0,9,2\n.quad _start\n.fill 200000,1,0x20\n.byte 2,1,0,1,1\n.Lend:\n");
+    std::fs::write(&source, text).unwrap();
+    common::run(std::process::Command::new("gcc").args(["-nostdlib", "-static", "-o"]).arg(&program).arg(&source));
+    let binary = Arc::new(Binary::open(&program).unwrap());
+    let index = Index::new(binary).unwrap();
+    let start = index.functions().next().unwrap().address;
+    assert_eq!(index.line(Vaddr(start.0 + 8)).map(|line| line.file), Some("f0.c"));
+    exercise(std::fs::read(&program).unwrap());
 }
 
 #[test]

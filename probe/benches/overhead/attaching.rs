@@ -89,6 +89,9 @@ pub(crate) fn bench(server: &Path, verdicts: &mut Verdicts) -> Result<()> {
     single("bpftrace, once: attach", &number(milliseconds(took.attach)), "ms");
     let (more, detach) = took.detach.map_or(("> ", PATIENCE), |detach| ("", detach));
     single("bpftrace, once: detach", &format!("{more}{}", number(milliseconds(detach))), "ms");
+    if took.detach.is_none() {
+        println!("  (bpftrace was killed; the kernel goes on removing its probes)");
+    }
     verdicts.want(
         "500 functions: bpftrace's attach and detach, to probe's",
         Wanted::AtLeast(100.0),

@@ -151,6 +151,14 @@ impl Probe {
     }
 }
 
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // Of one that has ended, nothing happens; of one that a failed measurement left, nothing is to be learnt.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// `N calls (…), E events in T, L lost`: N and L.
 fn closing_line(said: &str) -> Option<(u64, u64)> {
     let line = said.lines().find(|line| line.ends_with(" lost"))?;

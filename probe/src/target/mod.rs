@@ -4,6 +4,7 @@
 //! no privilege that reading does not.
 
 pub mod command;
+pub mod debugfiles;
 pub mod modules;
 pub mod processes;
 
@@ -82,7 +83,8 @@ impl TracedFile {
             Some(line) => anyhow!("failed to read {shown}: a script ({line}); name the program that runs it with -x"),
             None => unreadable(shown, &error),
         })?;
-        let index = Index::new(Arc::new(binary)).map_err(|error| unreadable(shown, &error))?;
+        let search = debugfiles::search(path, Path::new(shown));
+        let index = Index::with_debug(Arc::new(binary), &search).map_err(|error| unreadable(shown, &error))?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),

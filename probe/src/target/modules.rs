@@ -18,7 +18,7 @@ use symbols::{
     unwind,
 };
 
-use super::processes::Mapping;
+use super::{debugfiles, processes::Mapping};
 use crate::calls::Frame;
 
 /// A mapped file, read when it is first needed.
@@ -84,7 +84,8 @@ impl Module {
         let path = path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned();
         let binary =
             open_same_file(pid, mapping).and_then(|file| Binary::from_file(&file, &mapping.path).ok()).map(Arc::new);
-        let index = binary.clone().and_then(|binary| Index::new(binary).ok()).map(Arc::new);
+        let search = debugfiles::search(&super::in_root_of(pid, Path::new(&path)), Path::new(&path));
+        let index = binary.clone().and_then(|binary| Index::with_debug(binary, &search).ok()).map(Arc::new);
         Self { path, binary, index, places: FxHashMap::default() }
     }
 

@@ -168,6 +168,13 @@ impl Processes {
         }
     }
 
+    /// Reads what a running process is called and has mapped. One that ends soon cannot be asked when its first event
+    /// is read.
+    pub fn know(&mut self, pid: u32) {
+        self.comm(pid);
+        seed(self.by_pid.entry(pid).or_default(), pid);
+    }
+
     /// The mapping an address is in. Reads `/proc/PID/maps` once, for a process that ran before the records began.
     pub fn mapping(&mut self, pid: u32, address: u64) -> Option<&Mapping> {
         let process = self.by_pid.entry(pid).or_default();

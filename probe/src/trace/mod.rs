@@ -4,8 +4,9 @@ mod session;
 mod world;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, IsTerminal as _, Write},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -18,7 +19,7 @@ use crate::{
     output::{self, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
-    target::{self, TracedFile, command::Waiting},
+    target::{self, TracedFile, command::Waiting, processes::Processes},
 };
 
 /// Traces; the exit status.
@@ -48,8 +49,13 @@ pub fn run(request: &Trace) -> Result<u8> {
         Some(command) => Some(Waiting::fork(command)?),
         None => None,
     };
-    let attached = scope(&request.target, waiting.as_ref())
-        .and_then(|scope| attach::attach(&mut plan, &files, &features, &attach_options(request, scope)));
+    let mut processes = Processes::default();
+    let attached = scope(&request.target, waiting.as_ref()).and_then(|scope| {
+        if waiting.is_none() {
+            running(&scope, &files).into_iter().for_each(|pid| processes.know(pid));
+        }
+        attach::attach(&mut plan, &files, &features, &attach_options(request, scope))
+    });
     let attachment = match attached {
         Ok(attachment) => attachment,
         Err(error) => {
@@ -66,7 +72,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         announce(&plan, request.verbose, &mut text)?;
         let _ = io::stderr().lock().write_all(&text);
     }
-    let sources = session::Sources { attachment, recorder, signals, clocks };
+    let sources = session::Sources { attachment, recorder, signals, clocks, processes };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     session::Session::new(request, plan, files, sources, sink)?.run(waiting)
@@ -167,6 +173,20 @@ fn scope(target: &TargetRequest, waiting: Option<&Waiting>) -> Result<Scope> {
         return Ok(Scope::Comm { comm, pids });
     }
     Ok(Scope::Everyone)
+}
+
+/// Processes that are traced and run already. Of those that only have a traced library mapped, it is found out when
+/// they call.
+fn running(scope: &Scope, files: &[TracedFile]) -> Vec<u32> {
+    let runs_one = |pid: &u32| {
+        let program = fs::metadata(format!("/proc/{pid}/exe"));
+        program.is_ok_and(|p| files.iter().any(|f| (f.identity.device, f.identity.inode) == (p.dev(), p.ino())))
+    };
+    match scope {
+        Scope::Processes { pids, .. } | Scope::Comm { pids, .. } => pids.clone(),
+        Scope::Threads(tids) => tids.iter().filter_map(|&tid| target::process_of_thread(tid)).collect(),
+        Scope::Everyone => target::all_pids().into_iter().filter(runs_one).collect(),
+    }
 }
 
 fn features() -> Result<Features> {

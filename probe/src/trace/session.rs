@@ -109,6 +109,7 @@ pub(super) struct Sources {
     pub(super) recorder: Recorder,
     pub(super) signals: Signals,
     pub(super) clocks: Clocks,
+    pub(super) processes: Processes,
 }
 
 /// A running trace.
@@ -144,12 +145,12 @@ impl<'a> Session<'a> {
         sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
-        let Sources { mut attachment, recorder, signals, clocks } = sources;
+        let Sources { mut attachment, recorder, signals, clocks, processes } = sources;
         let mut modules = Modules::default();
         for file in &files {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
         }
-        let world = Live::new(Processes::default(), modules, attachment.losses()?);
+        let world = Live::new(processes, modules, attachment.losses()?);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         let attached_ns = monotonic_ns();
         tracker.entries_begin(attached_ns);

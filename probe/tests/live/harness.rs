@@ -239,11 +239,6 @@ impl Tracer {
         Self { process: Process::start(command), folder }
     }
 
-    /// The `probe` itself, or with `-- COMMAND` also that: they share stdin and stdout.
-    pub(crate) fn process(&mut self) -> &mut Process {
-        &mut self.process
-    }
-
     /// Waits for its end.
     pub(crate) fn finish(self) -> Traced {
         let Self { process, folder } = self;

@@ -146,7 +146,7 @@ fn user_functions_are_shown_as_a_function_graph() {
     let tree = probe(&folder, &["--stack=none", "--time=none", "func_*", "--", "./test"]).stderr;
     let graph: Vec<&str> = tree.lines().filter(|line| line.contains("func_")).map(shape).collect();
     assert_eq!(graph, ["func_a", "└─ func_b", "└─ func_c", "└─ func_d"], "{tree}");
-    let columns: Vec<usize> = tree.lines().filter_map(|line| column(line)).collect();
+    let columns: Vec<usize> = tree.lines().filter_map(column).collect();
     assert!(columns.is_sorted() && columns.first() < columns.last(), "{tree}");
 
     let options = ["--stack=none", "--time=none", "--layout=stream", "func_*", "--", "./test"];

@@ -108,11 +108,10 @@ fn a_process_that_lived_for_milliseconds_has_its_callers_named_after_its_end() {
         [("c/test", "func_d", &["func_c", "func_b", "func_a", "main"][..]), ("c/test-O2", "func_d", &["func_c"])]
     {
         let (_folder, copy) = private_copy(program, "shortlived");
-        let mut tracer = Tracer::start(&["-x".as_ref(), copy.as_os_str(), function.as_ref()]);
+        let tracer = Tracer::start(&["-x".as_ref(), copy.as_os_str(), function.as_ref()]);
         for _ in 0..20 {
             harness::run(&copy, &["1"]).success();
         }
-        assert!(tracer.process().pid() > 0);
         let traced = tracer.interrupt();
         let calls = traced.trace.of(function);
         assert_eq!(calls.len(), 20, "{}", traced.ended.stderr);
@@ -121,17 +120,33 @@ fn a_process_that_lived_for_milliseconds_has_its_callers_named_after_its_end() {
 }
 
 #[test]
-fn a_running_process_has_its_callers_named() {
-    for program in ["go/counts-pie-stripped", "rust/counts-fp"] {
-        let function = if program.starts_with("go") { "main.recurse" } else { "counts::recurse" };
-        let mut process = Process::waiting(harness::program(program), &["recurse", "-n", "1"]);
-        let tracer = Tracer::start(&["-p", &process.pid().to_string(), function]);
-        process.go();
-        process.finish().success();
-        let traced = tracer.finish();
-        let outermost = traced.trace.calls.iter().find(|call| call.depth == 0).expect("a call");
-        let callers = callers(outermost);
-        let of_main = callers.iter().any(|name| name == "main.main" || name == "counts::main");
-        assert!(of_main, "{program}: {callers:?}");
+fn a_process_that_ran_before_and_ends_at_once_has_its_callers_and_itself_named() {
+    for name in ["go/counts-pie-stripped", "rust/counts-fp"] {
+        let function = if name.starts_with("go") { "main.recurse" } else { "counts::recurse" };
+        let (_folder, copy) = private_copy(name, "ranbefore");
+        let path = copy.to_str().expect("UTF-8");
+        for target in ["-p", "--tid", "--comm", "-x"] {
+            let mut process = Process::waiting(&copy, &["recurse", "-n", "1"]);
+            let pid = process.pid().to_string();
+            let options = match target {
+                "--comm" => vec!["-x", path, "--comm", "ranbefore"],
+                "-x" => vec!["-x", path],
+                target => vec![target, &pid],
+            };
+            let tracer = Tracer::start(&[&options[..], &[function]].concat());
+            process.go();
+            process.finish().success();
+            // With -p or --tid it has ended by itself, or is about to.
+            let traced = tracer.interrupt();
+            // One thread is traced, and Go's main goroutine may run on another.
+            let Some(outermost) = traced.trace.calls.iter().find(|call| call.depth == 0) else {
+                assert!(target == "--tid" && name.starts_with("go"), "{name} {target}: {}", traced.ended.stderr);
+                continue;
+            };
+            let callers = callers(outermost);
+            let of_main = callers.iter().any(|name| name == "main.main" || name == "counts::main");
+            assert!(of_main, "{name} {target}: {callers:?}");
+            assert_eq!(&*outermost.comm, "ranbefore", "{name} {target}");
+        }
     }
 }

@@ -6,18 +6,20 @@
 //! * `.gnu_debugdata`: symbols that the file itself carries, compressed with xz ("mini-debuginfo", Fedora).
 //! * build id: `FOLDER/.build-id/ab/cdef….debug`, `CACHE/abcdef…/debuginfo`.
 //! * `.gnu_debuglink`: a file's name and checksum; beside the file, in `.debug` there, and under each folder.
+//! * split DWARF: `.dwo` files where the compiler put them or beside the file, `FILE.dwp`.
 //!
 //! Source: GDB manual, "Debugging Information in Separate Files" and "MiniDebugInfo".
 
 mod map;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::binary::Binary;
 use crate::bytes::{c_bytes, u32_at};
+use crate::dwarf::Files;
 use crate::elf::Sections;
 use crate::mmap::Data;
 
@@ -54,6 +56,28 @@ pub struct DebugReport {
     pub missing: Vec<PathBuf>,
     /// The build id in hex, by which debug files are found.
     pub build_id: Option<String>,
+}
+
+/// Paths that a message names.
+const SHOWN: usize = 4;
+
+impl fmt::Display for DebugReport {
+    /// Where a debug file was looked for, in words that follow a semicolon.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.missing.is_empty() {
+            return f.write_str("it has neither a build id nor a debug link by which a debug file could be found");
+        }
+        f.write_str("no debug file for it ")?;
+        if let Some(id) = &self.build_id {
+            write!(f, "(build id {id}) ")?;
+        }
+        let paths: Vec<String> = self.missing.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
+        write!(f, "at {}", paths.join(", "))?;
+        match self.missing.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 /// A file that has symbols or debug information of another.
@@ -153,9 +177,38 @@ impl DebugSearch {
         self.roots.iter().flat_map(in_root).collect()
     }
 
-    /// The bytes of the first of some files that can be read, looked up in the roots.
-    pub(crate) fn first_file(&self, paths: &[PathBuf]) -> Option<Data> {
-        self.in_roots(paths.iter().cloned()).iter().find_map(|path| map_file(path))
+    fn first_file(&self, paths: impl Iterator<Item = PathBuf>) -> Option<Data> {
+        self.in_roots(paths).iter().find_map(|path| map_file(path))
+    }
+}
+
+/// Split DWARF: beside the program, or where the compiler put it.
+pub(crate) struct SplitFiles {
+    pub(crate) search: DebugSearch,
+    /// The separate debug file, if the skeletons are there.
+    pub(crate) debug_file: Option<PathBuf>,
+}
+
+impl Files for SplitFiles {
+    fn object(&self, folder: &str, name: &str) -> Option<Data> {
+        let beside = self.search.path.as_deref().and_then(Path::parent);
+        let moved = beside.into_iter().flat_map(|beside| {
+            let flat = Path::new(name).file_name().map(|flat| beside.join(flat));
+            // An absolute name stays what it is.
+            [Some(beside.join(name)), flat].into_iter().flatten()
+        });
+        let paths: Vec<PathBuf> = [Path::new(folder).join(name)].into_iter().chain(moved).collect();
+        self.search.first_file(paths.into_iter().filter(|path| path.is_absolute()))
+    }
+
+    fn package(&self) -> Option<Data> {
+        let with_suffix = |path: &PathBuf| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".dwp");
+            PathBuf::from(name)
+        };
+        let own = self.search.first_file(self.search.path.iter().map(with_suffix));
+        own.or_else(|| map_file(&with_suffix(self.debug_file.as_ref()?)))
     }
 }
 

@@ -214,7 +214,7 @@ impl<'a> Entry<'_, 'a> {
         let address = |value| self.dwarf.attr_address(self.unit, value).ok().flatten();
         let start = address(self.value(constants::DW_AT_low_pc)?)?;
         let high = self.value(constants::DW_AT_high_pc)?;
-        let end = match address(high.clone()) {
+        let end = match address(high) {
             Some(end) => end,
             None => start.checked_add(high.udata_value()?)?,
         };

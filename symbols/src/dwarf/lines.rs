@@ -1,9 +1,11 @@
 //! A compilation unit's line table: which file and line each address comes from.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
-use gimli::{AttributeValue, DebugLineOffset, FileEntry, LineProgramHeader};
+use gimli::{
+    AttributeValue, DebugLine, DebugLineOffset, FileEntry, IncompleteLineProgram, LineProgramHeader, LittleEndian,
+    Section as _,
+};
 
 use super::budget::Budget;
 use super::{Dwarf, Reader, Unit};
@@ -13,8 +15,6 @@ const MAX_PATH: usize = 4096;
 
 /// The table, in order of address.
 pub(super) struct Lines {
-    /// Paths by file number, made when first asked for.
-    files: Vec<OnceLock<Box<str>>>,
     sequences: Vec<Sequence>,
     rows: Vec<Row>,
 }
@@ -47,21 +47,17 @@ pub(super) struct Run {
 type Header<'a> = LineProgramHeader<Reader<'a>>;
 
 impl Lines {
-    /// Runs the line program at `offset`. `is_code` tells real addresses from those of functions that the linker threw
+    /// Runs the line program at `place`. `is_code` tells real addresses from those of functions that the linker threw
     /// away (0 or -1).
     pub(super) fn read(
         dwarf: &Dwarf<'_>,
         unit: &Unit<'_>,
-        offset: DebugLineOffset,
+        place: &Range<usize>,
         budget: &Budget,
         is_code: &dyn Fn(u64) -> bool,
     ) -> Option<Self> {
-        let size = unit.header.address_size();
-        let program = dwarf.debug_line.program(offset, size, unit.comp_dir, unit.name).ok()?;
-        let count = program.header().file_names().len().checked_add(1)?;
-        budget.take(count.checked_mul(size_of::<OnceLock<Box<str>>>() * 2)?)?;
-        let files = std::iter::repeat_with(OnceLock::new).take(count).collect();
-        let mut lines = Self { files, sequences: Vec::new(), rows: Vec::new() };
+        let program = program(dwarf, unit, place)?;
+        let mut lines = Self { sequences: Vec::new(), rows: Vec::new() };
         let mut rows = program.rows();
         let mut first = 0;
         // A broken program's beginning still serves.
@@ -127,39 +123,28 @@ impl Lines {
         let rows = self.sequences.iter().flat_map(|s| self.rows.get(s.rows.clone()).unwrap_or_default());
         rows.map(|r| Run { start: r.address, file: r.file, line: r.line, statement: r.statement })
     }
-
-    /// The path of file number `file`.
-    pub(super) fn file(&self, file: u32, budget: &Budget, make: impl FnOnce() -> Option<String>) -> Option<&str> {
-        let place = self.files.get(usize::try_from(file).ok()?)?;
-        if place.get().is_none() {
-            let made = make()?;
-            budget.take(made.len())?;
-            return Some(place.get_or_init(|| made.into_boxed_str()));
-        }
-        place.get().map(|path| &**path)
-    }
 }
 
-/// The paths of a line program's files: (number, path). Costs a parse of its header.
-pub(super) fn files<'a>(
-    dwarf: &'a Dwarf<'a>,
-    unit: &'a Unit<'a>,
-    offset: DebugLineOffset,
-) -> impl Iterator<Item = (u32, String)> + 'a {
-    let program = dwarf.debug_line.program(offset, unit.header.address_size(), unit.comp_dir, unit.name).ok();
-    let count = program.as_ref().map_or(0, |p| p.header().file_names().len() as u64);
-    (0..=count).filter_map(move |number| {
-        let header = program.as_ref()?.header();
-        Some((u32::try_from(number).ok()?, path(dwarf, unit, header, header.file(number)?)))
-    })
+/// The line program at a place of `.debug_line`, which may reach no further.
+fn program<'a>(dwarf: &Dwarf<'a>, unit: &Unit<'a>, place: &Range<usize>) -> Option<IncompleteLineProgram<Reader<'a>>> {
+    let bytes = dwarf.debug_line.reader().slice().get(..place.end)?;
+    let section = DebugLine::new(bytes, LittleEndian);
+    section.program(DebugLineOffset(place.start), unit.header.address_size(), unit.comp_dir, unit.name).ok()
 }
 
-/// The path of one file of a line program.
-pub(super) fn file(dwarf: &Dwarf<'_>, unit: &Unit<'_>, offset: DebugLineOffset, number: u32) -> Option<String> {
-    let size = unit.header.address_size();
-    let program = dwarf.debug_line.program(offset, size, unit.comp_dir, unit.name).ok()?;
-    let header = program.header();
-    Some(path(dwarf, unit, header, header.file(u64::from(number))?))
+/// The paths of a line program's files, by number.
+pub(super) fn files(dwarf: &Dwarf<'_>, unit: &Unit<'_>, place: &Range<usize>, budget: &Budget) -> Vec<Box<str>> {
+    let program = program(dwarf, unit, place);
+    let Some(header) = program.as_ref().map(|program| program.header()) else { return Vec::new() };
+    let numbers = 0..=header.file_names().len() as u64;
+    // Before DWARF 5, files are counted from 1.
+    let paths =
+        numbers.map(|number| header.file(number).map_or_else(String::new, |file| path(dwarf, unit, header, file)));
+    let bounded = paths.map_while(|path| {
+        budget.take(path.len() + size_of::<Box<str>>())?;
+        Some(path.into_boxed_str())
+    });
+    bounded.collect()
 }
 
 /// The folder where the compiler ran, the file's folder, its name: each may be absolute.

@@ -7,6 +7,7 @@
 //! * `units`: which unit has an address.
 //! * `lines`: a unit's line table.
 //! * `functions`: a unit's functions and what was inlined into them.
+//! * `split`: units that are in `.dwo` and `.dwp` files.
 //! * `names`: what the functions are called.
 
 mod budget;
@@ -14,20 +15,26 @@ mod functions;
 mod lines;
 mod names;
 mod sections;
+mod split;
 mod units;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{EndianSlice, LittleEndian};
+use rustc_hash::FxHashMap;
 
 use self::budget::Budget;
 use self::functions::Functions;
 use self::lines::Lines;
 use self::sections::Sections;
-use self::units::{Root, Units};
+use self::split::{Package, Split};
+use self::units::Units;
 use crate::go::SourceLine;
 use crate::mmap::Data;
+
+pub(crate) use self::split::Files;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Dwarf<'a> = gimli::Dwarf<Reader<'a>>;
@@ -40,6 +47,9 @@ pub(crate) struct Debug {
     budget: Budget,
     /// Where code is; what is elsewhere was thrown away by the linker.
     code: Vec<Range<u64>>,
+    /// Reads what split DWARF left elsewhere.
+    split_files: Option<Box<dyn Files>>,
+    package: Package,
 }
 
 /// A frame as the debug information has it.
@@ -52,10 +62,10 @@ pub(crate) struct Frame<'a> {
 
 impl Debug {
     /// The debug information in a file, if it has any. `code`: where its code is.
-    pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>) -> Option<Self> {
+    pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>, files: Option<Box<dyn Files>>) -> Option<Self> {
         let budget = Budget::for_file(data.len());
         let sections = Sections::of(data, &budget)?;
-        Some(Self { sections, units: OnceLock::new(), budget, code })
+        Some(Self { sections, units: OnceLock::new(), budget, code, split_files: files, package: Package::default() })
     }
 
     /// The file and line of an address, inlined code included.
@@ -75,16 +85,21 @@ impl Debug {
 
     fn frames_in(&self, unit: usize, v: u64) -> Option<Vec<Frame<'_>>> {
         let dwarf = self.sections.dwarf();
-        let (function, chain) = self.functions(unit)?.at(v)?;
+        let (functions, split) = self.functions(unit)?;
+        let name = |offset| match split {
+            Some(split) => split.name(&dwarf, offset),
+            None => names::name(&dwarf, self.units(), offset),
+        };
+        let (function, chain) = functions.at(v)?;
         let mut frames = Vec::with_capacity(chain.len() + 1);
         let mut source = self.line_in(unit, v);
         for inlined in chain {
-            frames.push(Frame { name: self.name(&dwarf, inlined.origin), source });
+            frames.push(Frame { name: name(inlined.origin), source });
             source = (inlined.call_line != 0)
                 .then_some(())
                 .and_then(|()| Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line }));
         }
-        frames.push(Frame { name: self.name(&dwarf, function), source });
+        frames.push(Frame { name: name(function), source });
         Some(frames)
     }
 
@@ -95,20 +110,24 @@ impl Debug {
 
     /// The units that speak of a file whose path is `wanted`, in order. Their line tables are not read yet.
     pub(crate) fn units_from(&self, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
-        let dwarf = self.sections.dwarf();
+        let units = self.units();
+        let tables: Vec<bool> =
+            (0..units.tables.len()).map(|t| self.files(t).iter().any(|path| wanted(path))).collect();
         let has = |unit: &usize| {
-            let root = self.units().all.get(*unit).filter(|u| u.has_code)?.root(&dwarf)?;
-            let lines = root.lines?;
-            lines::files(&dwarf, &root.unit, lines).any(|(_, path)| wanted(&path)).then_some(())
+            let table = units.all.get(*unit).filter(|u| u.has_code)?.table?;
+            tables.get(table as usize).copied().filter(|has| *has)
         };
-        (0..self.units().all.len()).filter(|unit| has(unit).is_some()).collect()
+        (0..units.all.len()).filter(|unit| has(unit).is_some()).collect()
     }
 
     /// The starts of the code of line `line` in the files that are `wanted`: places where a statement begins, if there are
     /// any, by address.
     pub(crate) fn line_starts(&self, line: u32, wanted: impl Fn(&str) -> bool) -> Vec<u64> {
         let mut found = Vec::new();
-        for unit in self.units_from(&wanted) {
+        let units = self.units_from(&wanted);
+        // Units may share a table.
+        let tables: BTreeMap<_, _> = units.iter().filter_map(|&u| Some((self.units().all.get(u)?.table?, u))).collect();
+        for unit in tables.into_values() {
             let Some(lines) = self.lines(unit) else { continue };
             let runs = lines.runs().filter(|run| run.line == line);
             let here = runs.filter(|run| self.file(unit, run.file).is_some_and(&wanted));
@@ -122,13 +141,30 @@ impl Debug {
         found.into_iter().map(|(_, start)| start).collect()
     }
 
+    /// Calls `each` with every place where a function was inlined: its name, perhaps mangled, and the address of the
+    /// function that it is in. Reads all there is.
+    pub(crate) fn each_inlined<'a>(&'a self, mut each: impl FnMut(&'a [u8], u64)) {
+        let dwarf = self.sections.dwarf();
+        let mut known: FxHashMap<(usize, usize), Option<&[u8]>> = FxHashMap::default();
+        for unit in (0..self.units().all.len()).filter(|&unit| self.units().all.get(unit).is_some_and(|u| u.has_code)) {
+            let Some((functions, split)) = self.functions(unit) else { continue };
+            let starts = functions.starts();
+            for inlined in functions.inlined() {
+                // Offsets in a split unit are its own.
+                let key = (split.map_or(0, |_| unit + 1), inlined.origin);
+                let name = *known.entry(key).or_insert_with(|| match split {
+                    Some(split) => split.name(&dwarf, inlined.origin),
+                    None => names::name(&dwarf, self.units(), inlined.origin),
+                });
+                if let Some((name, &start)) = name.zip(starts.get(inlined.function as usize)) {
+                    each(name, start);
+                }
+            }
+        }
+    }
+
     fn units(&self) -> &Units {
-        self.units.get_or_init(|| {
-            let mut dwarf = self.sections.dwarf();
-            // Link-time optimisation lets units share abbreviations.
-            dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
-            Units::read(&dwarf, &self.budget, &|v| self.is_code(v))
-        })
+        self.units.get_or_init(|| Units::read(&self.sections.dwarf(), &self.budget, &|v| self.is_code(v)))
     }
 
     fn is_code(&self, v: u64) -> bool {
@@ -136,35 +172,53 @@ impl Debug {
     }
 
     fn lines(&self, unit: usize) -> Option<&Lines> {
-        let data = self.units().all.get(unit)?;
+        let table = self.units().tables.get(self.units().all.get(unit)?.table? as usize)?;
         let read = || {
             let dwarf = self.sections.dwarf();
-            let root: Root<'_> = data.root(&dwarf)?;
-            Lines::read(&dwarf, &root.unit, root.lines?, &self.budget, &|v| self.is_code(v))
+            let root = self.units().root(&dwarf, table.unit)?;
+            Lines::read(&dwarf, &root.unit, &table.place, &self.budget, &|v| self.is_code(v))
         };
-        data.lines.get_or_init(read).as_ref()
+        table.lines.get_or_init(read).as_ref()
     }
 
-    fn functions(&self, unit: usize) -> Option<&Functions> {
+    /// The paths of a line table's files, by number.
+    fn files(&self, table: usize) -> &[Box<str>] {
+        let Some(table) = self.units().tables.get(table) else { return &[] };
+        table.files.get_or_init(|| {
+            let dwarf = self.sections.dwarf();
+            let root = self.units().root(&dwarf, table.unit);
+            root.map(|root| lines::files(&dwarf, &root.unit, &table.place, &self.budget)).unwrap_or_default()
+        })
+    }
+
+    /// A unit's functions, and where their entries are if that is another file.
+    fn functions(&self, unit: usize) -> Option<(&Functions, Option<&Split>)> {
         let data = self.units().all.get(unit)?;
+        if let Some(split) = data.split.get_or_init(|| self.find_split(unit)) {
+            let dwarf = self.sections.dwarf();
+            let functions =
+                split.functions(&self.units().root(&dwarf, unit)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
+            return Some((functions, Some(split)));
+        }
         let read = || {
             let dwarf = self.sections.dwarf();
-            let root = data.root(&dwarf)?;
+            let root = self.units().root(&dwarf, unit)?;
             Some(Functions::read(&dwarf, &root.unit, &self.budget, &|v| self.is_code(v)))
         };
-        data.functions.get_or_init(read).as_ref()
+        data.functions.get_or_init(read).as_ref().map(|functions| (functions, None))
+    }
+
+    fn find_split(&self, unit: usize) -> Option<Split> {
+        let dwarf = self.sections.dwarf();
+        let root = self.units().root(&dwarf, unit)?;
+        Split::find(&root, &dwarf, &self.package, self.split_files.as_deref()?, &self.budget)
     }
 
     fn file(&self, unit: usize, number: u32) -> Option<&str> {
-        let make = || {
-            let dwarf = self.sections.dwarf();
-            let root = self.units().all.get(unit)?.root(&dwarf)?;
-            lines::file(&dwarf, &root.unit, root.lines?, number)
-        };
-        self.lines(unit)?.file(number, &self.budget, make)
-    }
-
-    fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<&'a [u8]> {
-        names::name(dwarf, self.units(), offset)
+        let table = self.units().all.get(unit)?.table?;
+        self.files(table as usize)
+            .get(usize::try_from(number).ok()?)
+            .map(|path| &**path)
+            .filter(|path| !path.is_empty())
     }
 }

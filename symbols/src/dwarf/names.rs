@@ -15,8 +15,8 @@ pub(super) fn name<'a>(dwarf: &Dwarf<'a>, units: &Units, offset: usize) -> Optio
     let mut next = Some(offset);
     for _ in 0..MAX_STEPS {
         let Some(offset) = next.take() else { break };
-        let (_, data) = units.holding(offset)?;
-        let root = data.root(dwarf)?;
+        let (unit, data) = units.holding(offset)?;
+        let root = units.root(dwarf, unit)?;
         let into = UnitOffset(offset.checked_sub(data.offset)?);
         let mut entries = root.unit.entries_raw(Some(into)).ok()?;
         let abbreviation = entries.read_abbreviation().ok()??;

@@ -12,10 +12,11 @@ use super::budget::Budget;
 use super::{Dwarf, Reader};
 use crate::mmap::Data;
 
-/// The sections that are read; those of locations and macros are not.
-const READ: [SectionId; 10] = [
+/// The sections that are read; those of locations and macros are of no use.
+const READ: [SectionId; 11] = [
     SectionId::DebugAbbrev,
     SectionId::DebugAddr,
+    SectionId::DebugCuIndex,
     SectionId::DebugInfo,
     SectionId::DebugLine,
     SectionId::DebugLineStr,
@@ -25,6 +26,10 @@ const READ: [SectionId; 10] = [
     SectionId::DebugStrOffsets,
     SectionId::DebugTypes,
 ];
+
+/// A package's index speaks of these too, and gimli wants all that it speaks of.
+const READ_IN_PACKAGE: [SectionId; 4] =
+    [SectionId::DebugLoc, SectionId::DebugLocLists, SectionId::DebugMacinfo, SectionId::DebugMacro];
 
 /// One file's sections.
 pub(super) struct Sections {
@@ -40,16 +45,27 @@ enum Bytes {
 impl Sections {
     /// The sections of a file; `None` if it has neither DIEs nor line tables.
     pub(super) fn of(data: &Arc<Data>, budget: &Budget) -> Option<Self> {
-        let found = Self::read(data, budget, |id| Some(id.name()));
+        let found = Self::read(data, budget, &READ, |id| Some(id.name()));
         let has = |wanted| found.found.iter().any(|(id, _)| *id == wanted);
         (has(SectionId::DebugInfo) && has(SectionId::DebugAbbrev)).then_some(found)
     }
 
-    fn read(data: &Arc<Data>, budget: &Budget, name: impl Fn(SectionId) -> Option<&'static str>) -> Self {
+    /// Those of a `.dwo` or `.dwp` file.
+    pub(super) fn of_split(data: &Arc<Data>, budget: &Budget) -> Self {
+        let wanted = [&READ[..], &READ_IN_PACKAGE].concat();
+        Self::read(data, budget, &wanted, SectionId::dwo_name)
+    }
+
+    fn read(
+        data: &Arc<Data>,
+        budget: &Budget,
+        wanted: &[SectionId],
+        name: impl Fn(SectionId) -> Option<&'static str>,
+    ) -> Self {
         let mut found = Vec::new();
         let bytes: &[u8] = data;
         if let Ok(file) = ElfFile::<FileHeader64<object::LittleEndian>>::parse(bytes) {
-            for id in READ {
+            for &id in wanted {
                 if let Some(name) = name(id)
                     && let Some(bytes) = section(&file, name, budget)
                 {

@@ -1,31 +1,56 @@
 //! The units of `.debug_info`: which addresses each covers, and what is needed to read on in it.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{
-    Abbreviations, Attribute, AttributeValue, DebugInfoOffset, DebugLineOffset, UnitHeader, UnitSectionOffset,
-    UnitType, constants,
+    Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset, LittleEndian,
+    Section as _, UnitHeader, UnitSectionOffset, UnitType, constants,
 };
 
 use super::budget::Budget;
 use super::functions::Functions;
 use super::lines::Lines;
+use super::split::Split;
 use super::{Dwarf, Reader, Unit};
 
 /// One unit, with its tables as far as they were asked for.
 pub(super) struct UnitData {
     /// Where its header is in `.debug_info`.
     pub(super) offset: usize,
-    pub(super) abbreviations: OnceLock<Option<Arc<Abbreviations>>>,
-    pub(super) lines: OnceLock<Option<Lines>>,
+    /// The line table: position in [`Units::tables`].
+    pub(super) table: Option<u32>,
     pub(super) functions: OnceLock<Option<Functions>>,
+    /// Split DWARF: the rest of the unit.
+    pub(super) split: OnceLock<Option<Split>>,
     pub(super) has_code: bool,
 }
 
-/// All units of a file.
+/// A line table, which units may share.
+pub(super) struct Table {
+    /// In `.debug_line`: where it is, and where the next begins.
+    pub(super) place: Range<usize>,
+    /// The first unit that has it.
+    pub(super) unit: usize,
+    pub(super) files: OnceLock<Vec<Box<str>>>,
+    pub(super) lines: OnceLock<Option<Lines>>,
+}
+
+/// Abbreviations, which units may share.
+struct Shared {
+    /// In `.debug_abbrev`: where they are, and where the next begins.
+    place: Range<usize>,
+    read: OnceLock<Option<Arc<Abbreviations>>>,
+}
+
+/// All units of a file. Tables that compilers write do not overlap: each is read once, and not beyond the next one's
+/// beginning, which bounds the time to that of one pass through the file.
 pub(super) struct Units {
     /// By offset.
     pub(super) all: Vec<UnitData>,
+    /// By place.
+    pub(super) tables: Vec<Table>,
+    abbreviations: Vec<Shared>,
     ranges: Vec<UnitRange>,
 }
 
@@ -50,25 +75,29 @@ const MAX_OVERLAP: usize = 64;
 
 impl Units {
     pub(super) fn read(dwarf: &Dwarf<'_>, budget: &Budget, is_code: &dyn Fn(u64) -> bool) -> Self {
-        let mut units = Self { all: Vec::new(), ranges: Vec::new() };
-        let mut headers = dwarf.units();
-        while let Ok(Some(header)) = headers.next() {
-            let Some(offset) = header.debug_info_offset() else { continue };
-            // Also the time that abbreviations shared by very many units take is bounded so.
-            if budget.take(size_of::<UnitData>()).is_none() {
+        let mut headers = Vec::new();
+        let mut next = dwarf.units();
+        while let Ok(Some(header)) = next.next() {
+            if budget.take(size_of::<UnitData>() + size_of::<UnitHeader<Reader<'_>>>()).is_none() {
                 break;
             }
-            units.all.push(UnitData {
-                offset: offset.0,
-                abbreviations: OnceLock::new(),
-                lines: OnceLock::new(),
-                functions: OnceLock::new(),
-                has_code: false,
-            });
+            headers.push(header);
+        }
+        let offsets = headers.iter().map(|h| h.debug_abbrev_offset().0).collect();
+        let shared = places(offsets, dwarf.debug_abbrev.reader().slice().len());
+        let shared = shared.map(|place| Shared { place, read: OnceLock::new() });
+        let mut units =
+            Self { all: Vec::new(), tables: Vec::new(), abbreviations: shared.collect(), ranges: Vec::new() };
+        let mut tables = Vec::new();
+        for header in headers {
+            let Some(offset) = header.debug_info_offset() else { continue };
+            let (split, functions) = (OnceLock::new(), OnceLock::new());
+            units.all.push(UnitData { offset: offset.0, table: None, functions, split, has_code: false });
             if matches!(header.type_(), UnitType::Compilation | UnitType::Skeleton(_)) {
-                units.add_ranges(dwarf, header, budget, is_code);
+                tables.extend(units.add_ranges(dwarf, header, budget, is_code).flatten());
             }
         }
+        units.set_tables(&tables, dwarf.debug_line.reader().slice().len());
         units.ranges.sort_unstable_by_key(|r| (r.start, r.end));
         let mut reach = 0;
         for range in &mut units.ranges {
@@ -78,25 +107,58 @@ impl Units {
         units
     }
 
+    /// Adds what the last unit covers; where its line table is, and the unit.
     fn add_ranges(
         &mut self,
         dwarf: &Dwarf<'_>,
         header: UnitHeader<Reader<'_>>,
         budget: &Budget,
         is_code: &dyn Fn(u64) -> bool,
-    ) -> Option<()> {
-        let abbreviations = dwarf.abbreviations(&header).ok()?;
-        let root = Root::read(dwarf, header, abbreviations)?;
-        let number = u32::try_from(self.all.len().checked_sub(1)?).ok()?;
+    ) -> Option<Option<(usize, usize)>> {
+        let root = Root::read(dwarf, header, self.abbreviations(dwarf, &header)?)?;
+        let number = self.all.len().checked_sub(1)?;
         let mut ranges = dwarf.unit_ranges(&root.unit).ok()?;
         while let Ok(Some(range)) = ranges.next() {
             budget.take_one::<UnitRange>()?;
             if range.begin < range.end && is_code(range.begin) {
-                self.ranges.push(UnitRange { start: range.begin, end: range.end, reach: 0, unit: number });
+                let unit = u32::try_from(number).ok()?;
+                self.ranges.push(UnitRange { start: range.begin, end: range.end, reach: 0, unit });
                 self.all.last_mut()?.has_code = true;
             }
         }
-        Some(())
+        Some(root.lines.map(|lines| (lines.0, number)))
+    }
+
+    /// Gives units their line tables: (place, unit).
+    fn set_tables(&mut self, of_units: &[(usize, usize)], len: usize) {
+        let places = places(of_units.iter().map(|(place, _)| *place).collect(), len);
+        self.tables = places
+            .map(|place| Table { place, unit: usize::MAX, files: OnceLock::new(), lines: OnceLock::new() })
+            .collect();
+        for &(place, unit) in of_units {
+            let Ok(table) = self.tables.binary_search_by_key(&place, |t| t.place.start) else { continue };
+            if let Some((data, found)) = self.all.get_mut(unit).zip(self.tables.get_mut(table)) {
+                data.table = u32::try_from(table).ok();
+                found.unit = found.unit.min(unit);
+            }
+        }
+    }
+
+    fn abbreviations(&self, dwarf: &Dwarf<'_>, header: &UnitHeader<Reader<'_>>) -> Option<Arc<Abbreviations>> {
+        let offset = header.debug_abbrev_offset();
+        let at = self.abbreviations.binary_search_by_key(&offset.0, |shared| shared.place.start).ok()?;
+        let shared = self.abbreviations.get(at)?;
+        let read = || {
+            let bytes = dwarf.debug_abbrev.reader().slice().get(..shared.place.end)?;
+            DebugAbbrev::new(bytes, LittleEndian).abbreviations(offset).ok().map(Arc::new)
+        };
+        shared.read.get_or_init(read).clone()
+    }
+
+    /// A unit's root, read anew: that is cheaper than to keep it.
+    pub(super) fn root<'a>(&self, dwarf: &Dwarf<'a>, unit: usize) -> Option<Root<'a>> {
+        let header = dwarf.unit_header(DebugInfoOffset(self.all.get(unit)?.offset)).ok()?;
+        Root::read(dwarf, header, self.abbreviations(dwarf, &header)?)
     }
 
     /// Positions of the units with code at `v`.
@@ -114,13 +176,13 @@ impl Units {
     }
 }
 
-impl UnitData {
-    /// The unit's root, read anew: that is cheaper than to keep it.
-    pub(super) fn root<'a>(&self, dwarf: &Dwarf<'a>) -> Option<Root<'a>> {
-        let header = dwarf.unit_header(DebugInfoOffset(self.offset)).ok()?;
-        let abbreviations = self.abbreviations.get_or_init(|| dwarf.abbreviations(&header).ok());
-        Root::read(dwarf, header, abbreviations.clone()?)
-    }
+/// Where each table is, from its offset to the next one's.
+fn places(mut offsets: Vec<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    offsets.retain(|&offset| offset < len);
+    offsets.sort_unstable();
+    offsets.dedup();
+    let ends: Vec<usize> = offsets.iter().copied().skip(1).chain([len]).collect();
+    offsets.into_iter().zip(ends).map(|(start, end)| start..end)
 }
 
 impl<'a> Root<'a> {

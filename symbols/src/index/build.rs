@@ -25,7 +25,7 @@ const SHN_COMMON: u16 = 0xfff2;
 
 /// All names, by address and rank. No text is looked at, but for the few that decide whether there is a function: most
 /// questions are about a handful of names, and to touch them all would cost more than the answers.
-pub(super) fn names(binary: &Binary, debug_files: &[DebugFile]) -> Result<Vec<Name>, Error> {
+pub(super) fn names(binary: &Binary, debug_files: &[DebugFile], nameless: bool) -> Result<Vec<Name>, Error> {
     let mut names = Vec::new();
     let go_text = binary.go().map(|program| program.text_range(binary));
     for (table, file) in symbol_tables(binary, debug_files) {
@@ -46,7 +46,7 @@ pub(super) fn names(binary: &Binary, debug_files: &[DebugFile]) -> Result<Vec<Na
     }
     let mut names = in_order(names);
     names.retain(labels_in_functions());
-    if binary.go().is_none() && binary.sections().symtab.is_none() && !debug_files.iter().any(DebugFile::has_symbols) {
+    if nameless {
         add_nameless(binary, &mut names);
         names = in_order(names);
     }
@@ -75,9 +75,8 @@ struct SymbolFile<'a> {
 /// The tables of the file, then those of its debug files. Texts of the latter count as if the files lay one behind the
 /// other.
 fn symbol_tables<'a>(binary: &'a Binary, debug_files: &'a [DebugFile]) -> Vec<(SymbolTable, SymbolFile<'a>)> {
-    let own = |table| {
-        (table, SymbolFile { binary, data: binary.data(), sections: binary.sections(), map: None, base: 0 })
-    };
+    let own =
+        |table| (table, SymbolFile { binary, data: binary.data(), sections: binary.sections(), map: None, base: 0 });
     let mut tables: Vec<_> = binary.symbol_tables().map(own).collect();
     let mut base = binary.data().len();
     for file in debug_files {

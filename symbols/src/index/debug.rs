@@ -12,9 +12,9 @@ use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::bytes::name_at;
-use crate::debugfile::{self, AddressMap, DebugFile, DebugReport, DebugSearch};
+use crate::debugfile::{self, AddressMap, DebugFile, DebugReport, DebugSearch, SplitFiles};
 use crate::demangle;
-use crate::dwarf::{Debug, Frame};
+use crate::dwarf::{Debug, Files, Frame};
 use crate::go::{SourceLine, names as go_names};
 
 /// Where the names and the debug information of an index come from, besides the file.
@@ -30,6 +30,12 @@ pub(super) struct Sources {
 impl Sources {
     pub(super) fn files(&self) -> &[DebugFile] {
         &self.files
+    }
+
+    /// Whether functions that nothing names are to be listed by their bounds: where no symbol table tells them.
+    pub(super) fn adds_nameless(&self, binary: &Binary) -> bool {
+        let named = self.files.iter().any(DebugFile::has_symbols) || binary.sections().symtab.is_some();
+        self.search.is_some() && !named && binary.go().is_none()
     }
 
     /// The text at a place that counts through the file and then through its debug files.
@@ -103,11 +109,15 @@ impl Index {
     /// of a stripped file that nothing names are known by their bounds.
     ///
     /// # Errors
-    /// [`Error::NoSymbols`] if there is no function at all.
+    /// [`Error::NoSymbolsNorDebugFile`] if there is no function at all.
     pub fn with_debug(binary: Arc<Binary>, search: &DebugSearch) -> Result<Self, Error> {
         let (files, report) = debugfile::find(&binary, search);
+        let looked = Box::new(report.clone());
         let sources = Sources { files, report, search: Some(search.clone()), dwarf: OnceLock::new() };
-        Self::from_sources(binary, sources)
+        Self::from_sources(binary, sources).map_err(|error| match error {
+            Error::NoSymbols => Error::NoSymbolsNorDebugFile(looked),
+            other => other,
+        })
     }
 
     /// What separate debug files were looked for.
@@ -137,19 +147,23 @@ impl Index {
     }
 
     /// The debug information, and the map from its file's addresses if that is a separate one.
-    fn dwarf(&self) -> Option<(&Debug, Option<&AddressMap>)> {
+    pub(super) fn dwarf(&self) -> Option<(&Debug, Option<&AddressMap>)> {
         let own_code = || {
             let code = self.binary.segments().iter().filter(|s| s.executable);
             code.map(|s| s.vaddr.0..s.vaddr.0.saturating_add(s.mem_size)).collect()
         };
+        let files = || -> Option<Box<dyn Files>> {
+            let search = self.debug.search.clone()?;
+            Some(Box::new(SplitFiles { search, debug_file: self.debug.report.used.clone() }))
+        };
         let find = || {
-            if let Some(own) = Debug::of(self.binary.shared_data(), own_code()) {
+            if let Some(own) = Debug::of(self.binary.shared_data(), own_code(), files()) {
                 return Some((None, own));
             }
             self.debug.files.iter().enumerate().find_map(|(number, file)| {
                 let code = file.sections.sections.iter().filter(|s| s.executable && s.allocated);
                 let code = code.map(|s| s.address.0..s.end().0).collect();
-                Some((Some(number), Debug::of(&file.data, code)?))
+                Some((Some(number), Debug::of(&file.data, code, files())?))
             })
         };
         let (file, debug) = self.debug.dwarf.get_or_init(find).as_ref()?;

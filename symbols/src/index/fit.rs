@@ -49,15 +49,7 @@ impl Index {
         match entry.source {
             Source::Go => fit_go(std::str::from_utf8(raw).ok()?, &name.literal),
             Source::Nameless => None,
-            Source::Elf => match demangle::scheme(demangle::base(raw)) {
-                Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
-                Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
-                Scheme::Itanium => {
-                    let full = name.with_parameters;
-                    let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
-                    fit_key(&canonical::key(&text), &name.key)
-                }
-            },
+            Source::Elf => fit_elf(raw, name),
         }
     }
 
@@ -75,7 +67,21 @@ impl Index {
     }
 }
 
-fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
+/// How well a symbol fits.
+pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
+    match demangle::scheme(demangle::base(raw)) {
+        Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
+        Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
+        Scheme::Itanium => {
+            let full = name.with_parameters;
+            let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
+            fit_key(&canonical::key(&text), &name.key)
+        }
+    }
+}
+
+/// How well a name of Go's function table fits.
+pub(super) fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
     let spellings = go_names::spellings(name);
     if spellings.iter().any(|s| s == wanted) {
         return Some(Fit::Exact);

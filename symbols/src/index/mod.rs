@@ -10,6 +10,7 @@ mod debug;
 mod fit;
 mod function;
 mod hints;
+mod inlined;
 mod occurrences;
 mod places;
 mod select;
@@ -30,6 +31,7 @@ use crate::go;
 pub use crate::go::SourceLine;
 pub use debug::InlineFrame;
 pub use function::{Function, FunctionId, Language, LeftOut, Outline};
+pub use inlined::InlinedOnly;
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -111,7 +113,7 @@ impl Index {
     }
 
     fn from_sources(binary: Arc<Binary>, debug: debug::Sources) -> Result<Self, Error> {
-        let names = build::names(&binary, debug.files())?;
+        let names = build::names(&binary, debug.files(), debug.adds_nameless(&binary))?;
         let (starts, functions) = build::functions(&names);
         let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
         Ok(Self {

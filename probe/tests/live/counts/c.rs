@@ -13,7 +13,7 @@ fn a_million_calls_in_four_threads() {
 #[test]
 fn calls_in_threads_of_every_build() {
     for program in &ALL[1..] {
-        let (traced, _) = check(program, &["calls", "-n", "60000", "-t", "8"], &ROOM);
+        let (traced, _) = check(program, &["calls", "-n", "30000", "-t", "8"], &ROOM);
         assert_inside(&traced, "leaf", "work");
         let threads: std::collections::HashSet<u32> = traced.trace.calls.iter().map(|call| call.tid).collect();
         assert_eq!(threads.len(), 8, "{program}");

@@ -12,7 +12,7 @@ fn a_million_calls_in_four_threads() {
 
 #[test]
 fn calls_in_threads_at_o0() {
-    let (traced, _) = check("cpp/counts-O0", &["calls", "-n", "60000"], &ROOM);
+    let (traced, _) = check("cpp/counts-O0", &["calls", "-n", "30000"], &ROOM);
     assert_inside(&traced, "shop::twice", "shop::Store::put");
 }
 

@@ -24,7 +24,7 @@ fn a_million_calls_in_goroutines_that_move_between_threads() {
 #[test]
 fn calls_in_moving_goroutines_of_every_build() {
     for program in &ALL[1..] {
-        let (traced, _) = check(program, &["calls", "-n", "60000", "-t", "8"], &ROOM);
+        let (traced, _) = check(program, &["calls", "-n", "30000", "-t", "8"], &ROOM);
         let outer = traced.trace.of(SAVE);
         let goroutines: std::collections::HashSet<_> = outer.iter().map(|call| call.goroutine).collect();
         assert_eq!(goroutines.len(), 8, "{program}");

@@ -15,7 +15,7 @@ fn a_million_calls_in_four_threads() {
 #[test]
 fn calls_in_threads_of_every_build() {
     for program in &ALL[1..] {
-        let (traced, _) = check(program, &["calls", "-n", "60000"], &ROOM);
+        let (traced, _) = check(program, &["calls", "-n", "30000"], &ROOM);
         assert_inside(&traced, "counts::leaf", "counts::Store::save");
     }
 }
