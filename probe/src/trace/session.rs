@@ -66,8 +66,10 @@ impl Signals {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
         thread::spawn(move || {
-            for _ in signals.forever() {
-                if counted.fetch_add(1, Ordering::Relaxed) + 1 > enough {
+            for signal in signals.forever() {
+                // Only Ctrl-C reaches the command too; a supervisor's SIGTERM is for us alone.
+                let weight = if signal == SIGINT { 1 } else { enough };
+                if counted.fetch_add(weight, Ordering::Relaxed) + weight > enough {
                     // Everything of ours in the kernel goes with our descriptors.
                     std::process::exit(i32::from(INTERRUPTED));
                 }
