@@ -2,7 +2,7 @@
 # make install  to $(DESTDIR)$(PREFIX): the program, its man page, completions for bash, zsh and fish
 # make demo     traces a real Go program and a real Rust program (root)
 # make test     everything: formatting, lints, the prebuilt objects, unit and live tests (root)
-# make bench    what a traced call costs, beside other tools (root)
+# make bench    what a traced call and a look-up cost, beside other tools (root)
 # make bpf      the kernel half's objects anew, after a change of it
 #
 # demo, test, bench and bpf install what they need on Debian 12: testdata/setup.sh.
@@ -75,8 +75,9 @@ test: as-root setup-test
 	cargo test --locked $(OLD) -p symbols -p probe-ebpf -p probe
 
 bench: as-root setup-bench
-	$(MAKE) programs
+	$(MAKE) build programs
 	cargo bench --locked $(OLD) -p probe
+	PROBE=$(CURDIR)/$(PROBE) cargo bench --locked $(OLD) -p symbols --bench lookup
 
 # The objects under probe-ebpf/prebuilt are committed: only a change of the kernel half needs this.
 bpf: setup-bpf

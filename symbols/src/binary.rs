@@ -244,6 +244,7 @@ impl Binary {
         let dynamic = self.layout.dynamic_symbols.map(|d| SymbolTable {
             entries: d.table..d.table.saturating_add(d.count.saturating_mul(24)),
             strings: d.strings..d.strings.saturating_add(d.strings_len),
+            dynamic: true,
         });
         let dynsym = self.sections.dynsym.clone().or(dynamic);
         self.sections.symtab.clone().into_iter().chain(dynsym)

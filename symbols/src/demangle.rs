@@ -189,6 +189,8 @@ fn rust(base: &[u8]) -> Option<String> {
     let demangled = rustc_demangle::try_demangle(std::str::from_utf8(base).ok()?).ok()?;
     let mut out = Bounded(String::with_capacity(base.len()));
     write!(out, "{demangled:#}").ok()?;
+    // Many are kept, and half of what a growing string has may be unused.
+    out.0.shrink_to_fit();
     Some(out.0)
 }
 
@@ -197,6 +199,7 @@ fn itanium(base: &[u8], options: &DemangleOptions) -> Option<String> {
     let symbol = cpp_demangle::Symbol::new_with_options(base, &parse).ok()?;
     let mut out = Bounded(String::with_capacity(base.len()));
     symbol.structured_demangle(&mut out, options).ok()?;
+    out.0.shrink_to_fit();
     Some(with_literal_suffixes(out.0))
 }
 

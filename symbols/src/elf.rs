@@ -12,7 +12,7 @@ use crate::addr::Vaddr;
 use crate::bytes::{u32_at, u64_at};
 
 /// Bytes of one symbol in an ELF64 file.
-const SYMBOL_SIZE: usize = 24;
+pub(crate) const SYMBOL_SIZE: usize = 24;
 
 /// One section that takes part in the running program, or holds symbols.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct Section {
 pub(crate) struct SymbolTable {
     pub(crate) entries: Range<usize>,
     pub(crate) strings: Range<usize>,
+    /// `.dynsym`, not `.symtab`.
+    pub(crate) dynamic: bool,
 }
 
 /// The section table of a file, empty if there is none.
@@ -76,7 +78,8 @@ impl Sections {
             if kind == SHT_SYMTAB || kind == SHT_DYNSYM {
                 let linked = usize::try_from(header.sh_link(LittleEndian)).ok().and_then(|i| table.get(i));
                 let symbols = file(header).zip(linked.and_then(file));
-                let symbols = symbols.map(|(entries, strings)| SymbolTable { entries, strings });
+                let dynamic = kind == SHT_DYNSYM;
+                let symbols = symbols.map(|(entries, strings)| SymbolTable { entries, strings, dynamic });
                 let place = if kind == SHT_SYMTAB { &mut found.symtab } else { &mut found.dynsym };
                 *place = place.take().or(symbols);
             }
@@ -118,16 +121,38 @@ impl Section {
 impl SymbolTable {
     pub(crate) fn symbols<'a>(&self, data: &'a [u8]) -> impl Iterator<Item = Symbol> + use<'a> {
         let entries = data.get(self.entries.clone()).unwrap_or_default();
-        entries.chunks_exact(SYMBOL_SIZE).filter_map(|entry| {
-            let info = *entry.get(4)?;
-            Some(Symbol {
-                name: u32_at(entry, 0)?,
-                kind: info & 0xf,
-                binding: info >> 4,
-                section: u16::from_le_bytes([*entry.get(6)?, *entry.get(7)?]),
-                value: u64_at(entry, 8)?,
-                size: u64_at(entry, 16)?,
-            })
+        entries.chunks_exact(SYMBOL_SIZE).filter_map(Symbol::parse)
+    }
+
+    /// Symbol number `position`.
+    pub(crate) fn symbol(&self, data: &[u8], position: u32) -> Option<Symbol> {
+        let entries = data.get(self.entries.clone())?;
+        let at = usize::try_from(position).ok()?.checked_mul(SYMBOL_SIZE)?;
+        Symbol::parse(entries.get(at..at.checked_add(SYMBOL_SIZE)?)?)
+    }
+
+    /// Where the name of symbol number `position` begins in the file.
+    pub(crate) fn text(&self, data: &[u8], position: u32) -> Option<usize> {
+        self.place_of(&self.symbol(data, position)?)
+    }
+
+    /// Where a symbol's name begins in the file.
+    pub(crate) fn place_of(&self, symbol: &Symbol) -> Option<usize> {
+        let name = usize::try_from(symbol.name).ok()?;
+        self.strings.start.checked_add(name).filter(|&at| at < self.strings.end)
+    }
+}
+
+impl Symbol {
+    fn parse(entry: &[u8]) -> Option<Self> {
+        let info = *entry.get(4)?;
+        Some(Self {
+            name: u32_at(entry, 0)?,
+            kind: info & 0xf,
+            binding: info >> 4,
+            section: u16::from_le_bytes([*entry.get(6)?, *entry.get(7)?]),
+            value: u64_at(entry, 8)?,
+            size: u64_at(entry, 16)?,
         })
     }
 }

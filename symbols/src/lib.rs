@@ -28,5 +28,6 @@ mod mmap;
 pub mod parallel;
 pub mod pattern;
 pub mod unwind;
+mod versions;
 
 pub use error::Error;

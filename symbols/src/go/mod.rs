@@ -49,6 +49,9 @@ const WORD_MINPC: usize = 20;
 const WORD_MAXPC: usize = 21;
 const WORD_TEXT: usize = 22;
 
+/// `abi.FuncIDNormal`: most functions.
+const ORDINARY: u8 = 0;
+
 impl Program {
     /// Looks for Go's tables. `None`: no Go program. An error: a Go program whose tables are broken.
     pub(crate) fn find(binary: &Binary) -> Result<Option<Self>, Error> {
@@ -113,7 +116,10 @@ impl Program {
     }
 
     /// Where functions begin: (table position, address), in the table's order. Reads nothing else of them.
-    pub(crate) fn addresses<'a>(&'a self, binary: &'a Binary) -> impl Iterator<Item = (usize, Vaddr)> + 'a {
+    pub(crate) fn addresses<'a>(
+        &'a self,
+        binary: &'a Binary,
+    ) -> impl ExactSizeIterator<Item = (usize, Option<Vaddr>)> + 'a {
         self.table.addresses(binary)
     }
 
@@ -136,6 +142,7 @@ impl Program {
     pub fn is_wrapper(&self, function: &Function<'_>) -> bool {
         // `abi.FuncIDWrapper` is the last constant of its enumeration in every version (21 in Go 1.19, 23 in 1.27), and
         // every program has such functions: so the highest id is that one, also where the version is not known.
-        function.id() == *self.wrapper_id.get_or_init(|| function.highest_id())
+        let id = function.id();
+        id != ORDINARY && id == *self.wrapper_id.get_or_init(|| function.highest_id())
     }
 }

@@ -222,9 +222,12 @@ impl Pclntab {
         (0..self.count).filter_map(|position| self.function(binary, position))
     }
 
-    pub(super) fn addresses<'a>(&'a self, binary: &'a Binary) -> impl Iterator<Item = (usize, Vaddr)> + 'a {
+    pub(super) fn addresses<'a>(
+        &'a self,
+        binary: &'a Binary,
+    ) -> impl ExactSizeIterator<Item = (usize, Option<Vaddr>)> + 'a {
         let (bytes, entry) = (self.data(binary), self.version.shape().entry);
-        (0..self.count).filter_map(move |i| Some((i, self.entry_address(bytes, self.functions + i * entry)?)))
+        (0..self.count).map(move |i| (i, self.entry_address(bytes, self.functions + i * entry)))
     }
 
     pub(super) fn function<'a>(&'a self, binary: &'a Binary, position: usize) -> Option<Function<'a>> {

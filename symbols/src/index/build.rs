@@ -2,14 +2,14 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{FLAG_IFUNC, FLAG_LOCAL, Index, Name, Source};
+use super::Index;
+use super::name::{Name, Rank, Source};
+use super::tables::View;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::{Binary, Segment};
-use crate::bytes::name_at;
-use crate::debugfile::{AddressMap, DebugFile};
 use crate::demangle;
-use crate::elf::{Sections, Symbol, SymbolTable};
+use crate::elf::{SYMBOL_SIZE, Sections, Symbol};
 use crate::unwind;
 
 // ELF: symbol types, bindings and section indices (gABI, chapter 4).
@@ -23,164 +23,144 @@ const SHN_UNDEF: u16 = 0;
 const SHN_ABS: u16 = 0xfff1;
 const SHN_COMMON: u16 = 0xfff2;
 
-/// All names, by address and rank. No text is looked at, but for the few that decide whether there is a function: most
-/// questions are about a handful of names, and to touch them all would cost more than the answers.
-pub(super) fn names(binary: &Binary, debug_files: &[DebugFile], nameless: bool) -> Result<Vec<Name>, Error> {
-    let mut names = Vec::new();
-    let go_text = binary.go().map(|program| program.text_range(binary));
-    for (table, file) in symbol_tables(binary, debug_files) {
+/// What a file's functions are called, and the sizes of those without a name.
+pub(super) struct Names {
+    /// By address and rank.
+    pub(super) names: Vec<Name>,
+    /// Bytes, by [`Name::position`].
+    pub(super) nameless: Vec<u64>,
+}
+
+/// All names. No text is looked at, but for the few that decide whether there is a function: most questions are about a
+/// handful of names, and to touch them all would cost more than the answers.
+pub(super) fn names(binary: &Binary, tables: &[View<'_>], nameless: bool) -> Result<Names, Error> {
+    let go = binary.go();
+    let bytes: usize = tables.iter().map(|table| table.symbols.entries.len()).sum();
+    let mut names = Vec::with_capacity(bytes / SYMBOL_SIZE + go.map_or(0, |program| program.addresses(binary).len()));
+    let go_text = go.map(|program| program.text_range(binary));
+    for (number, table) in (0..).zip(tables) {
         let before = names.len();
-        add_elf_names(&file, &table, &mut names);
+        add_elf_names(table, number, &mut names);
         if let Some(go) = &go_text {
             // There the function table knows more: the symbols call an assembly body `f.abi0`.
             let mut kept = names.split_off(before);
-            kept.retain(|n: &Name| !go.contains(&n.address) && !is_go_mark(binary, n));
+            kept.retain(|n: &Name| !go.contains(&n.address()) && !is_go_mark(table, n));
             names.append(&mut kept);
         }
     }
-    if let Some(program) = binary.go() {
-        names.extend(program.addresses(binary).filter_map(|(position, address)| {
-            let extra = u32::try_from(position).ok()?;
-            Some(Name { address, size: 0, text: 0, extra, source: Source::Go, rank: 0, flags: 0 })
-        }));
+    if let Some(program) = go {
+        let functions = program.addresses(binary).filter_map(|(position, address)| {
+            let position = u32::try_from(position).ok()?;
+            Some(Name::of_go(address?, position))
+        });
+        names.extend(functions);
     }
-    let mut names = in_order(names);
-    names.retain(labels_in_functions());
-    if nameless {
-        add_nameless(binary, &mut names);
-        names = in_order(names);
+    sort(&mut names);
+    if names.iter().any(|name| name.is_untyped()) {
+        names = without_labels(tables, &names);
     }
+    let nameless = if nameless { add_nameless(binary, tables, &mut names) } else { Vec::new() };
     if names.is_empty() {
         return Err(match binary.go_error() {
             Some(Error::GoTable(why)) => Error::GoTable(why),
             _ => Error::NoSymbols,
         });
     }
-    Ok(names)
+    Ok(Names { names, nameless })
 }
 
-/// Where a symbol table is from.
-struct SymbolFile<'a> {
-    /// The file that runs.
-    binary: &'a Binary,
-    /// The file that has the table.
-    data: &'a [u8],
-    sections: &'a Sections,
-    /// None: they are the same file.
-    map: Option<&'a AddressMap>,
-    /// What places of texts in the file are counted from.
-    base: usize,
-}
-
-/// The tables of the file, then those of its debug files. Texts of the latter count as if the files lay one behind the
-/// other.
-fn symbol_tables<'a>(binary: &'a Binary, debug_files: &'a [DebugFile]) -> Vec<(SymbolTable, SymbolFile<'a>)> {
-    let own =
-        |table| (table, SymbolFile { binary, data: binary.data(), sections: binary.sections(), map: None, base: 0 });
-    let mut tables: Vec<_> = binary.symbol_tables().map(own).collect();
-    let mut base = binary.data().len();
-    for file in debug_files {
-        if let Some(table) = &file.sections.symtab {
-            let from = SymbolFile { binary, data: &file.data, sections: &file.sections, map: Some(&file.map), base };
-            tables.push((table.clone(), from));
-        }
-        base = base.saturating_add(file.data.len());
-    }
-    tables
-}
-
-/// Functions that only the unwind tables know, where no named one is.
-fn add_nameless(binary: &Binary, names: &mut Vec<Name>) {
-    let mut found = Vec::new();
+/// Functions that only the unwind tables know, where no named one is. Their sizes.
+fn add_nameless(binary: &Binary, tables: &[View<'_>], names: &mut Vec<Name>) -> Vec<u64> {
+    let (mut found, mut sizes) = (Vec::new(), Vec::new());
     let mut named = names.iter().peekable();
     let mut covered = 0;
     for (address, size) in unwind::code_ranges(binary) {
-        while let Some(name) = named.next_if(|n| n.address <= address) {
-            covered = covered.max(name.address.0.saturating_add(name.size.max(1)));
+        while let Some(name) = named.next_if(|n| n.address() <= address) {
+            let size = symbol(tables, *name).map_or(0, |symbol| symbol.size);
+            covered = covered.max(name.address().0.saturating_add(size.max(1)));
         }
-        if address.0 >= covered && !binary.in_plt(address) {
+        if address.0 >= covered
+            && !binary.in_plt(address)
+            && let Ok(position) = u32::try_from(sizes.len())
+        {
             covered = address.0.saturating_add(size);
-            found.push(Name { address, size, text: 0, extra: 0, source: Source::Nameless, rank: UNNAMED, flags: 0 });
+            found.push(Name::of_nameless(address, position));
+            sizes.push(size);
         }
     }
     names.append(&mut found);
+    sort(names);
+    sizes
 }
 
-/// The rank behind all others.
-const UNNAMED: u8 = 9;
-
-/// By address and rank. Of numbers, not of the names themselves: those are long, and one pass puts them in place.
-fn in_order(names: Vec<Name>) -> Vec<Name> {
-    let key = |n: &Name| (n.address, n.rank);
-    if names.is_sorted_by_key(key) {
-        return names;
+/// Two halves at a time, then together: the standard library's stable sort merges what is in order already.
+fn sort(names: &mut [Name]) {
+    if names.is_sorted() {
+        return;
     }
-    let number = |(i, n): (usize, &Name)| u128::from(n.address.0) << 64 | u128::from(n.rank) << 56 | i as u128;
-    let mut order: Vec<u128> = names.iter().enumerate().map(number).collect();
-    order.sort_unstable();
-    const POSITION: u128 = (1 << 56) - 1;
-    order.iter().filter_map(|o| names.get((o & POSITION) as usize)).copied().collect()
+    let (first, second) = names.split_at_mut(names.len() / 2);
+    if first.len() < MIN_SHARED_SORT {
+        return names.sort_unstable();
+    }
+    std::thread::scope(|scope| {
+        let other = std::thread::Builder::new().spawn_scoped(scope, || second.sort_unstable());
+        first.sort_unstable();
+        drop(other);
+    });
+    names.sort();
 }
+
+/// Fewer names are sorted before another thread has started.
+const MIN_SHARED_SORT: usize = 8 << 10;
 
 /// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins.
-fn is_go_mark(binary: &Binary, name: &Name) -> bool {
-    let text = usize::try_from(name.text).ok().and_then(|at| name_at(binary.data(), at));
-    matches!(text, Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
+fn is_go_mark(table: &View<'_>, name: &Name) -> bool {
+    matches!(table.name(name.position()), Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
 }
 
-fn add_elf_names(from: &SymbolFile<'_>, table: &SymbolTable, names: &mut Vec<Name>) {
-    let mut file = 0;
+fn add_elf_names(table: &View<'_>, number: u8, names: &mut Vec<Name>) {
     let mut code = CodeSegment::default();
-    for symbol in table.symbols(from.data) {
-        if symbol.kind == STT_FILE {
-            file += 1;
-        }
-        names.extend(elf_name(from, table, symbol, file, &mut code));
+    for (position, symbol) in (0..).zip(table.symbols()) {
+        names.extend(elf_name(table, &symbol, number, position, &mut code));
     }
 }
 
-fn elf_name(
-    from: &SymbolFile<'_>,
-    table: &SymbolTable,
-    symbol: Symbol,
-    file: u32,
+/// The name of a symbol, if it is a function's.
+pub(super) fn elf_name(
+    table: &View<'_>,
+    symbol: &Symbol,
+    number: u8,
+    position: u32,
     code: &mut CodeSegment,
 ) -> Option<Name> {
-    let address = Vaddr(from.map.map_or(Some(symbol.value), |map| map.to_program(symbol.value))?);
     let typed = matches!(symbol.kind, STT_FUNC | STT_GNU_IFUNC);
     if matches!(symbol.section, SHN_UNDEF | SHN_ABS | SHN_COMMON) || !(typed || symbol.kind == STT_NOTYPE) {
         return None;
     }
-    if !code.holds(from.binary, address) || !typed && !is_in_own_code_section(from.sections, &symbol) {
+    let address = table.address(symbol)?;
+    if symbol.name == 0 || !code.holds(table.binary, address) {
         return None;
     }
-    let text =
-        table.strings.start.checked_add(usize::try_from(symbol.name).ok()?).filter(|&t| t < table.strings.end)?;
-    let raw = from.data.get(text..table.strings.end)?;
-    // Nameless; assembler's local labels, and arm64's `$x` that mark code and data.
-    if raw.first() == Some(&0) || !typed && (raw.starts_with(b".L") || raw.starts_with(b"$")) {
-        return None;
+    if !typed {
+        // Assembler's local labels, and arm64's `$x` that mark code and data.
+        let raw = table.name(position)?;
+        if !is_in_own_code_section(table.sections, symbol) || raw.starts_with(b".L") || raw.starts_with(b"$") {
+            return None;
+        }
     }
-    let mut flags = 0;
-    if symbol.kind == STT_GNU_IFUNC {
-        flags |= FLAG_IFUNC;
-    }
-    if symbol.binding == STB_LOCAL {
-        flags |= FLAG_LOCAL;
-    }
-    let rank = 1 + match (symbol.kind, symbol.binding) {
-        (STT_NOTYPE, _) => 4,
-        (_, STB_LOCAL) => 3,
-        (_, STB_WEAK) => 2,
-        _ => 1,
+    let rank = match (symbol.kind, symbol.binding) {
+        (STT_NOTYPE, _) => Rank::Untyped,
+        (_, STB_LOCAL) => Rank::Local,
+        (_, STB_WEAK) => Rank::Weak,
+        _ => Rank::Global,
     };
-    let text = from.base.checked_add(text)? as u64;
-    Some(Name { address, size: symbol.size, text, extra: file, source: Source::Elf, rank, flags })
+    let (ifunc, local) = (symbol.kind == STT_GNU_IFUNC, symbol.binding == STB_LOCAL);
+    Some(Name::of_elf(address, rank, ifunc, local, number, position))
 }
 
 /// The executable segment that held the symbol before: it most often holds the next one too.
 #[derive(Default)]
-struct CodeSegment(std::ops::Range<u64>);
+pub(super) struct CodeSegment(std::ops::Range<u64>);
 
 impl CodeSegment {
     fn holds(&mut self, binary: &Binary, address: Vaddr) -> bool {
@@ -203,46 +183,56 @@ fn is_in_own_code_section(sections: &Sections, symbol: &Symbol) -> bool {
 }
 
 /// Drops untyped labels inside a function that has a size: they are places in it, not functions.
-fn labels_in_functions() -> impl FnMut(&Name) -> bool {
-    const UNTYPED: u8 = 5;
-    let mut covered = 0u64;
-    let mut start = 0u64;
-    move |name| {
-        if name.rank == UNTYPED && name.address.0 < covered && name.address.0 != start {
-            return false;
-        }
-        let end = name.address.0.saturating_add(name.size);
-        if name.size > 0 && name.rank != UNTYPED && end > covered {
-            (start, covered) = (name.address.0, end);
-        }
-        true
+fn without_labels(tables: &[View<'_>], names: &[Name]) -> Vec<Name> {
+    let end = |name: &Name| Some(name.address().0.saturating_add(symbol(tables, *name)?.size));
+    let covers = |name: &Name, label: &Name| {
+        !name.is_untyped() && name.address() != label.address() && end(name).is_some_and(|e| label.address().0 < e)
+    };
+    let is_label = |at: usize, name: &Name| {
+        let before = names.get(at.saturating_sub(MAX_LOOKED_BACK)..at).unwrap_or_default();
+        name.is_untyped() && before.iter().rev().any(|earlier| covers(earlier, name))
+    };
+    names.iter().enumerate().filter(|(at, name)| !is_label(*at, name)).map(|(_, name)| *name).collect()
+}
+
+/// Names before a label among which the function that holds it is looked for.
+const MAX_LOOKED_BACK: usize = 64;
+
+fn symbol(tables: &[View<'_>], name: Name) -> Option<Symbol> {
+    match name.source() {
+        Source::Elf(table) => tables.get(usize::from(table))?.symbol(name.position()),
+        Source::Go | Source::Nameless => None,
     }
 }
 
-/// Addresses of functions, ascending, and for each where its names begin.
-pub(super) fn functions(names: &[Name]) -> (Vec<Vaddr>, Vec<u32>) {
-    let (mut starts, mut first) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+/// Where the names of each function begin.
+pub(super) fn functions(names: &[Name]) -> Vec<u32> {
+    let count = names.chunk_by(|a, b| a.address() == b.address()).count();
+    let mut first = Vec::with_capacity(count);
+    let mut last = None;
     for (i, name) in names.iter().enumerate().map_while(|(i, name)| Some((u32::try_from(i).ok()?, name))) {
-        if starts.last() != Some(&name.address) {
-            starts.push(name.address);
+        if last.replace(name.address()) != Some(name.address()) {
             first.push(i);
         }
     }
-    (starts, first)
+    first
 }
 
 /// For each function the nearest earlier one that reaches beyond its start.
-pub(super) fn enclosing(names: &[Name], functions: &[u32]) -> Vec<u32> {
+pub(super) fn enclosing(index: &Index) -> Vec<u32> {
     let mut open: Vec<(u64, u32)> = Vec::new();
-    let mut enclosing = Vec::with_capacity(functions.len());
-    for (i, name) in functions.iter().enumerate().filter_map(|(i, &n)| Some((i as u32, names.get(n as usize)?))) {
-        while open.last().is_some_and(|&(end, _)| end <= name.address.0) {
+    let mut enclosing = Vec::with_capacity(index.len());
+    for i in 0..index.len() {
+        let start = index.start(i);
+        while open.last().is_some_and(|&(end, _)| end <= start.0) {
             open.pop();
         }
         enclosing.push(open.last().map_or(u32::MAX, |&(_, i)| i));
-        // Functions of Go do not overlap, and their sizes are not known here.
-        if name.size > 0 {
-            open.push((name.address.0.saturating_add(name.size), i));
+        // Functions of Go do not overlap.
+        let name = index.names_of(i).next().and_then(|at| index.names.get(at));
+        let size = name.filter(|name| !name.is_go()).map_or(0, |name| index.size(name));
+        if size > 0 {
+            open.push((start.0.saturating_add(size), i as u32));
         }
     }
     enclosing
@@ -251,9 +241,14 @@ pub(super) fn enclosing(names: &[Name], functions: &[u32]) -> Vec<u32> {
 /// For each function that has some, its parts. A part belongs to the function of its name: among local namesakes to
 /// that from the same source file, else to the global one.
 pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
+    let files: Vec<Vec<u32>> = index.numbered_tables().map(|(_, table)| source_files(&table)).collect();
+    let file_of = |name: &Name| match name.source() {
+        Source::Elf(table) => files.get(usize::from(table)).map(|f| f.partition_point(|&at| at < name.position())),
+        Source::Go | Source::Nameless => None,
+    };
     let mut wanted: FxHashMap<&[u8], Vec<(u32, &Name)>> = FxHashMap::default();
     for function in 0..index.functions.len() {
-        if let Some(name) = index.first_name(function).filter(|n| n.source == Source::Elf)
+        if let Some(name) = index.first_name(function).filter(|n| !n.is_go())
             && let Some(whole) = demangle::whole_of_part(index.raw(name))
         {
             wanted.entry(whole).or_default().push((function as u32, name));
@@ -267,12 +262,12 @@ pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
     for function in 0..index.functions.len() {
         for name in index.names_of(function).filter_map(|at| index.names.get(at)) {
             // A part of a part is no owner.
-            if name.source != Source::Elf || index.is_part_name(name) {
+            if name.is_go() || index.is_part_name(name) {
                 continue;
             }
             let parts = wanted.get(demangle::unversioned(index.raw(name))).map(Vec::as_slice).unwrap_or_default();
             for &(part, part_name) in parts.iter().take(MAX_NAMESAKES) {
-                let fit = match (name.flags & FLAG_LOCAL != 0, name.extra == part_name.extra) {
+                let fit = match (name.is_local(), file_of(name) == file_of(part_name)) {
                     (true, true) => 2,
                     (false, _) => 1,
                     (true, false) => continue,
@@ -290,6 +285,12 @@ pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
     }
     parts.values_mut().for_each(|of| of.sort_unstable());
     parts
+}
+
+/// Positions of the symbols that begin those of another source file.
+fn source_files(table: &View<'_>) -> Vec<u32> {
+    let symbols = (0..).zip(table.symbols());
+    symbols.filter(|(_, symbol)| symbol.kind == STT_FILE).map(|(position, _)| position).collect()
 }
 
 /// Parts of one name; a file with more is hostile, and pairing them all would take quadratic time.

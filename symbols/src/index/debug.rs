@@ -7,11 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use super::places::is_tail_of_path;
 use super::select::{Found, Hit};
-use super::{Index, LeftOut, Source};
+use super::{Index, LeftOut};
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
-use crate::bytes::name_at;
 use crate::debugfile::{self, AddressMap, DebugFile, DebugReport, DebugSearch, SplitFiles};
 use crate::demangle;
 use crate::dwarf::{Debug, Files, Frame};
@@ -36,22 +35,6 @@ impl Sources {
     pub(super) fn adds_nameless(&self, binary: &Binary) -> bool {
         let named = self.files.iter().any(DebugFile::has_symbols) || binary.sections().symtab.is_some();
         self.search.is_some() && !named && binary.go().is_none()
-    }
-
-    /// The text at a place that counts through the file and then through its debug files.
-    pub(super) fn text<'a>(&'a self, binary: &'a Binary, at: usize) -> Option<&'a [u8]> {
-        let mut at = at;
-        if at < binary.data().len() {
-            return name_at(binary.data(), at);
-        }
-        at -= binary.data().len();
-        for file in &self.files {
-            match at.checked_sub(file.data.len()) {
-                Some(beyond) => at = beyond,
-                None => return name_at(&file.data, at),
-            }
-        }
-        None
     }
 }
 
@@ -133,7 +116,7 @@ impl Index {
 
     /// `MODULE+0xADDR`
     pub(super) fn name_of_nameless(&self, name: &super::Name) -> String {
-        format!("{}+{}", self.own_name(), name.address)
+        format!("{}+{}", self.own_name(), name.address())
     }
 
     pub(super) fn is_own_name(&self, text: &str) -> bool {
@@ -183,7 +166,7 @@ impl Index {
         let wanted = |file: &str| is_tail_of_path(file, path);
         let Some(line) = line else {
             let units = debug.units_from(wanted);
-            for (function, start) in self.starts.iter().enumerate() {
+            for (function, start) in self.starts().iter().enumerate() {
                 let Some(there) = map.map_or(Some(start.0), |map| map.to_debug(start.0)) else { continue };
                 if debug.line_from(&units, there).is_some_and(|l| wanted(l.file)) {
                     found.hits.extend(self.elf_hit(function as u32));
@@ -200,7 +183,7 @@ impl Index {
         }
         for (function, address) in first {
             let Some(hit) = self.elf_hit(function) else { continue };
-            match address.0.saturating_sub(self.start(function).0) {
+            match address.0.saturating_sub(self.start(function as usize).0) {
                 0 => found.hits.push(hit),
                 offset => found.points.push((address, Some(hit), offset)),
             }
@@ -210,7 +193,7 @@ impl Index {
     /// A function by the name it is shown by, unless it is Go's.
     fn elf_hit(&self, function: u32) -> Option<Hit> {
         let name = self.shown(function as usize)?;
-        let is_go = self.names.get(name)?.source == Source::Go;
+        let is_go = self.names.get(name)?.is_go();
         (!is_go).then_some(Hit { function, name: u32::try_from(name).ok()? })
     }
 }

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{FLAG_IFUNC, Index, Name as Entry, Source};
+use super::Index;
+use super::name::{Name as Entry, Source};
 use crate::demangle::{self, Scheme};
 use crate::go::names as go_names;
 use crate::pattern::{Glob, Name, canonical};
@@ -18,9 +19,9 @@ impl Index {
     /// All spellings of a name that globs and regular expressions are tried on.
     pub(super) fn spellings(&self, entry: &Entry) -> Vec<Cow<'_, str>> {
         let raw = self.raw(entry);
-        match entry.source {
+        match entry.source() {
             Source::Go => std::str::from_utf8(raw).map(go_names::spellings).unwrap_or_default(),
-            Source::Elf => vec![demangle::bare(raw)],
+            Source::Elf(_) => vec![demangle::bare(raw)],
             Source::Nameless => vec![Cow::Owned(self.name_of_nameless(entry))],
         }
     }
@@ -41,27 +42,28 @@ impl Index {
     }
 
     fn is_mangled(&self, entry: &Entry) -> bool {
-        entry.source == Source::Elf && demangle::scheme(demangle::base(self.raw(entry))) != Scheme::Plain
+        !entry.is_go() && demangle::scheme(demangle::base(self.raw(entry))) != Scheme::Plain
     }
 
     pub(super) fn fit(&self, entry: &Entry, name: &Name) -> Option<Fit> {
         let raw = self.raw(entry);
-        match entry.source {
+        match entry.source() {
             Source::Go => fit_go(std::str::from_utf8(raw).ok()?, &name.literal),
             Source::Nameless => None,
-            Source::Elf => fit_elf(raw, name),
+            Source::Elf(_) => fit_elf(raw, name),
         }
     }
 
     /// A name as it is shown: no parameters, hash, version or escapes.
     pub(super) fn bare(&self, entry: &Entry) -> String {
-        let raw = self.raw(entry);
-        match entry.source {
+        self.bare_of(entry, self.raw(entry))
+    }
+
+    pub(super) fn bare_of(&self, entry: &Entry, raw: &[u8]) -> String {
+        match entry.source() {
             Source::Go => go_names::unescaped(&String::from_utf8_lossy(raw)).into_owned(),
-            Source::Elf if entry.flags & FLAG_IFUNC != 0 => {
-                String::from_utf8_lossy(demangle::unversioned(raw)).into_owned()
-            }
-            Source::Elf => demangle::bare(raw).into_owned(),
+            Source::Elf(_) if entry.is_ifunc() => String::from_utf8_lossy(demangle::unversioned(raw)).into_owned(),
+            Source::Elf(_) => demangle::bare(raw).into_owned(),
             Source::Nameless => self.name_of_nameless(entry),
         }
     }

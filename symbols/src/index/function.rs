@@ -103,8 +103,8 @@ pub struct Outline {
     pub address: Vaddr,
     /// Bytes of code; 0 if the file does not say.
     pub size: u64,
-    /// What it is written in.
-    pub language: Language,
+    /// From Go's function table.
+    pub is_go: bool,
     /// Go: written in assembly.
     pub go_asm: bool,
 }

@@ -26,13 +26,13 @@ impl Index {
         let mut scored: Vec<(usize, String)> = Vec::new();
         for entry in self.names.iter().take(MAX_LOOKED_AT) {
             let raw = self.raw(entry);
-            let name = match entry.source {
+            let name = match entry.source() {
                 Source::Go => String::from_utf8_lossy(raw),
-                Source::Elf => demangle::bare(raw),
+                Source::Elf(_) => demangle::bare(raw),
                 Source::Nameless => continue,
             };
             if let Some(score) = score(&name.to_lowercase(), &wanted, &word) {
-                let shown = if entry.source == Source::Go { go_names::unescaped(&name) } else { name.as_ref().into() };
+                let shown = if entry.is_go() { go_names::unescaped(&name) } else { name.as_ref().into() };
                 scored.push((score, shown.into_owned()));
             }
         }

@@ -11,13 +11,15 @@ mod fit;
 mod function;
 mod hints;
 mod inlined;
+mod name;
 mod occurrences;
 mod places;
 mod select;
+mod tables;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
@@ -27,6 +29,9 @@ use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::demangle::{self, Scheme};
 use crate::go;
+
+use name::{Name, Source};
+use tables::Table;
 
 pub use crate::go::SourceLine;
 pub use debug::InlineFrame;
@@ -53,45 +58,25 @@ pub struct Index {
     names: Vec<Name>,
     /// Demangled texts of `names`, made when asked for.
     texts: OnceLock<Box<[OnceLock<Box<str>>]>>,
-    /// Where each function begins, ascending.
-    starts: Vec<Vaddr>,
+    /// The symbol tables that `names` refer to.
+    tables: Vec<Table>,
+    /// Sizes of functions without a name, in bytes.
+    nameless: Vec<u64>,
+    /// Where each function begins, ascending. Made for the first look-up by address.
+    starts: OnceLock<Vec<Vaddr>>,
     /// Where each function's names begin in `names`.
     functions: Vec<u32>,
     /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
     enclosing: OnceLock<Vec<u32>>,
+    /// Sizes of Go's functions plus one, by position in their table; 0 is not known yet. A size takes a walk of the line
+    /// table, which a million addresses in some functions must not repeat.
+    go_sizes: OnceLock<Box<[AtomicU32]>>,
     /// Bytes that `texts` may still take.
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
     debug: debug::Sources,
 }
-
-/// One name of a function. Text and, for Go, all but the address stay in the file.
-#[derive(Clone, Copy, Debug)]
-struct Name {
-    address: Vaddr,
-    /// Bytes; for Go unused (computed on request, because that takes a walk of the line table).
-    size: u64,
-    /// Where its text begins in the file.
-    text: u64,
-    /// Go: position in the function table. ELF: which file of the program's sources it came from (`STT_FILE`).
-    extra: u32,
-    source: Source,
-    /// Order among names of one address; the lowest is shown.
-    rank: u8,
-    flags: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Go,
-    Elf,
-    /// The unwind tables: bounds, and no name.
-    Nameless,
-}
-
-const FLAG_IFUNC: u8 = 1;
-const FLAG_LOCAL: u8 = 2;
 
 // Go: internal/abi/symtab.go, FuncFlag.
 const GO_TOP_FRAME: u8 = 1;
@@ -113,16 +98,21 @@ impl Index {
     }
 
     fn from_sources(binary: Arc<Binary>, debug: debug::Sources) -> Result<Self, Error> {
-        let names = build::names(&binary, debug.files(), debug.adds_nameless(&binary))?;
-        let (starts, functions) = build::functions(&names);
+        let tables = Table::all(&binary, &debug);
+        let views: Vec<_> = tables.iter().filter_map(|table| table.view(&binary, &debug)).collect();
+        let build::Names { names, nameless } = build::names(&binary, &views, debug.adds_nameless(&binary))?;
+        let functions = build::functions(&names);
         let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
         Ok(Self {
             binary,
             names,
             texts: OnceLock::new(),
-            starts,
+            tables,
+            nameless,
+            starts: OnceLock::new(),
             functions,
             enclosing: OnceLock::new(),
+            go_sizes: OnceLock::new(),
             text_left,
             parts: OnceLock::new(),
             is_rust_program: OnceLock::new(),
@@ -161,11 +151,11 @@ impl Index {
     pub fn outline(&self, id: FunctionId) -> Outline {
         let at = self.shown(id.0 as usize).expect("the id is from this index");
         let name = self.names.get(at).expect("functions point to names");
-        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
+        let go = name.is_go().then(|| self.go_function(name)).flatten();
         Outline {
-            address: name.address,
-            size: go.as_ref().map_or(name.size, go::Function::size),
-            language: if go.is_some() { Language::Go } else { language(name, self.raw(name)) },
+            address: name.address(),
+            size: go.as_ref().map_or_else(|| self.size(name), go::Function::size),
+            is_go: name.is_go(),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
     }
@@ -177,6 +167,12 @@ impl Index {
     pub fn symbol(&self, id: FunctionId) -> &str {
         let raw = self.first_name(id.0 as usize).map(|name| self.raw(name)).expect("the id is from this index");
         std::str::from_utf8(raw).unwrap_or_else(|_| valid_beginning(raw))
+    }
+
+    /// All names of the function with this id as the file spells them, each as often as it stands there.
+    pub fn symbols(&self, id: FunctionId) -> impl Iterator<Item = &str> {
+        let names = self.names_of(id.0 as usize).filter_map(|at| self.names.get(at));
+        names.map(|name| valid_beginning(self.raw(name)))
     }
 
     /// All functions, by address.
@@ -201,15 +197,28 @@ impl Index {
 
     /// The function whose code holds `v`.
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
-        let mut at = self.starts.partition_point(|&start| start <= v).checked_sub(1)?;
+        self.id_at(v).map(|id| self.function(id))
+    }
+
+    /// The id of the function whose code holds `v`.
+    pub fn id_at(&self, v: Vaddr) -> Option<FunctionId> {
+        let mut at = self.starts().partition_point(|&start| start <= v).checked_sub(1)?;
         for _ in 0..MAX_NESTING {
             if self.holds(at, v) {
-                return Some(self.function(FunctionId(at as u32)));
+                return Some(FunctionId(at as u32));
             }
-            let enclosing = self.enclosing.get_or_init(|| build::enclosing(&self.names, &self.functions));
+            let enclosing = self.enclosing.get_or_init(|| build::enclosing(self));
             at = enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
         }
         None
+    }
+
+    /// The name of the function with this id, as in [`Function::name`]. Demangled once.
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn name(&self, id: FunctionId) -> &str {
+        self.display(self.shown(id.0 as usize).expect("the id is from this index"))
     }
 
     /// Whether a known function begins here. A `.cold` part is none, and what has no name may be one.
@@ -221,16 +230,29 @@ impl Index {
     pub fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
         let parts = self.parts.get_or_init(|| build::parts(self));
         let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
-        of.iter().filter_map(|&part| self.first_name(part as usize)).map(|name| (name.address, name.size)).collect()
+        of.iter()
+            .filter_map(|&part| self.first_name(part as usize))
+            .map(|name| (name.address(), self.size(name)))
+            .collect()
     }
 
     /// The position of the function that begins at `v`.
     fn starting_at(&self, v: Vaddr) -> Option<usize> {
-        self.starts.binary_search(&v).ok()
+        self.starts().binary_search(&v).ok()
+    }
+
+    fn starts(&self) -> &[Vaddr] {
+        self.starts.get_or_init(|| (0..self.len()).map(|function| self.start(function)).collect())
+    }
+
+    /// Where a function begins; 0 if there is none such.
+    fn start(&self, function: usize) -> Vaddr {
+        let name = self.functions.get(function).and_then(|&at| self.names.get(at as usize));
+        name.map_or(Vaddr(0), |name| name.address())
     }
 
     fn is_nameless(&self, function: usize) -> bool {
-        self.first_name(function).is_some_and(|n| n.source == Source::Nameless)
+        self.first_name(function).is_some_and(|n| n.source() == Source::Nameless)
     }
 
     fn is_part(&self, function: usize) -> bool {
@@ -239,7 +261,7 @@ impl Index {
 
     /// Whether the symbol names a part (`f.cold`) of a function.
     fn is_part_name(&self, name: &Name) -> bool {
-        name.source == Source::Elf && demangle::whole_of_part(self.raw(name)).is_some()
+        matches!(name.source(), Source::Elf(_)) && demangle::whole_of_part(self.raw(name)).is_some()
     }
 
     /// The name that a function is shown by.
@@ -247,15 +269,17 @@ impl Index {
         self.names.get(self.shown(function)?)
     }
 
-    /// The position of the name that a function is shown by.
+    /// The position of the name that a function is shown by. What `.dynsym` calls it, `.symtab` does too.
     fn shown(&self, function: usize) -> Option<usize> {
         let range = self.names_of(function);
-        let rank = self.names.get(range.start)?.rank;
-        let twins = range.clone().skip(1).take_while(|&at| self.names.get(at).is_some_and(|n| n.rank == rank)).count();
-        if twins == 0 {
+        let first = self.names.get(range.start)?;
+        let rival =
+            |at: &usize| self.names.get(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()));
+        let rivals = range.clone().take_while(rival);
+        if rivals.clone().nth(1).is_none() {
             return Some(range.start);
         }
-        (range.start..range.start + twins + 1).min_by(|&a, &b| self.compare(a, b))
+        rivals.min_by(|&a, &b| self.compare(a, b))
     }
 
     /// Names of one function, the one to show first.
@@ -277,9 +301,9 @@ impl Index {
             let mangled = text.starts_with(b"_Z") || text.starts_with(b"_R");
             (if mangled { 0 } else { underscores }, text.len())
         };
-        a.rank.cmp(&b.rank).then_with(|| {
+        a.rank().cmp(&b.rank()).then_with(|| {
             let (x, y) = (demangle::unversioned(self.raw(a)), demangle::unversioned(self.raw(b)));
-            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| b.size.cmp(&a.size))
+            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| self.size(b).cmp(&self.size(a)))
         })
     }
 
@@ -291,7 +315,7 @@ impl Index {
 
     fn holds(&self, function: usize, v: Vaddr) -> bool {
         match self.names_of(function).next().and_then(|at| self.names.get(at)) {
-            Some(name) if name.source == Source::Go => self.go_function(name).is_some_and(|f| f.holds(v)),
+            Some(name) if name.is_go() => v.0 - name.address().0.min(v.0) < self.size_of_go(name),
             _ => v < self.end(function),
         }
     }
@@ -303,40 +327,60 @@ impl Index {
         };
         match self.size(name) {
             0 => self.end_of_unsized(function, name),
-            size => Vaddr(name.address.0.saturating_add(size)),
+            size => Vaddr(name.address().0.saturating_add(size)),
         }
     }
 
     /// Assembly without a size reaches to the next symbol of its section. Its padding goes with it.
     fn end_of_unsized(&self, function: usize, name: &Name) -> Vaddr {
-        let next = self.starts.get(function + 1).map_or(u64::MAX, |start| start.0);
-        let section = self.binary.sections().at(name.address).map_or(name.address, |s| s.end());
-        let bound = if name.source == Source::Go { name.address.0 } else { section.0.min(next) };
-        Vaddr(bound.min(name.address.0.saturating_add(MAX_UNSIZED)))
+        let start = name.address();
+        let next = if function + 1 < self.len() { self.start(function + 1).0 } else { u64::MAX };
+        let section = self.binary.sections().at(start).map_or(start, |s| s.end());
+        let bound = if name.is_go() { start.0 } else { section.0.min(next) };
+        Vaddr(bound.min(start.0.saturating_add(MAX_UNSIZED)))
     }
 
     fn size(&self, name: &Name) -> u64 {
-        match name.source {
-            Source::Elf | Source::Nameless => name.size,
+        match name.source() {
+            Source::Elf(_) => self.symbol_of(*name).map_or(0, |symbol| symbol.size),
             Source::Go => self.go_function(name).map_or(0, |f| f.size()),
+            Source::Nameless => self.nameless.get(name.position() as usize).copied().unwrap_or(0),
+        }
+    }
+
+    fn size_of_go(&self, name: &Name) -> u64 {
+        let count = || self.binary.go().map_or(0, |program| program.addresses(&self.binary).len());
+        let sizes = self.go_sizes.get_or_init(|| (0..count()).map(|_| AtomicU32::new(0)).collect());
+        let size = || self.go_function(name).map_or(0, |f| f.size());
+        let Some(place) = sizes.get(name.position() as usize) else {
+            return size();
+        };
+        match place.load(Ordering::Relaxed) {
+            0 => {
+                let size = size();
+                // What does not fit is looked up each time.
+                place.store(u32::try_from(size.saturating_add(1)).unwrap_or(0), Ordering::Relaxed);
+                size
+            }
+            known => u64::from(known - 1),
         }
     }
 
     fn go_function(&self, name: &Name) -> Option<go::Function<'_>> {
-        self.binary.go()?.function(&self.binary, name.extra as usize)
+        self.binary.go()?.function(&self.binary, name.position() as usize)
     }
 
     fn view(&self, id: FunctionId, at: usize) -> Function<'_> {
         let name = self.names.get(at).expect("functions point to names");
-        let go = (name.source == Source::Go).then(|| self.go_function(name)).flatten();
+        let go = name.is_go().then(|| self.go_function(name)).flatten();
         let flags = go.as_ref().map_or(0, go::Function::flags);
         Function {
             id,
-            address: name.address,
+            address: name.address(),
             size: self.size(name),
             name: self.display(at),
             symbol: std::str::from_utf8(self.raw(name)).unwrap_or_else(|_| self.display(at)),
-            language: language(name, self.raw(name)),
+            language: self.language(name),
             left_out: self.left_out(name),
             go_asm: flags & GO_ASM != 0,
             go_top_frame: flags & GO_TOP_FRAME != 0,
@@ -345,12 +389,28 @@ impl Index {
 
     /// A name as the file has it.
     fn raw(&self, name: &Name) -> &[u8] {
-        let found = match name.source {
-            Source::Elf => usize::try_from(name.text).ok().and_then(|at| self.debug.text(&self.binary, at)),
+        let found = match name.source() {
+            Source::Elf(table) => self.table(table).and_then(|table| table.name(name.position())),
             Source::Go => self.go_function(name).and_then(|f| f.name_bytes()),
             Source::Nameless => None,
         };
         found.unwrap_or_default()
+    }
+
+    fn language(&self, name: &Name) -> Language {
+        self.language_of(name, self.raw(name))
+    }
+
+    fn language_of(&self, name: &Name, raw: &[u8]) -> Language {
+        match name.source() {
+            Source::Go => Language::Go,
+            Source::Nameless => Language::C,
+            Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
+                Scheme::Rust => Language::Rust,
+                Scheme::Itanium => Language::Cpp,
+                Scheme::Plain => Language::C,
+            },
+        }
     }
 
     /// The name as a person writes it, parameters included.
@@ -363,9 +423,9 @@ impl Index {
             return text;
         }
         let raw = self.raw(name);
-        let made = match name.source {
+        let made = match name.source() {
             Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
-            Source::Elf => demangle::full(raw),
+            Source::Elf(_) => demangle::full(raw),
             Source::Nameless => Cow::Owned(self.name_of_nameless(name)),
         };
         match made {
@@ -383,23 +443,26 @@ impl Index {
 
     /// Why globs leave a name out.
     fn left_out(&self, name: &Name) -> Option<LeftOut> {
-        if name.flags & FLAG_IFUNC != 0 {
+        self.left_out_by(name, self.raw(name))
+    }
+
+    fn left_out_by(&self, name: &Name, raw: &[u8]) -> Option<LeftOut> {
+        if name.is_ifunc() {
             return Some(LeftOut::Ifunc);
         }
-        let raw = self.raw(name);
-        match name.source {
+        match name.source() {
             Source::Nameless => Some(LeftOut::Nameless),
             _ if raw.is_empty() => Some(LeftOut::Nameless),
             Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
-            Source::Elf if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),
-            Source::Elf => function::elf_left_out(demangle::unversioned(raw)),
+            Source::Elf(_) if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),
+            Source::Elf(_) => function::elf_left_out(demangle::unversioned(raw)),
         }
     }
 
     fn go_left_out(&self, name: &Name, text: &str) -> Option<LeftOut> {
         let wrapper = || {
             let program = self.binary.go()?;
-            program.is_wrapper(&program.function(&self.binary, name.extra as usize)?).then_some(LeftOut::GoWrapper)
+            program.is_wrapper(&program.function(&self.binary, name.position() as usize)?).then_some(LeftOut::GoWrapper)
         };
         match go::names::kind(text) {
             go::names::Kind::Runtime => Some(LeftOut::GoRuntime),
@@ -420,18 +483,6 @@ impl Index {
             let starts = self.names_with(&["lang_start"]);
             starts.iter().filter_map(|&at| self.names.get(at as usize)).any(|n| finder.is_match(self.raw(n)))
         })
-    }
-}
-
-fn language(name: &Name, raw: &[u8]) -> Language {
-    match name.source {
-        Source::Go => Language::Go,
-        Source::Nameless => Language::C,
-        Source::Elf => match demangle::scheme(demangle::base(raw)) {
-            Scheme::Rust => Language::Rust,
-            Scheme::Itanium => Language::Cpp,
-            Scheme::Plain => Language::C,
-        },
     }
 }
 

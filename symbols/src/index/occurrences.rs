@@ -1,10 +1,9 @@
 //! Names in whose symbols given words occur: found by one search through the string tables, before a name is looked at.
 
-use std::ops::Range;
-
 use memchr::memmem::Finder;
 
-use super::{Index, Name, Source};
+use super::name::Name;
+use super::{Index, build};
 use crate::parallel;
 
 /// Bytes of a string table that share a mark.
@@ -13,11 +12,6 @@ const BLOCK: usize = 32;
 /// Bytes of string table that one thread searches at a time.
 const PIECE: usize = 1 << 20;
 
-/// Where names that contain a word may begin.
-struct Marks {
-    tables: Vec<(Range<usize>, Vec<u64>)>,
-}
-
 impl Index {
     /// Positions of the names that contain all `words`, ascending. Without words: of all names.
     pub(super) fn names_with(&self, words: &[&str]) -> Vec<u32> {
@@ -25,42 +19,45 @@ impl Index {
             return (0..self.names.len() as u32).collect();
         };
         let finders: Vec<Finder<'_>> = words.iter().map(|word| Finder::new(word.as_bytes())).collect();
-        let marks = self.marks(&Finder::new(longest.as_bytes()));
-        let may_begin = |name: &Name| self.place_of_text(name).is_none_or(|at| marks.may_begin(at));
-        let holds_all = |name: &Name| finders.iter().all(|finder| finder.find(self.raw(name)).is_some());
-        let names = self.names.iter().enumerate();
-        names.filter(|(_, name)| may_begin(name) && holds_all(name)).map(|(at, _)| at as u32).collect()
+        let holds_all = |at: &usize| {
+            let raw = self.names.get(*at).map(|name| self.raw(name)).unwrap_or_default();
+            finders.iter().all(|finder| finder.find(raw).is_some())
+        };
+        let candidates = self.names_marked(&Finder::new(longest.as_bytes()));
+        let mut found: Vec<u32> = candidates.into_iter().filter(holds_all).map(|at| at as u32).collect();
+        found.sort_unstable();
+        found
     }
 
-    /// Where a name's text begins in the file.
-    fn place_of_text(&self, name: &Name) -> Option<usize> {
-        match name.source {
-            Source::Elf => usize::try_from(name.text).ok(),
-            Source::Go => self.go_function(name)?.name_place(),
-            Source::Nameless => None,
+    /// Positions of names that may contain what `finder` seeks. The tables are read from end to end: the names lie in the
+    /// order of addresses, in which to follow them would be a walk all over the file.
+    fn names_marked(&self, finder: &Finder<'_>) -> Vec<usize> {
+        let mut found = Vec::new();
+        for (number, table) in self.numbered_tables() {
+            let bits = mark(table.strings(), finder);
+            let mut code = build::CodeSegment::default();
+            for (position, symbol) in (0..).zip(table.symbols()) {
+                if is_marked(&bits, symbol.name as usize)
+                    && let Some(name) = build::elf_name(&table, &symbol, number, position, &mut code)
+                {
+                    found.extend(self.names.binary_search(&name));
+                }
+            }
         }
-    }
-
-    fn marks(&self, finder: &Finder<'_>) -> Marks {
-        let strings = self.binary.symbol_tables().map(|table| table.strings);
-        let ranges = strings.chain(self.binary.go().map(|program| program.names()));
-        let tables = ranges.map(|range| {
-            let text = self.binary.data().get(range.clone()).unwrap_or_default();
-            (range, mark(text, finder))
-        });
-        Marks { tables: tables.collect() }
+        if let Some(program) = self.binary.go() {
+            let range = program.names();
+            let bits = mark(self.binary.data().get(range.clone()).unwrap_or_default(), finder);
+            let place = |name: &Name| self.go_function(name)?.name_place()?.checked_sub(range.start);
+            let go = self.names.iter().enumerate().filter(|(_, name)| name.is_go());
+            found.extend(go.filter(|(_, name)| place(name).is_some_and(|at| is_marked(&bits, at))).map(|(at, _)| at));
+        }
+        found
     }
 }
 
-impl Marks {
-    /// Whether a name that begins at `place` may contain the word. Where nothing was searched it may.
-    fn may_begin(&self, place: usize) -> bool {
-        let mut holding = self.tables.iter().filter(|(range, _)| range.contains(&place)).peekable();
-        holding.peek().is_none() || holding.any(|(range, bits)| is_marked(bits, (place - range.start) / BLOCK))
-    }
-}
-
-fn is_marked(bits: &[u64], block: usize) -> bool {
+/// Whether a name that begins at `place` of the searched text may contain the word.
+fn is_marked(bits: &[u64], place: usize) -> bool {
+    let block = place / BLOCK;
     bits.get(block / 64).is_some_and(|word| word >> (block % 64) & 1 != 0)
 }
 
@@ -115,7 +112,7 @@ mod tests {
         }
         assert!(text.len() > 2 * PIECE, "the search is divided");
         let bits = mark(&text, &Finder::new("needle"));
-        assert!(expected.iter().all(|at| is_marked(&bits, at / BLOCK)));
+        assert!(expected.iter().all(|at| is_marked(&bits, *at)));
         let marked: u32 = bits.iter().map(|word| word.count_ones()).sum();
         assert!((marked as usize) < text.len() / BLOCK / 50, "{marked}");
     }

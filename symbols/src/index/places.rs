@@ -1,7 +1,7 @@
 //! Patterns that name places: addresses, offsets in functions, files and lines.
 
+use super::Index;
 use super::select::{Found, Hit};
-use super::{Index, Source};
 use crate::addr::Vaddr;
 use crate::pattern::Name;
 
@@ -14,9 +14,9 @@ impl Index {
         let holder = self.at(address).map(|f| f.id.0).or_else(|| self.starting_at(address).map(|i| i as u32));
         let hit = holder.and_then(|f| Some(Hit { function: f, name: self.shown(f as usize)? as u32 }));
         match hit {
-            Some(hit) if self.start(hit.function) == address => found.hits.push(hit),
+            Some(hit) if self.start(hit.function as usize) == address => found.hits.push(hit),
             Some(hit) => {
-                let offset = address.0.saturating_sub(self.start(hit.function).0);
+                let offset = address.0.saturating_sub(self.start(hit.function as usize).0);
                 found.points.push((address, Some(hit), offset));
             }
             None => found.points.push((address, None, 0)),
@@ -32,7 +32,7 @@ impl Index {
         }
         let mut found = Found { takes_left_out: true, exact: true, ..Found::default() };
         for hit in hits {
-            let start = self.start(hit.function);
+            let start = self.start(hit.function as usize);
             let Some(address) = start.checked_add(offset).filter(|&a| a < self.end(hit.function as usize)) else {
                 found.note = Some(format!("`{}` ends before {offset:#x}", name.literal));
                 continue;
@@ -53,10 +53,10 @@ impl Index {
         let Some(program) = self.binary.go() else {
             return found;
         };
-        for (function, &name) in self.functions.iter().enumerate() {
+        for (function, name) in (0..self.len()).filter_map(|function| Some((function, self.shown(function)? as u32))) {
             let hit = Hit { function: function as u32, name };
-            let entry = self.names.get(name as usize).filter(|n| n.source == Source::Go);
-            let Some(code) = entry.and_then(|n| program.function(&self.binary, n.extra as usize)) else {
+            let entry = self.names.get(name as usize).filter(|n| n.is_go());
+            let Some(code) = entry.and_then(|n| program.function(&self.binary, n.position() as usize)) else {
                 continue;
             };
             let Some(wanted) = line else {

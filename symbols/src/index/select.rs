@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fit::Fit;
-use super::{FunctionId, Index, LeftOut, Name as Entry, Source};
+use super::{FunctionId, Index, Language, LeftOut, Name as Entry, Source};
 use crate::addr::Vaddr;
 use crate::demangle;
 use crate::go::names as go_names;
 use crate::parallel;
 use crate::pattern::{Form, Name, Pattern, everything};
+use crate::versions;
 
 /// Names that one thread looks at, at a time.
 const CHUNK: usize = 512;
+
+/// Names of one address among which a version is looked for.
+const MAX_ALIASES: usize = 100;
 
 /// A tail with more matches than this is remarked on.
 const MANY: usize = 100;
@@ -38,6 +42,8 @@ pub struct Match {
     pub pattern: usize,
     /// The name that matched, without parameters: what the user is shown.
     pub name: String,
+    /// What the function is written in; `None` for a place in no known function.
+    pub language: Option<Language>,
     /// Named exactly or by a tail: a budget never sheds it.
     pub exact: bool,
 }
@@ -65,13 +71,10 @@ pub(super) struct Hit {
     pub(super) name: u32,
 }
 
-/// One thing to probe, not named yet.
+/// A match and where it is.
 struct Chosen {
     address: Vaddr,
-    what: Matched,
-    name: Option<u32>,
-    pattern: usize,
-    exact: bool,
+    found: Match,
 }
 
 /// What one pattern matched.
@@ -111,17 +114,15 @@ impl Index {
         chosen.sort_by_key(|c: &Chosen| c.address);
         chosen.dedup_by(|later, kept| {
             let same = later.address == kept.address;
-            kept.exact |= same && later.exact;
+            kept.found.exact |= same && later.found.exact;
             same
         });
         left_out.retain(|&function, _| {
-            let start = self.start(function);
+            let start = self.start(function as usize);
             chosen.binary_search_by_key(&start, |c| c.address).is_err()
         });
         selection.left_out = left_out.into_iter().map(|(function, why)| (FunctionId(function), why)).collect();
-        let named =
-            parallel::map_chunks(&chosen, CHUNK, |chunk| chunk.iter().map(|c| self.named(c)).collect::<Vec<_>>());
-        selection.matches = named.into_iter().flatten().collect();
+        selection.matches = chosen.into_iter().map(|c| c.found).collect();
         selection
     }
 
@@ -133,45 +134,43 @@ impl Index {
         chosen: &mut Vec<Chosen>,
         left_out: &mut BTreeMap<u32, LeftOut>,
     ) {
-        let whys = parallel::map_chunks(&found.hits, CHUNK, |hits| {
-            let why = |hit: &Hit| self.left_out(self.names.get(hit.name as usize)?);
-            hits.iter().map(why).collect::<Vec<_>>()
+        let takes = |why: Option<LeftOut>| match why {
+            Some(LeftOut::Ifunc) => false,
+            Some(_) => all || found.takes_left_out,
+            None => true,
+        };
+        // Both questions in one go: most of the time is spent on fetching the names from memory.
+        let described = parallel::map_chunks(&found.hits, CHUNK, |hits| {
+            let entries: Vec<&Entry> = hits.iter().filter_map(|hit| self.names.get(hit.name as usize)).collect();
+            // On their own, these reads overlap; between demanglings each would be waited for.
+            let raws: Vec<&[u8]> = self.raws(&entries);
+            let describe = |(entry, raw): (&&Entry, &&[u8])| {
+                let why = self.left_out_by(entry, raw);
+                let name = if takes(why) { Ok(self.bare_of(entry, raw)) } else { Err(why?) };
+                Some((name, self.language_of(entry, raw)))
+            };
+            entries.iter().zip(&raws).map(describe).collect::<Vec<_>>()
         });
-        for (hit, why) in found.hits.iter().zip(whys.into_iter().flatten()) {
-            match why {
-                Some(why) if why == LeftOut::Ifunc || !(all || found.takes_left_out) => {
+        for (hit, described) in found.hits.iter().zip(described.into_iter().flatten()) {
+            match described {
+                Some((Ok(name), language)) => {
+                    let what = Matched::Function(FunctionId(hit.function));
+                    let found = Match { what, pattern, name, language: Some(language), exact: found.exact };
+                    chosen.push(Chosen { address: self.start(hit.function as usize), found });
+                }
+                Some((Err(why), _)) => {
                     left_out.entry(hit.function).or_insert(why);
                 }
-                _ => chosen.push(Chosen {
-                    address: self.start(hit.function),
-                    what: Matched::Function(FunctionId(hit.function)),
-                    name: Some(hit.name),
-                    pattern,
-                    exact: found.exact,
-                }),
+                None => {}
             }
         }
-        chosen.extend(found.points.iter().map(|&(address, function, offset)| Chosen {
-            address,
-            what: Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset },
-            name: function.map(|hit| hit.name),
-            pattern,
-            exact: true,
+        chosen.extend(found.points.iter().map(|&(address, function, offset)| {
+            let entry = function.and_then(|hit| self.names.get(hit.name as usize));
+            let (name, language) = (entry.map(|n| self.bare(n)), entry.map(|n| self.language(n)));
+            let name = name.map_or_else(|| address.to_string(), |name| format!("{name}+{offset:#x}"));
+            let what = Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset };
+            Chosen { address, found: Match { what, pattern, name, language, exact: true } }
         }));
-    }
-
-    fn named(&self, chosen: &Chosen) -> Match {
-        let function = chosen.name.and_then(|name| self.names.get(name as usize)).map(|entry| self.bare(entry));
-        let name = match (function, chosen.what) {
-            (Some(name), Matched::Function(_)) => name,
-            (Some(name), Matched::Point { offset, .. }) => format!("{name}+{offset:#x}"),
-            (None, _) => chosen.address.to_string(),
-        };
-        Match { what: chosen.what, pattern: chosen.pattern, name, exact: chosen.exact }
-    }
-
-    pub(super) fn start(&self, function: u32) -> Vaddr {
-        self.starts.get(function as usize).copied().unwrap_or(Vaddr(0))
     }
 
     fn find(&self, pattern: &Pattern) -> Found {
@@ -224,7 +223,38 @@ impl Index {
             return (main, Fit::Tail);
         }
         let (hits, fit) = if exact.is_empty() { (tail, Fit::Tail) } else { (exact, Fit::Exact) };
+        let hits = self.of_version(name.version.as_deref(), hits);
         (self.without_wrappers_of_others(self.one_per_function(hits)), fit)
+    }
+
+    /// Of names with versions those of the wanted one; where no name has any, all.
+    fn of_version(&self, wanted: Option<&str>, hits: Vec<Hit>) -> Vec<Hit> {
+        let Some(wanted) = wanted else {
+            return hits;
+        };
+        let has = |hit: &Hit, fits: &dyn Fn(&str) -> bool| {
+            let own = self.names.get(hit.name as usize).map(|name| self.raw(name)).unwrap_or_default();
+            let names = self.names_of(hit.function as usize).take(MAX_ALIASES).filter_map(|at| self.names.get(at));
+            let mut same = names.filter(|name| demangle::unversioned(self.raw(name)) == demangle::unversioned(own));
+            same.any(|name| self.version(name).is_some_and(fits))
+        };
+        if !hits.iter().any(|hit| has(hit, &|_| true)) {
+            return hits;
+        }
+        hits.into_iter().filter(|hit| has(hit, &|version| version == wanted)).collect()
+    }
+
+    /// A symbol's version: `.symtab` has it in the name, if at all, `.dynsym` in a table of its own.
+    fn version(&self, name: &Entry) -> Option<&str> {
+        let Source::Elf(table) = name.source() else {
+            return None;
+        };
+        let raw = self.raw(name);
+        let written = raw.get(demangle::unversioned(raw).len()..).and_then(|rest| std::str::from_utf8(rest).ok());
+        match written.map(|rest| rest.trim_start_matches('@')).filter(|version| !version.is_empty()) {
+            None if self.table(table)?.symbols.dynamic => versions::of_dynamic_symbol(&self.binary, name.position()),
+            written => written,
+        }
     }
 
     /// In a Go program `main` is `main.main`, in a Rust program the crate's, not the C function that calls it.
@@ -234,10 +264,10 @@ impl Index {
             return None;
         }
         let is_main = |hit: &&Hit| {
-            self.names.get(hit.name as usize).is_some_and(|n| match n.source {
+            self.names.get(hit.name as usize).is_some_and(|n| match n.source() {
                 Source::Go => self.raw(n) == b"main.main",
                 Source::Nameless => false,
-                Source::Elf => !is_go && self.bare(n).matches("::").count() == 1,
+                Source::Elf(_) => !is_go && self.bare(n).matches("::").count() == 1,
             })
         };
         let found: Vec<Hit> = tails.iter().filter(is_main).copied().collect();
@@ -247,11 +277,11 @@ impl Index {
     /// In Go, a wrapper often has the name of what it wraps (assembly, value receivers): one call would count twice.
     fn without_wrappers_of_others(&self, hits: Vec<Hit>) -> Vec<Hit> {
         let text = |hit: &Hit| -> Option<(String, bool)> {
-            let entry = self.names.get(hit.name as usize).filter(|e| e.source == Source::Go)?;
+            let entry = self.names.get(hit.name as usize).filter(|e| e.is_go())?;
             let raw = String::from_utf8_lossy(self.raw(entry));
             let plain = go_names::without_receiver_marks(&raw).unwrap_or_else(|| raw.into_owned());
             let program = self.binary.go()?;
-            Some((plain, program.is_wrapper(&program.function(&self.binary, entry.extra as usize)?)))
+            Some((plain, program.is_wrapper(&program.function(&self.binary, entry.position() as usize)?)))
         };
         let texts: Vec<_> = hits.iter().map(text).collect();
         let real: BTreeSet<&str> =

@@ -44,10 +44,11 @@ fn word<'a>(rest: &'a str, out: &mut String) -> &'a str {
     let end = rest.bytes().position(|b| !is_word(b)).unwrap_or(rest.len());
     let (word, after) = rest.split_at(end);
     let in_std = out.strip_suffix("std::").is_some_and(|before| !before.bytes().last().is_some_and(is_word_or_colon));
+    // `std::filesystem::__cxx11` too. Such words are reserved for the library.
+    if INLINE_NAMESPACES.contains(&word) && after.starts_with("::") && out.ends_with("::") && out.contains("std::") {
+        return after.get(2..).unwrap_or_default();
+    }
     if in_std {
-        if INLINE_NAMESPACES.contains(&word) && after.starts_with("::") {
-            return after.get(2..).unwrap_or_default();
-        }
         if let Some((_, long)) = STD_TYPEDEFS.iter().find(|(short, _)| *short == word) {
             out.push_str(long);
             return after;
@@ -78,6 +79,13 @@ fn constructor_of_typedef(word: &str, out: &str) -> Option<&'static str> {
 
 fn is_word_or_colon(byte: u8) -> bool {
     is_word(byte) || byte == b':'
+}
+
+/// Bytes of the sign behind the word `operator`; 0 if what follows is no sign with brackets.
+pub(crate) fn operator_len(after: &str) -> usize {
+    let symbol = after.trim_start_matches(' ');
+    let found = OPERATORS.iter().find(|o| symbol.starts_with(**o));
+    found.map_or(0, |o| after.len() - symbol.len() + o.len())
 }
 
 fn operator<'a>(after: &'a str, out: &mut String) -> &'a str {
@@ -297,6 +305,7 @@ mod tests {
                 "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >::append",
                 "std::string::append",
             ),
+            ("std::filesystem::__cxx11::path::path", "std::filesystem::path::path"),
             ("s::gen_fn::<u8, 4>", "s::gen_fn<u8, 4>"),
             ("<s::Sq>::scale", "s::Sq::scale"),
             ("s::mid::{closure#0}", "s::mid::{{closure}}"),

@@ -67,6 +67,8 @@ pub(crate) enum Form {
 pub(crate) struct Name {
     /// Without the `\`s.
     pub(crate) literal: String,
+    /// `GLIBC_2.14` of `memcpy@GLIBC_2.14`; `literal` goes without.
+    pub(crate) version: Option<String>,
     /// [`canonical::key`] of it.
     pub(crate) key: String,
     /// It says which parameters.
@@ -188,7 +190,7 @@ fn number(text: &str) -> Result<u64, PatternError> {
 
 impl Name {
     fn new(text: &str) -> Result<Self, PatternError> {
-        let literal = unescaped(text);
+        let (literal, version) = versioned(unescaped(text));
         let key = canonical::key(&literal);
         let glob = Glob::new(text)?;
         Ok(Self {
@@ -196,9 +198,23 @@ impl Name {
             words: needle::own_words(&literal).into_iter().map(str::to_owned).collect(),
             key,
             literal,
+            version,
             glob,
         })
     }
+}
+
+/// `memcpy@GLIBC_2.14`, `memcpy@@GLIBC_2.14` in two. A PLT stub's `puts@plt` is all name.
+fn versioned(literal: String) -> (String, Option<String>) {
+    if let Some((name, rest)) = literal.split_once('@') {
+        let version = rest.strip_prefix('@').unwrap_or(rest);
+        let is_word =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
+        if is_word(name) && is_word(version) && version != "plt" {
+            return (name.to_owned(), Some(version.to_owned()));
+        }
+    }
+    (literal, None)
 }
 
 impl Glob {
@@ -237,21 +253,29 @@ fn unescaped(text: &str) -> String {
 /// Whether there is a `(` that is neither Go's receiver nor part of a name.
 fn says_parameters(literal: &str) -> bool {
     let mut depth = 0usize;
-    literal.char_indices().any(|(at, c)| {
+    let mut at = 0;
+    while let Some(c) = literal.get(at..).and_then(|rest| rest.chars().next()) {
+        let (before, after) = literal.split_at(at);
+        // The brackets of `operator<<` and `operator()` are its name.
+        if let Some(name) = after.strip_prefix("operator")
+            && !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+        {
+            at += "operator".len() + canonical::operator_len(name);
+            continue;
+        }
         match c {
             '{' | '<' => depth += 1,
             '}' | '>' => depth = depth.saturating_sub(1),
             '(' if depth == 0 => {
-                let (before, after) = literal.split_at(at);
                 let receiver = after.strip_prefix("(*").and_then(|r| r.chars().next());
                 return !(receiver.is_some_and(|c| c.is_alphabetic() || c == '_')
-                    || after.starts_with("(anonymous namespace)")
-                    || before.trim_end().ends_with("operator"));
+                    || after.starts_with("(anonymous namespace)"));
             }
             _ => {}
         }
-        false
-    })
+        at += c.len_utf8();
+    }
+    false
 }
 
 #[cfg(test)]
@@ -267,7 +291,15 @@ mod tests {
         assert!(matches!(parse("main.(*Store).Get").form, Form::Name(n) if n.glob.is_none() && !n.with_parameters));
         assert!(matches!(parse("f(int)").form, Form::Name(n) if n.with_parameters));
         assert!(matches!(parse("A::operator()").form, Form::Name(n) if !n.with_parameters));
+        for operator in ["A::operator<<(int)", "operator()(int)", "operator new(unsigned long)", "A::operator->()"] {
+            assert!(matches!(parse(operator).form, Form::Name(n) if n.with_parameters), "{operator}");
+        }
+        assert!(matches!(parse("A::operator<<").form, Form::Name(n) if !n.with_parameters));
         assert!(matches!(parse("net/http.*").form, Form::Name(n) if n.glob.is_some()));
+        assert!(
+            matches!(parse("f@@V_1.2").form, Form::Name(n) if n.literal == "f" && n.version.as_deref() == Some("V_1.2"))
+        );
+        assert!(matches!(parse("f@plt").form, Form::Name(n) if n.literal == "f@plt" && n.version.is_none()));
         assert!(matches!(parse("/^main/").form, Form::Regex(..)));
         assert!(matches!(parse("@a/b.go").form, Form::File { line: None, .. }));
         assert!(matches!(parse("@b.go:12").form, Form::File { line: Some(12), .. }));
