@@ -48,11 +48,9 @@ fn word<'a>(rest: &'a str, out: &mut String) -> &'a str {
     if INLINE_NAMESPACES.contains(&word) && after.starts_with("::") && out.ends_with("::") && out.contains("std::") {
         return after.get(2..).unwrap_or_default();
     }
-    if in_std {
-        if let Some((_, long)) = STD_TYPEDEFS.iter().find(|(short, _)| *short == word) {
-            out.push_str(long);
-            return after;
-        }
+    if in_std && let Some((_, long)) = STD_TYPEDEFS.iter().find(|(short, _)| *short == word) {
+        out.push_str(long);
+        return after;
     }
     // Rust's `as` keeps its space behind a bracket too, so that arguments before it can be left out.
     if word == "as" && after.starts_with(' ') && !out.ends_with(' ') {
