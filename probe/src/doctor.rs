@@ -45,7 +45,7 @@ fn features_table(features: &Features, out: &mut dyn Write) -> Result<()> {
         write!(out, "{:<17} {state}", feature.name())?;
         if !features.has(feature) {
             let without = feature.without().unwrap_or("without it nothing can be traced");
-            write!(out, ": there from {} on; {without}", feature.since())?;
+            write!(out, ": needs {}; {without}", feature.since())?;
         }
         writeln!(out)?;
     }

@@ -3,23 +3,29 @@
 //! In: indexes of the files and the patterns. Out: a [`Plan`], which `attach` carries out and `--dry-run` prints.
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
+mod jump;
+mod print;
+mod shape;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    path::Path,
 };
 
 use anyhow::{Result, bail};
-use probe_ebpf::abi::{Cookie, GoProgram, Jump, NO_REGISTER};
+use probe_ebpf::abi::{Cookie, GoProgram, Jump};
 use symbols::{
     addr::{FileOffset, Vaddr},
-    binary::Binary,
-    code::{self, Body, EntryCost, Exit, ExitKind, JumpOperand, Shape},
+    code::{self, EntryCost, Exit, ExitKind},
     index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
-    unwind,
 };
 
+pub use self::shape::{Probeable, probeable};
+use self::{
+    jump::jump,
+    shape::{check_point, shape},
+};
 use crate::{
     calls::{Skipped, TracedFunction},
     output::escape,
@@ -375,145 +381,8 @@ impl<'a> FilePlanner<'a> {
     }
 }
 
-/// Whether something can be probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probeable {
-    /// It can.
-    Yes,
-    /// It cannot, and why.
-    No(String),
-}
-
-/// Whether a probe on what was matched is possible, as far as the file tells.
-pub fn probeable(index: &Index, what: &Matched) -> Probeable {
-    let checked = match what {
-        Matched::Function(id) => check_entry(index, *id),
-        Matched::Point { address, function, .. } => check_point(index, *address, *function),
-    };
-    match checked {
-        Ok(()) => Probeable::Yes,
-        Err(reason) => Probeable::No(reason),
-    }
-}
-
-fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)]) -> Option<Body<'a>> {
-    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty())?;
-    let part = |&(start, size): &(Vaddr, u64)| Some((start, binary.bytes_at(start, size)?));
-    Some(Body {
-        machine: binary.machine(),
-        address: function.address,
-        code,
-        parts: parts.iter().filter_map(part).collect(),
-        is_go: function.language == Language::Go,
-        go_asm: function.go_asm,
-    })
-}
-
-/// Functions whose parts have parts are followed so far.
-const MAX_PARTS: usize = 8;
-
-/// The function's shape, and the parts that it has elsewhere: those that symbols name, and those that its own jumps
-/// lead to and that only the unwind tables know (a stripped program's).
-fn shape(index: &Index, function: &Function<'_>) -> Result<(Shape, Vec<(Vaddr, u64)>), String> {
-    let binary = index.binary();
-    let mut parts = index.parts(function.id);
-    let is_function = |address| index.starts_function(address) || binary.in_plt(address);
-    loop {
-        let body = body(binary, function, &parts).ok_or("its code is not in the file")?;
-        let shape = code::shape(&body, &is_function);
-        let known = parts.len();
-        for &stray in &shape.strays {
-            let part = unwind::code_range(binary, stray).filter(|&(start, _)| !is_function(start));
-            let is_new = |part: &(Vaddr, u64)| part.0 != function.address && !parts.contains(part);
-            if parts.len() < MAX_PARTS
-                && let Some(part) = part.filter(is_new)
-            {
-                parts.push(part);
-            }
-        }
-        if parts.len() == known {
-            return Ok((shape, parts));
-        }
-    }
-}
-
-fn check_entry(index: &Index, id: FunctionId) -> Result<(), String> {
-    let (binary, function) = (index.binary(), index.outline(id));
-    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty());
-    let body = Body {
-        machine: binary.machine(),
-        address: function.address,
-        code: code.ok_or("its code is not in the file")?,
-        parts: Vec::new(),
-        is_go: function.is_go,
-        go_asm: function.go_asm,
-    };
-    code::entry_refusal(&body).map_err(|refusal| refusal.to_string())
-}
-
-fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> Result<(), String> {
-    let binary = index.binary();
-    if !binary.is_executable(address) {
-        return Err("it is not code".to_owned());
-    }
-    let code = (1..=15).rev().find_map(|len| binary.bytes_at(address, len)).ok_or("it is not in the file")?;
-    code::refusal(binary.machine(), code, address).map_err(|refusal| refusal.to_string())?;
-    let Some(body) = function.and_then(|id| body(binary, &index.function(id), &[])) else { return Ok(()) };
-    if code::is_instruction_start(&body, address) {
-        Ok(())
-    } else {
-        Err(format!("{address} is not the start of an instruction"))
-    }
-}
-
 fn is_unconditional(kind: &ExitKind) -> bool {
     matches!(kind, ExitKind::Return | ExitKind::TailJump { condition: None, .. })
-}
-
-/// Linux x86-64 `struct pt_regs`: byte offset of the register with this encoding (0–15).
-const PT_REGS: [u32; 16] = [
-    80,  // rax
-    88,  // rcx
-    96,  // rdx
-    40,  // rbx
-    152, // rsp
-    32,  // rbp
-    104, // rsi
-    112, // rdi
-    72,  // r8
-    64,  // r9
-    56,  // r10
-    48,  // r11
-    24,  // r12
-    16,  // r13
-    8,   // r14
-    0,   // r15
-];
-
-fn register(encoding: Option<u8>) -> u32 {
-    encoding.and_then(|e| PT_REGS.get(usize::from(e)).copied()).unwrap_or(NO_REGISTER)
-}
-
-fn jump(operand: &JumpOperand, address: Vaddr, function: &Function<'_>, parts: &[(Vaddr, u64)]) -> Jump {
-    let distance = |to: u64| to.wrapping_sub(address.0) as i64;
-    let range = |start: Vaddr, size: u64| [distance(start.0), distance(start.0.wrapping_add(size))];
-    let mut own = [range(function.address, function.size), [0, 0]];
-    if let Some(&(start, size)) = parts.first() {
-        own[1] = range(start, size);
-    }
-    let none = Jump { base: NO_REGISTER, index: NO_REGISTER, scale: 1, own, ..Jump::default() };
-    match operand {
-        JumpOperand::Register(encoding) => Jump { base: register(Some(*encoding)), ..none },
-        JumpOperand::Memory { base, index, scale, displacement, rip_relative } => Jump {
-            base: register(*base),
-            index: register(*index),
-            scale: u32::from(*scale),
-            memory: 1,
-            displacement: if *rip_relative { distance(*displacement as u64) } else { *displacement },
-            ip_relative: u32::from(*rip_relative),
-            ..none
-        },
-    }
 }
 
 impl Plan {
@@ -547,63 +416,6 @@ impl Plan {
             points.push(point);
         }
         (self.points, self.jumps) = (points, jumps);
-    }
-
-    /// The plan as text, for `--dry-run`: one line for each function, its points behind it.
-    pub fn print(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-        let mut by_function: Vec<Vec<&PlannedPoint>> = vec![Vec::new(); self.functions.len()];
-        for point in &self.points {
-            if let Some(points) = by_function.get_mut(point.function as usize) {
-                points.push(point);
-            }
-        }
-        for (function, points) in self.functions.iter().zip(by_function) {
-            let traced = &function.traced;
-            let file =
-                Path::new(&traced.binary).file_name().map_or(traced.binary.as_str().into(), |n| n.to_string_lossy());
-            let offset = traced.point.map(|o| format!("+{o:#x}")).unwrap_or_default();
-            writeln!(
-                out,
-                "{:#x} {}{offset} ({})",
-                traced.address,
-                escape::escaped(&traced.name),
-                escape::escaped(&file)
-            )?;
-            for point in points {
-                writeln!(
-                    out,
-                    "    {:<12} file offset {}{}",
-                    kind_name(point.kind),
-                    point.offset,
-                    cost_note(function, point)
-                )?;
-            }
-        }
-        for skipped in &self.skipped {
-            writeln!(out, "not probed: {}: {}", escape::escaped(&skipped.function), skipped.reason)?;
-        }
-        Ok(())
-    }
-}
-
-fn kind_name(kind: PointKind) -> &'static str {
-    match kind {
-        PointKind::Entry => "entry",
-        PointKind::Return => "return",
-        PointKind::TailJump => "tail jump",
-        PointKind::MaybeJump => "jump",
-        PointKind::AfterReturn => "uretprobe",
-        PointKind::Passed => "point",
-        PointKind::GoroutineEnd => "Goexit",
-    }
-}
-
-fn cost_note(function: &PlannedFunction, point: &PlannedPoint) -> &'static str {
-    match (point.kind, function.cost) {
-        (PointKind::Entry, EntryCost::Nop) => ", nop: cheapest",
-        (PointKind::Entry, EntryCost::Emulated) => ", emulated: cheap",
-        (PointKind::Entry, EntryCost::SingleStep) => ", single-stepped",
-        _ => "",
     }
 }
 

@@ -107,7 +107,7 @@ struct Refused {
 /// No permission, a kernel too old, nothing left to attach.
 pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, options: &Options) -> Result<Attachment> {
     if let Some(missing) = features.indispensable_missing() {
-        bail!("this kernel lacks {}: it is there from {} on", missing.name(), missing.since());
+        bail!("this kernel lacks {}: probe needs {} or newer", missing.name(), missing.since());
     }
     let multi = features.has(Feature::UprobeMulti);
     if !multi && plan.points.len() > MANY_SINGLE && !options.force {

@@ -50,10 +50,16 @@ impl Waiting {
         let gate_fd = gate.as_raw_fd();
         let mut child = Command::new(program);
         child.args(arguments);
-        // SAFETY: between fork and exec only write(2), read(2), close(2) and getpid(2) are called, on descriptors
-        // that the child inherited: all async-signal-safe, no allocation.
+        // SAFETY: between fork and exec only signal(2), write(2), read(2), close(2) and getpid(2) are called, on
+        // descriptors that the child inherited: all async-signal-safe, no allocation.
         unsafe {
             child.pre_exec(move || {
+                // Our handlers would swallow a Ctrl-C until the exec. What is ignored (nohup) stays so.
+                for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                    if libc::signal(signal, libc::SIG_DFL) == libc::SIG_IGN {
+                        libc::signal(signal, libc::SIG_IGN);
+                    }
+                }
                 (&pid_writer).write_all(&std::process::id().to_ne_bytes())?;
                 // Our own copy of the writing end would keep the pipe from ending when the parent does.
                 libc::close(gate_fd);

@@ -100,9 +100,9 @@ fn a_file_for_another_machine_says_for_which() {
 }
 
 #[test]
-fn a_program_without_symbols_wants_an_unstripped_build() {
+fn a_stripped_program_says_where_its_debug_file_was_looked_for() {
     let path = program("c/counts-stripped");
-    refused(path.to_str().expect("UTF-8"), &["no symbols", "stripped", "unstripped build"]);
+    refused(path.to_str().expect("UTF-8"), &["is stripped", "no debug file", "build id", "/usr/lib/debug/.build-id/"]);
 }
 
 #[test]

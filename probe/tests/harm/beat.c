@@ -43,6 +43,8 @@ static void rename_to(char *text) {
 
 int main(void) {
     char line[4096];
+    // What comes after an order to execute is for the other program.
+    setvbuf(stdin, NULL, _IONBF, 0);
     puts("ready");
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {

@@ -19,10 +19,8 @@ fn a_reader_that_goes_away_ends_the_trace_quietly() {
         let mut command = Probe::command(&[&["-q", "-p", &beat.pid(), "beat"], layout].concat());
         let mut probe = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("probe can be started");
         let mut stdout = BufReader::with_capacity(64, probe.stdout.take().expect("a pipe"));
-        let held = until("links", || {
-            beat.told("beat 20");
-            Some(InKernel::of(i64::from(probe.id()))).filter(|held| held.links() > 3)
-        });
+        // Three that watch processes, one for exits, and the last one for entries.
+        let held = until("links", || Some(InKernel::of(i64::from(probe.id()))).filter(|held| held.links() >= 5));
         beat.told("beat 100");
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a line");
@@ -232,6 +230,23 @@ fn interrupted_before_the_start_it_does_not_start_the_command() {
     let status = until("its end", || probe.try_wait().expect("its state"));
     assert_eq!(status.code(), Some(130));
     assert_eq!(fs::read_to_string(&out).expect("text"), "");
+}
+
+/// `nohup probe …`, and the terminal goes.
+#[test]
+fn an_ignored_hangup_disturbs_neither_trace_nor_command() {
+    let built = Built::new();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_probe"), "--json", "-q", "-o"]);
+    command.args([&built.path("trace"), "beat", "--", &built.beat()]).process_group(0);
+    let mut beat = Beat::start(command);
+    beat.told("beat 100");
+    signal("HUP", -i64::from(beat.child.id()));
+    beat.told("beat 100");
+    beat.stdin = None;
+    let status = until("its end", || beat.child.try_wait().expect("its state"));
+    assert_eq!(status.code(), Some(7), "{:?}", status.signal());
+    assert_eq!(calls(&fs::read_to_string(built.path("trace")).expect("the trace"), "beat"), 200);
 }
 
 #[test]

@@ -31,6 +31,12 @@ impl InKernel {
         self.0.iter().filter(|(kind, _)| *kind == "link").count()
     }
 
+    /// Both.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     fn still_there(&self) -> Vec<(&'static str, u64)> {
         let now: BTreeSet<(&str, u64)> = KINDS.iter().flat_map(|&(kind, _)| listed(kind)).collect();
         self.0.iter().copied().filter(|held| now.contains(held)).collect()

@@ -4,12 +4,17 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
 };
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
-use super::{Ended, Probe, left::InKernel, program, signal, until};
+use super::{Ended, Probe, calls, left::InKernel, program, signal, until};
 
 /// One server at a time: what is measured is what tracing does to it, not what its neighbours do.
 static ONE: Mutex<()> = Mutex::new(());
@@ -39,21 +44,24 @@ impl Server {
         self.child.id().to_string()
     }
 
-    fn load(&self, args: &[&str]) -> Load {
-        let child = Command::new(program("go/load"))
-            .args(["-addr", &self.address])
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the load can be started");
-        Load(child)
+    /// Loads it until told to stop.
+    fn load(&self) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (address, stopped) = (self.address.clone(), stop.clone());
+        let sender = thread::spawn(move || {
+            let mut sent = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                sent += requests(&address, 400);
+            }
+            sent
+        });
+        Load { stop, sender }
     }
 
     /// Answers, ends when asked, and has counted as many requests as were sent.
     #[track_caller]
     fn ends_well(mut self, sent: u64) {
-        let sent = sent + self.load(&["-n", "200"]).all_answered();
+        let sent = sent + requests(&self.address, 200);
         signal("TERM", i64::from(self.child.id()));
         let status = until("the server's end", || self.child.try_wait().expect("its state"));
         assert!(status.success(), "{status:?}");
@@ -71,30 +79,80 @@ impl Drop for Server {
     }
 }
 
+/// Sends requests over eight connections, all of which must be answered in time; how many there were.
+#[track_caller]
+fn requests(address: &str, count: u32) -> u64 {
+    let mut load = Command::new(program("go/load"));
+    let output = load.args(["-addr", address, "-n", &count.to_string()]).output().expect("the load can be started");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&output.stdout).expect("its report");
+    assert_eq!((&report["failures"], &report["hung"]), (&Value::from(0), &Value::from(0)), "{report} {stderr}");
+    assert!(output.status.success(), "{stderr}");
+    report["requests"].as_u64().expect("a number")
+}
+
 /// Requests on their way.
-struct Load(Child);
+struct Load {
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<u64>,
+}
 
 impl Load {
-    /// Waits for the answers: how many there were.
+    /// Stops, and waits for the last answers: how many there were.
     #[track_caller]
     fn all_answered(self) -> u64 {
-        let output = self.0.wait_with_output().expect("its end");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let report: Value = serde_json::from_slice(&output.stdout).expect("its report");
-        assert_eq!((&report["failures"], &report["hung"]), (&Value::from(0), &Value::from(0)), "{report} {stderr}");
-        assert!(output.status.success(), "{stderr}");
-        report["requests"].as_u64().expect("a number")
+        self.stop.store(true, Ordering::Relaxed);
+        self.sender.join().expect("every request is answered")
+    }
+}
+
+/// A trace in a file, that a loaded server fills.
+struct Trace {
+    probe: Probe,
+    file: NamedTempFile,
+    held: InKernel,
+}
+
+impl Trace {
+    fn start(args: &[&str]) -> Self {
+        let file = NamedTempFile::new().expect("a file");
+        let probe = Probe::attached(&[&["--json", "-o", super::as_text(file.path())], args].concat());
+        let held = InKernel::of(probe.id());
+        Self { probe, file, held }
     }
 
-    fn is_over(&mut self) -> bool {
-        self.0.try_wait().expect("its state").is_some()
+    /// Many calls were written, and one of a function that every request calls: traced whole, a server answers so few
+    /// requests that the first megabytes may be of half a one.
+    #[track_caller]
+    fn in_full_flow(self) -> Self {
+        until("a trace", || {
+            let written = fs::read_to_string(self.file.path()).expect("the trace");
+            (written.len() > 2 << 20 && written.contains(r#""function":"main.(*Store).Get""#)).then_some(())
+        });
+        self
+    }
+
+    /// Ends it as Ctrl-C does; the lines.
+    #[track_caller]
+    fn ended(self) -> (Ended, String) {
+        let ended = self.probe.interrupted();
+        ended.code(0);
+        self.held.is_gone();
+        (ended, fs::read_to_string(self.file.path()).expect("the trace"))
+    }
+
+    #[track_caller]
+    fn killed(mut self) {
+        signal("KILL", self.probe.id());
+        self.probe.status();
+        self.held.is_gone();
     }
 }
 
 /// Every function that is not traced is named, with a reason.
 #[track_caller]
-fn names_all_it_skipped(ended: &Ended) -> u64 {
-    let first = ended.stdout.lines().next().expect("a line");
+fn names_all_it_skipped(ended: &Ended, trace: &str) -> u64 {
+    let first = trace.lines().next().expect("a line");
     let trace: Value = serde_json::from_str(first).expect("JSON");
     let skipped = trace["skipped"].as_array().expect("a list");
     let number = |key: &str| trace[key].as_u64().expect("a number");
@@ -111,17 +169,12 @@ fn names_all_it_skipped(ended: &Ended) -> u64 {
 fn traced_whole_under_load_no_request_fails_and_what_is_refused_is_named() {
     for name in SERVERS {
         let server = Server::start(name);
-        let load = server.load(&["-s", "10"]);
+        let load = server.load();
         for (args, at_least) in [(&["*"][..], 2000), (&["--all", "*"], 4000)] {
-            let probe = Probe::start(&[&["-p", &server.pid(), "-v", "--json", "--duration", "2s"], args].concat());
-            let probe = probe.when_said("Ctrl-C ends");
-            let held = InKernel::of(probe.id());
-            let ended = probe.ended();
-            ended.code(0);
-            assert!(names_all_it_skipped(&ended) > at_least, "{}", ended.stderr);
+            let (ended, trace) = Trace::start(&[&["-p", &server.pid(), "-v"], args].concat()).in_full_flow().ended();
+            assert!(names_all_it_skipped(&ended, &trace) > at_least, "{}", ended.stderr);
             assert_eq!(args.len() == 2, ended.stderr.contains("not probed: runtime.abort: "), "{}", ended.stderr);
-            assert!(ended.calls("main.(*Store).Get") > 50, "{}", ended.stderr);
-            held.is_gone();
+            assert!(calls(&trace, "main.(*Store).Get") > 0, "{}", ended.stderr);
         }
         let answered = load.all_answered();
         server.ends_well(answered);
@@ -133,14 +186,10 @@ fn traced_whole_under_load_no_request_fails_and_what_is_refused_is_named() {
 fn traced_whole_in_every_process_no_request_fails() {
     for name in SERVERS {
         let server = Server::start(name);
-        let load = server.load(&["-s", "6"]);
+        let load = server.load();
         let path = program(name);
-        let probe = Probe::attached(&["-x", super::as_text(&path), "--all", "*", "--json", "--duration", "2s"]);
-        let held = InKernel::of(probe.id());
-        let ended = probe.ended();
-        ended.code(0);
-        assert!(ended.calls("main.(*Store).Get") > 50, "{}", ended.stderr);
-        held.is_gone();
+        let (ended, trace) = Trace::start(&["-x", super::as_text(&path), "--all", "*"]).in_full_flow().ended();
+        assert!(calls(&trace, "main.(*Store).Get") > 0, "{}", ended.stderr);
         let answered = load.all_answered();
         server.ends_well(answered);
     }
@@ -150,17 +199,9 @@ fn traced_whole_in_every_process_no_request_fails() {
 fn killed_in_the_middle_it_harms_no_request_and_leaves_nothing() {
     for name in SERVERS {
         let server = Server::start(name);
-        let load = server.load(&["-s", "8"]);
+        let load = server.load();
         for args in [&["*"][..], &["--all", "*"], &["--all", "*", "--stack-all"]] {
-            let trace = tempfile::NamedTempFile::new().expect("a file");
-            let path = super::as_text(trace.path()).to_owned();
-            let mut probe = Probe::attached(&[&["-p", &server.pid(), "--json", "-o", &path], args].concat());
-            // In full flow.
-            until("a trace", || (fs::metadata(&path).expect("the trace").len() > 1 << 20).then_some(()));
-            let held = InKernel::of(probe.id());
-            signal("KILL", probe.id());
-            probe.status();
-            held.is_gone();
+            Trace::start(&[&["-p", &server.pid()], args].concat()).in_full_flow().killed();
         }
         let answered = load.all_answered();
         server.ends_well(answered);
@@ -171,21 +212,16 @@ fn killed_in_the_middle_it_harms_no_request_and_leaves_nothing() {
 fn attached_and_detached_fifty_times_under_load_it_harms_no_request_and_leaves_nothing() {
     for name in SERVERS {
         let server = Server::start(name);
-        let mut load = server.load(&["-s", "12"]);
-        let mut answered = 0;
+        let load = server.load();
+        let mut held = InKernel::default();
         for round in 0..50 {
-            if load.is_over() {
-                answered += load.all_answered();
-                load = server.load(&["-s", "5"]);
-            }
             let pattern = if round % 2 == 0 { "*" } else { "main.(*Store).*" };
-            let probe = Probe::start(&["-p", &server.pid(), "-o", "/dev/null", "--duration", "50ms", pattern]);
-            let probe = probe.when_said("Ctrl-C ends");
-            let held = InKernel::of(probe.id());
-            probe.ended().code(0);
-            held.is_gone();
+            let probe = Probe::attached(&["-p", &server.pid(), "-o", "/dev/null", pattern]);
+            held = held.and(InKernel::of(probe.id()));
+            probe.interrupted().code(0);
         }
-        answered += load.all_answered();
+        held.is_gone();
+        let answered = load.all_answered();
         server.ends_well(answered);
     }
 }

@@ -1,0 +1,100 @@
+//! Shapes: where a function is entered and left, and whether it can be probed at all.
+
+use symbols::{
+    addr::Vaddr,
+    binary::Binary,
+    code::{self, Body, Shape},
+    index::{Function, FunctionId, Index, Language, Matched},
+    unwind,
+};
+
+/// Whether something can be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probeable {
+    /// It can.
+    Yes,
+    /// It cannot, and why.
+    No(String),
+}
+
+/// Whether a probe on what was matched is possible, as far as the file tells.
+pub fn probeable(index: &Index, what: &Matched) -> Probeable {
+    let checked = match what {
+        Matched::Function(id) => check_entry(index, *id),
+        Matched::Point { address, function, .. } => check_point(index, *address, *function),
+    };
+    match checked {
+        Ok(()) => Probeable::Yes,
+        Err(reason) => Probeable::No(reason),
+    }
+}
+
+fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)]) -> Option<Body<'a>> {
+    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty())?;
+    let part = |&(start, size): &(Vaddr, u64)| Some((start, binary.bytes_at(start, size)?));
+    Some(Body {
+        machine: binary.machine(),
+        address: function.address,
+        code,
+        parts: parts.iter().filter_map(part).collect(),
+        is_go: function.language == Language::Go,
+        go_asm: function.go_asm,
+    })
+}
+
+/// Functions whose parts have parts are followed so far.
+const MAX_PARTS: usize = 8;
+
+/// The function's shape, and the parts that it has elsewhere: those that symbols name, and those that its own jumps
+/// lead to and that only the unwind tables know (a stripped program's).
+pub(super) fn shape(index: &Index, function: &Function<'_>) -> Result<(Shape, Vec<(Vaddr, u64)>), String> {
+    let binary = index.binary();
+    let mut parts = index.parts(function.id);
+    let is_function = |address| index.starts_function(address) || binary.in_plt(address);
+    loop {
+        let body = body(binary, function, &parts).ok_or("its code is not in the file")?;
+        let shape = code::shape(&body, &is_function);
+        let known = parts.len();
+        for &stray in &shape.strays {
+            let part = unwind::code_range(binary, stray).filter(|&(start, _)| !is_function(start));
+            let is_new = |part: &(Vaddr, u64)| part.0 != function.address && !parts.contains(part);
+            if parts.len() < MAX_PARTS
+                && let Some(part) = part.filter(is_new)
+            {
+                parts.push(part);
+            }
+        }
+        if parts.len() == known {
+            return Ok((shape, parts));
+        }
+    }
+}
+
+fn check_entry(index: &Index, id: FunctionId) -> Result<(), String> {
+    let (binary, function) = (index.binary(), index.outline(id));
+    let code = binary.bytes_at(function.address, function.size).filter(|code| !code.is_empty());
+    let body = Body {
+        machine: binary.machine(),
+        address: function.address,
+        code: code.ok_or("its code is not in the file")?,
+        parts: Vec::new(),
+        is_go: function.is_go,
+        go_asm: function.go_asm,
+    };
+    code::entry_refusal(&body).map_err(|refusal| refusal.to_string())
+}
+
+pub(super) fn check_point(index: &Index, address: Vaddr, function: Option<FunctionId>) -> Result<(), String> {
+    let binary = index.binary();
+    if !binary.is_executable(address) {
+        return Err("it is not code".to_owned());
+    }
+    let code = (1..=15).rev().find_map(|len| binary.bytes_at(address, len)).ok_or("it is not in the file")?;
+    code::refusal(binary.machine(), code, address).map_err(|refusal| refusal.to_string())?;
+    let Some(body) = function.and_then(|id| body(binary, &index.function(id), &[])) else { return Ok(()) };
+    if code::is_instruction_start(&body, address) {
+        Ok(())
+    } else {
+        Err(format!("{address} is not the start of an instruction"))
+    }
+}
