@@ -119,6 +119,26 @@ fn on_jump(ctx: &ProbeContext) {
     }
 }
 
+/// `makecontext(ucp, …)`: a stack for a coroutine.
+#[inline(always)]
+fn on_makecontext(ctx: &ProbeContext) {
+    // glibc, musl, x86-64 and arm64: ucontext_t is uc_flags, uc_link, uc_stack {ss_sp, ss_flags, ss_size}.
+    if wanted()
+        && let Some([lowest, _flags, bytes]) = memory::user::<[u64; 3]>(regs::argument::<0>(ctx).wrapping_add(16))
+    {
+        emit::stack(lowest, bytes);
+    }
+}
+
+/// `make_fcontext(upper end, size, …)` of Boost.Context: the same.
+#[inline(always)]
+fn on_make_fcontext(ctx: &ProbeContext) {
+    if wanted() {
+        let (end, bytes) = (regs::argument::<0>(ctx), regs::argument::<1>(ctx));
+        emit::stack(end.wrapping_sub(bytes), bytes);
+    }
+}
+
 /// After a return: the return address has been popped (x86-64), so the entry's SP is one word below.
 #[inline(always)]
 fn on_return(ctx: &RetProbeContext) {
@@ -148,6 +168,8 @@ programs! {
     exit_multi, exit: on_exit;
     jump_multi, jump: on_jump;
     point_multi, point: on_point;
+    makecontext_multi, makecontext: on_makecontext;
+    make_fcontext_multi, make_fcontext: on_make_fcontext;
 }
 
 #[uretprobe(multi)]

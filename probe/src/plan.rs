@@ -206,7 +206,13 @@ impl<'a> FilePlanner<'a> {
                 program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
             let goid = u16::try_from(offsets.goid).map_err(|_| "goid is too far inside runtime.g")?;
             let position = u8::try_from(plan.go_programs.len()).map_err(|_| "it is the 257th Go program")?;
-            plan.go_programs.push(GoProgram { tls: offsets.tls, m: offsets.m, curg: offsets.m_curg });
+            plan.go_programs.push(GoProgram {
+                tls: offsets.tls,
+                m: offsets.m,
+                curg: offsets.m_curg,
+                syscall_sp: offsets.syscall_sp.unwrap_or(0),
+                pad: 0,
+            });
             Ok((goid, position))
         });
         Self { plan, number, index: &file.index, shown: &file.shown, options, go }
@@ -322,10 +328,11 @@ impl<'a> FilePlanner<'a> {
     fn point(&mut self, offset: FileOffset, kind: PointKind, function: u32, is_go: bool, foreign_g: bool) {
         let number = self.plan.points.len() as u32;
         let mut cookie = match &self.go {
-            Some(Ok((goid, program))) if is_go => Cookie::go(number, *goid, *program),
+            Some(Ok((goid, program))) => Cookie::go(number, *goid, *program),
             _ => Cookie::native(number),
         };
-        if foreign_g {
+        // C in a Go program belongs to the goroutine that called it, and may have anything in R14.
+        if foreign_g || !is_go {
             cookie = cookie.foreign_g();
         }
         self.plan.points.push(PlannedPoint { file: self.number, offset, kind, function, cookie });
