@@ -4,7 +4,8 @@
 //! `nm -C` shows it, without Rust's hash), and the *bare* name (no parameters, return type or ABI tags), which is what
 //! patterns are compared with. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
 
-mod direct;
+mod cpp;
+mod rust;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -107,7 +108,7 @@ pub(crate) fn bare(symbol: &[u8]) -> Cow<'_, str> {
     match scheme(base) {
         Scheme::Plain => String::from_utf8_lossy(base),
         Scheme::Rust => rust(base).map_or_else(|| String::from_utf8_lossy(base), Cow::Owned),
-        Scheme::Itanium => direct::bare(base).map_or_else(|| bare_by_parsing(symbol), Cow::Owned),
+        Scheme::Itanium => cpp::bare(base).map_or_else(|| bare_by_parsing(symbol), Cow::Owned),
     }
 }
 
@@ -130,6 +131,10 @@ fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
 }
 
 fn rust(base: &[u8]) -> Option<String> {
+    rust::bare(base).or_else(|| rust_by_parsing(base))
+}
+
+fn rust_by_parsing(base: &[u8]) -> Option<String> {
     let demangled = rustc_demangle::try_demangle(std::str::from_utf8(base).ok()?).ok()?;
     let mut out = Bounded(String::with_capacity(base.len()));
     write!(out, "{demangled:#}").ok()?;
@@ -242,14 +247,13 @@ mod tests {
         assert_eq!(whole_of_part(b"f.part.0"), None);
     }
 
-    /// The functions of C++ that a library exports.
-    fn exported(library: &str) -> Vec<String> {
-        let path = std::path::Path::new("/usr/lib/x86_64-linux-gnu").join(library);
-        let binary = std::sync::Arc::new(crate::binary::Binary::open(&path).expect("testdata/setup.sh installs it"));
-        let index = crate::index::Index::new(binary).expect("it exports functions");
+    /// The functions of a file whose symbols begin so.
+    fn symbols(file: &std::path::Path, beginning: &str) -> Vec<String> {
+        let binary = std::sync::Arc::new(crate::binary::Binary::open(file).expect("testdata/setup.sh installs it"));
+        let index = crate::index::Index::new(binary).expect("it has functions");
         let all = (0..index.len() as u32).flat_map(|id| index.symbols(crate::index::FunctionId(id)));
-        let symbols = all.filter(|symbol| symbol.starts_with("_Z"));
-        symbols.map(|symbol| unversioned(symbol.as_bytes())).map(|s| String::from_utf8_lossy(s).into_owned()).collect()
+        let symbols = all.filter(|symbol| symbol.starts_with(beginning));
+        symbols.map(|symbol| String::from_utf8_lossy(base(symbol.as_bytes())).into_owned()).collect()
     }
 
     /// What `c++filt` calls them, without parameters.
@@ -276,10 +280,10 @@ mod tests {
     #[test]
     fn names_written_directly_are_those_of_cppfilt() {
         for library in ["libLLVM.so.22.1", "libstdc++.so.6"] {
-            let symbols = exported(library);
+            let symbols = symbols(&std::path::Path::new("/usr/lib/x86_64-linux-gnu").join(library), "_Z");
             let mut direct = 0;
             for (symbol, theirs) in symbols.iter().zip(filtered(&symbols)) {
-                if let Some(ours) = direct::bare(symbol.as_bytes()) {
+                if let Some(ours) = cpp::bare(symbol.as_bytes()) {
                     assert_eq!(ours, theirs, "{symbol}");
                     direct += 1;
                 }
@@ -287,6 +291,71 @@ mod tests {
             // Few need a parser: that is what this is for.
             assert!(direct * 10 > symbols.len() * 9, "{library}: {direct} of {}", symbols.len());
         }
+    }
+
+    #[test]
+    fn names_of_rust_written_directly_are_those_of_rustc_demangle() {
+        let sysroot = std::process::Command::new("rustc").args(["--print", "sysroot"]).output().expect("rustc runs");
+        let libraries = std::path::Path::new(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib");
+        let mut files = std::fs::read_dir(libraries).expect("rustc has libraries").flatten().map(|entry| entry.path());
+        let driver = files.find(|path| path.to_string_lossy().contains("librustc_driver-"));
+        let symbols = symbols(&driver.expect("rustc is dynamically linked"), "_R");
+        let mut direct = 0;
+        for symbol in &symbols {
+            if let Some(ours) = rust::bare(symbol.as_bytes()) {
+                assert_eq!(Some(ours), rust_by_parsing(symbol.as_bytes()), "{symbol}");
+                direct += 1;
+            }
+        }
+        assert!(direct * 10 > symbols.len() * 9, "{direct} of {}", symbols.len());
+    }
+
+    #[test]
+    fn symbols_of_rust_are_read_to_their_end_and_no_further() {
+        for (symbol, expected) in [
+            ("_RNvCs1234_4shop4sell", Some("shop::sell")),
+            ("_RNCNvCs1234_4shop4sells_0Cs5678_4main", Some("shop::sell::{closure#1}")),
+            ("_RINvCs1234_4shop4sellNtB2_5OrdertKj1f_E", Some("shop::sell::<shop::Order, u16, 31>")),
+            ("_RNvXCs1234_4shopNtB2_5OrderNtB2_5Price5price", Some("<shop::Order as shop::Price>::price")),
+            ("_RINvCs1234_4shop4sellDNtB2_5PriceEL_E", Some("shop::sell::<dyn shop::Price>")),
+            // A lifetime with a name, punycode, a string.
+            ("_RINvCs1234_4shop4sellFG_RL0_hEuE", None),
+            ("_RNvCs1234_4shopu8gdel_5qa", None),
+            ("_RINvCs1234_4shop4sellKRe616263_E", None),
+            // Cut, too long, going round in circles, of another version.
+            ("_RNvCs1234_4shop4sel", None),
+            ("_RNvCs1234_4shop4sellx", None),
+            ("_RNvCs1234_4shop99sell", None),
+            ("_RNvNvB_4sell4sell", None),
+            ("_RNvB2_4sell", None),
+            ("_R1NvC4shop4sell", None),
+            ("_R", None),
+        ] {
+            assert_eq!(rust::bare(symbol.as_bytes()).as_deref(), expected, "{symbol}");
+            if expected.is_some() {
+                assert_eq!(rust_by_parsing(symbol.as_bytes()).as_deref(), expected, "{symbol}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_symbol_of_rust_of_a_huge_name_stays_mangled() {
+        let digit = |n: usize| char::from(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[n]);
+        // Places count from behind the `_R`.
+        let back = |place: usize| format!("B{}{}_", digit((place - 1) / 62), digit((place - 1) % 62));
+        let pairs = |levels: usize| {
+            let mut symbol = String::from("_RINvC4shop4sell");
+            let mut before = "hh".to_owned();
+            for _ in 0..levels {
+                let place = symbol.len() - 2;
+                symbol.push_str(&format!("T{before}E"));
+                before = back(place).repeat(2);
+            }
+            symbol + "E"
+        };
+        assert_eq!(full(pairs(2).as_bytes()), "shop::sell::<(u8, u8), ((u8, u8), (u8, u8))>");
+        // Each argument is a pair of the one before: 2^40 letters.
+        assert_eq!(full(pairs(40).as_bytes()), pairs(40));
     }
 
     #[test]
@@ -309,7 +378,7 @@ mod tests {
             ("_ZNS5_1fEv", None),
             ("_ZN99shop4overEi", None),
         ] {
-            assert_eq!(direct::bare(symbol.as_bytes()).as_deref(), expected, "{symbol}");
+            assert_eq!(cpp::bare(symbol.as_bytes()).as_deref(), expected, "{symbol}");
             if let Some(expected) = expected {
                 assert_eq!(bare_by_parsing(symbol.as_bytes()), expected, "{symbol}");
             }
