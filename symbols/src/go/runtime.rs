@@ -26,6 +26,8 @@ pub struct RuntimeOffsets {
     pub m: u32,
     /// `m.curg`
     pub m_curg: u32,
+    /// `g.sched.sp`: where the goroutine's stack pointer is while it does not run.
+    pub sched_sp: u32,
     /// `g.parentGoid`, Go 1.21+
     pub parent_goid: Option<u32>,
     /// `g.gopc`
@@ -95,6 +97,8 @@ fn offsets(binary: &Binary, g: Vaddr, tls: i64) -> Option<RuntimeOffsets> {
     let bounds = Struct::read(binary, stack.kind)?;
     let m = g.field("m")?;
     let machine = Struct::read(binary, pointee(binary, m.kind)?)?;
+    let sched = g.field("sched")?;
+    let saved = Struct::read(binary, sched.kind)?;
     let in_stack = |name| u32::checked_add(stack.offset, bounds.field(name)?.offset);
     Some(RuntimeOffsets {
         goid: g.field("goid")?.offset,
@@ -102,6 +106,7 @@ fn offsets(binary: &Binary, g: Vaddr, tls: i64) -> Option<RuntimeOffsets> {
         stack_hi: in_stack("hi")?,
         m: m.offset,
         m_curg: machine.field("curg")?.offset,
+        sched_sp: sched.offset.checked_add(saved.field("sp")?.offset)?,
         parent_goid: g.field("parentGoid").map(|f| f.offset),
         gopc: g.field("gopc").map(|f| f.offset),
         tls,
@@ -236,7 +241,7 @@ fn from_version(version: &str, tls: i64) -> Option<RuntimeOffsets> {
         26 | 27 => (0x98, 0xb8, Some(0x118), Some(0x120)),
         _ => return None,
     };
-    Some(RuntimeOffsets { goid, stack_lo: 0, stack_hi: 8, m: 0x30, m_curg, parent_goid, gopc, tls })
+    Some(RuntimeOffsets { goid, stack_lo: 0, stack_hi: 8, m: 0x30, m_curg, sched_sp: 0x38, parent_goid, gopc, tls })
 }
 
 #[cfg(test)]
