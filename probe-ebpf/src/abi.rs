@@ -158,6 +158,10 @@ pub struct GoProgram {
     pub m: u32,
     /// Offset of `curg` in `runtime.m`, bytes.
     pub curg: u32,
+    /// Offset of `sched.sp` in `runtime.g`, bytes.
+    pub sched_sp: u32,
+    /// Explicit padding.
+    pub pad: u32,
 }
 
 /// No register.
@@ -208,6 +212,6 @@ pub const COMM_LEN: usize = 16;
 const _: () = assert!(size_of::<Event>() == 40);
 const _: () = assert!(size_of::<Section>() == 8);
 const _: () = assert!(size_of::<EventWithFrames>() == 48 + 8 * MAX_FRAMES);
-const _: () = assert!(size_of::<GoProgram>() == 16);
+const _: () = assert!(size_of::<GoProgram>() == 24);
 const _: () = assert!(size_of::<Jump>() == 64);
 const _: () = assert!(size_of::<Lane>() == 16);

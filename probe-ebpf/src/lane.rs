@@ -57,6 +57,19 @@ fn goroutine(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Option<(u64, u64)> 
     on_stack_of(curg, cookie, sp)?
 }
 
+/// On the system stack: the goroutine that this thread works for, and how deep it is where it is to go on.
+#[inline(always)]
+pub(crate) fn suspended(ctx: &ProbeContext, cookie: Cookie) -> Option<(u64, u64)> {
+    let program = GO_PROGRAMS.get(cookie.program())?;
+    let m: u64 = memory::user(regs::go_g(ctx) + u64::from(program.m))?;
+    let g: u64 = memory::user(m + u64::from(program.curg))?;
+    // runtime.g begins with stack{lo, hi}, in every version of Go.
+    let hi: u64 = memory::user(g + 8)?;
+    let sp: u64 = memory::user(g + u64::from(program.sched_sp))?;
+    let goid: u64 = memory::user(g + cookie.goid_offset())?;
+    Some((goid, hi.wrapping_sub(sp)))
+}
+
 /// None: `sp` is not on the stack of this g. `Some(None)`: it is, and this g is a system goroutine (g0, gsignal).
 #[inline(always)]
 fn on_stack_of(g: u64, cookie: Cookie, sp: u64) -> Option<Option<(u64, u64)>> {
