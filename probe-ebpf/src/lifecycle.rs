@@ -10,11 +10,8 @@ use probe_ebpf::abi::{FILTER_TIDS, POINT_EXEC, POINT_PROCESS_EXIT, POINT_THREAD_
 use crate::{
     emit,
     lane::Place,
-    maps::{
-        BY_COMM, COMM, FOLLOW, NOT_TRACED, PID_FILTER, PIDS, RUNS, SHARED_UNWINDERS, SIGNAL_LIVE, TASK_SIGNAL,
-        TASK_TGID,
-    },
-    memory,
+    maps::{BY_COMM, COMM, FOLLOW, NOT_TRACED, PID_FILTER, PIDS, SIGNAL_LIVE, TASK_SIGNAL, TASK_TGID},
+    memory, runners,
 };
 
 const MEMBER: u32 = 1;
@@ -80,8 +77,8 @@ fn process_exit(_ctx: RawTracePointContext) -> i32 {
     if filter == FILTER_TIDS || last {
         let _ = PIDS.remove(&id);
     }
-    if SHARED_UNWINDERS.load() != 0 && last {
-        let _ = RUNS.remove(&pid);
+    if last {
+        runners::forget(pid);
     }
     0
 }

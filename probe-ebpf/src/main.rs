@@ -15,7 +15,7 @@ mod maps;
 mod memory;
 mod outermost;
 mod regs;
-mod unwind;
+mod runners;
 mod walk;
 
 use aya_ebpf::{
@@ -63,7 +63,7 @@ fn here(ctx: &ProbeContext, sp: u64) -> Option<(Cookie, Place)> {
 #[inline(always)]
 fn on_entry(ctx: &ProbeContext) {
     let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
-    unwind::note_process(&place);
+    runners::note(&place);
     if STACK_DEPTH.load() == 0 {
         emit::event(&place, cookie.point(), 0);
         return;
@@ -110,17 +110,47 @@ fn on_jump(ctx: &ProbeContext) {
     }
 }
 
-/// Where an unwinder enters the frame that it unwound to: what is deeper is over.
+/// Where an unwinder enters the frame that it unwound to: calls as deep and deeper are over. It has loaded that
+/// frame's stack pointer; at a RET its word below, which is as good: what called the unwinder stands there.
 #[inline(always)]
 fn on_landing(ctx: &ProbeContext) {
+    if runners::has_current() {
+        leave(ctx, regs::sp(ctx));
+    }
+}
+
+/// Where Go's runtime, on the system stack, sends a goroutine that recovered.
+#[inline(always)]
+fn on_recovery(ctx: &ProbeContext) {
     let time_ns = emit::now();
-    if !wanted() || !unwind::runs_traced_code() {
+    if !wanted() {
         return;
     }
     let cookie = cookie(ctx);
-    let Some(place) = unwind::landing(ctx, cookie) else { return };
-    emit::event(&place, cookie.point(), time_ns);
-    outermost::ends(&place);
+    if let Some(place) = lane::suspended(ctx, cookie) {
+        emit::event(&place, cookie.point(), time_ns);
+        outermost::ends(&place);
+    }
+}
+
+/// `makecontext(ucp, …)`: a stack for a coroutine.
+#[inline(always)]
+fn on_makecontext(ctx: &ProbeContext) {
+    // glibc, musl, x86-64 and arm64: ucontext_t is uc_flags, uc_link, uc_stack {ss_sp, ss_flags, ss_size}.
+    if wanted()
+        && let Some([lowest, _flags, bytes]) = memory::user::<[u64; 3]>(regs::argument::<0>(ctx).wrapping_add(16))
+    {
+        emit::stack(lowest, bytes);
+    }
+}
+
+/// `make_fcontext(upper end, size, …)` of Boost.Context: the same.
+#[inline(always)]
+fn on_make_fcontext(ctx: &ProbeContext) {
+    if wanted() {
+        let (end, bytes) = (regs::argument::<0>(ctx), regs::argument::<1>(ctx));
+        emit::stack(end.wrapping_sub(bytes), bytes);
+    }
 }
 
 /// After a return: the return address has been popped (x86-64), so the entry's SP is one word below.
@@ -153,6 +183,9 @@ programs! {
     jump_multi, jump: on_jump;
     point_multi, point: on_point;
     landing_multi, landing: on_landing;
+    recovery_multi, recovery: on_recovery;
+    makecontext_multi, makecontext: on_makecontext;
+    make_fcontext_multi, make_fcontext: on_make_fcontext;
 }
 
 #[uretprobe(multi)]

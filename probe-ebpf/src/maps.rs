@@ -41,6 +41,9 @@ pub(crate) static SIGNAL_LIVE: Global<u32> = Global::new(0);
 /// The user thread pointer: `task_struct.thread.fsbase` (x86-64), `thread.uw.tp_value` (arm64).
 #[unsafe(no_mangle)]
 pub(crate) static TASK_TP: Global<u32> = Global::new(0);
+/// `task_struct.sas_ss_sp`, the alternate signal stack; its size stands behind it.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_ALTERNATE: Global<u32> = Global::new(0);
 
 /// 1: unwinders in files that other programs share are watched in every process; see [`RUNS`].
 #[unsafe(no_mangle)]

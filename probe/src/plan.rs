@@ -218,7 +218,7 @@ impl<'a> FilePlanner<'a> {
                 m: offsets.m,
                 curg: offsets.m_curg,
                 sched_sp: offsets.sched_sp,
-                pad: 0,
+                syscall_sp: offsets.syscall_sp.unwrap_or(0),
             });
             Ok((goid, position))
         });
@@ -335,10 +335,11 @@ impl<'a> FilePlanner<'a> {
     fn point(&mut self, offset: FileOffset, kind: PointKind, function: u32, is_go: bool, foreign_g: bool) {
         let number = self.plan.points.len() as u32;
         let mut cookie = match &self.go {
-            Some(Ok((goid, program))) if is_go => Cookie::go(number, *goid, *program),
+            Some(Ok((goid, program))) => Cookie::go(number, *goid, *program),
             _ => Cookie::native(number),
         };
-        if foreign_g {
+        // C in a Go program belongs to the goroutine that called it, and may have anything in R14.
+        if foreign_g || !is_go {
             cookie = cookie.foreign_g();
         }
         self.plan.points.push(PlannedPoint { file: self.number, offset, kind, function, cookie });

@@ -176,6 +176,7 @@ impl Attachment {
             .override_global("TASK_SIGNAL", &kernel.task_signal, true)
             .override_global("SIGNAL_LIVE", &kernel.signal_live, true)
             .override_global("TASK_TP", &kernel.task_tp, true)
+            .override_global("TASK_ALTERNATE", &kernel.task_alternate, true)
             .map_max_entries("EVENTS", options.buffer_bytes)
             .map_max_entries("LOST_AT", points.max(1))
             .map_max_entries("JUMPS", plan.jumps.len().max(1) as u32)
