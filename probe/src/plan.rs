@@ -53,6 +53,15 @@ pub enum PointKind {
     GoroutineEnd,
     /// An unwinder is about to enter the frame it unwound to: calls as deep as the event and deeper are over.
     Landing,
+    /// The same of Go's runtime, which sends a goroutine there from the system stack.
+    Recovery,
+}
+
+impl PointKind {
+    /// Whether unwinding ends here.
+    pub fn is_landing(self) -> bool {
+        matches!(self, Self::Landing | Self::Recovery)
+    }
 }
 
 /// A probe point.
@@ -64,7 +73,8 @@ pub struct PlannedPoint {
     pub offset: FileOffset,
     /// What it means.
     pub kind: PointKind,
-    /// Position in [`Plan::functions`]; [`NO_FUNCTION`] for an internal point (`GoroutineEnd`, `Landing`).
+    /// Position in [`Plan::functions`]; [`NO_FUNCTION`] for an internal point: `GoroutineEnd`, and where
+    /// unwinding ends.
     pub function: u32,
     /// What the kernel half has to know of it.
     pub cookie: Cookie,

@@ -40,7 +40,7 @@ impl FilePlanner<'_> {
             return;
         }
         self.add_calls("runtime.Goexit", "runtime.goexit1", PointKind::GoroutineEnd);
-        self.add_calls("runtime.recovery", "runtime.gogo", PointKind::Landing);
+        self.add_calls("runtime.recovery", "runtime.gogo", PointKind::Recovery);
     }
 
     fn add_calls(&mut self, caller: &str, callee: &str, kind: PointKind) {
@@ -75,20 +75,28 @@ impl Plan {
             // What it takes from elsewhere it does not have itself: no need to look through its symbols.
             let unwinders = if binary.imports(&UNWINDERS) { Vec::new() } else { binary.symbol_values(&UNWINDERS) };
             let jumpers = if jumps { binary.symbol_values(&JUMPERS) } else { Vec::new() };
-            let mut landings: Vec<Vaddr> = unwinders.iter().flat_map(|&f| landings(binary, f)).collect();
+            let mut places: Vec<Vaddr> = unwinders.iter().flat_map(|&f| landings(binary, f)).collect();
             let of_jumpers = jumpers.iter().flat_map(|&f| callees(binary, f)).chain(jumpers.iter().copied());
-            landings.extend(of_jumpers.flat_map(|f| landings(binary, f)));
-            landings.sort_unstable();
-            landings.dedup();
-            if landings.is_empty() && !(unwinders.is_empty() && jumpers.is_empty()) {
+            places.extend(of_jumpers.flat_map(|f| landings(binary, f)));
+            places.sort_unstable();
+            places.dedup();
+            if places.is_empty() && !(unwinders.is_empty() && jumpers.is_empty()) {
                 self.unwatched.push(format!("{}: {UNKNOWN}", escape::escaped(&file.shown)));
             }
-            for offset in landings.into_iter().filter_map(|landing| binary.file_offset(landing)) {
-                let cookie = Cookie::native(self.points.len() as u32);
+            for offset in places.into_iter().filter_map(|place| binary.file_offset(place)) {
+                let cookie = self.native_cookie(self.points.len() as u32);
                 let (kind, function) = (PointKind::Landing, NO_FUNCTION);
                 self.points.push(PlannedPoint { file: number, offset, kind, function, cookie });
             }
         }
+    }
+
+    /// C that Go called belongs to the goroutine, also where it unwinds.
+    fn native_cookie(&self, point: u32) -> Cookie {
+        let go = self.points.iter().map(|point| point.cookie).find(|cookie| cookie.goid_offset() != 0);
+        go.map_or(Cookie::native(point), |go| {
+            Cookie::go(point, go.goid_offset() as u16, go.program() as u8).foreign_g()
+        })
     }
 
     /// Whether unwinders are watched in files that programs which are not traced run too.
