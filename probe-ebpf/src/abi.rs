@@ -186,10 +186,10 @@ pub struct GoProgram {
     pub m: u32,
     /// Offset of `curg` in `runtime.m`, bytes.
     pub curg: u32,
+    /// Offset of `sched.sp` in `runtime.g`, bytes.
+    pub sched_sp: u32,
     /// Offset of `syscallsp` in `runtime.g`, bytes; 0: not known.
     pub syscall_sp: u32,
-    /// Explicit padding.
-    pub pad: u32,
 }
 
 /// No register.

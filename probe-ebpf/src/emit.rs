@@ -91,7 +91,7 @@ fn lost(place: &Place, point: u32) {
 /// Map values are shared between CPUs. `core`'s atomics have no `fetch_add` for this target (which lacks
 /// compare-and-swap before Linux 5.12); the instruction itself is as old as BPF.
 #[inline(always)]
-fn add(counter: Option<*mut u64>) {
+pub(crate) fn add(counter: Option<*mut u64>) {
     if let Some(counter) = counter {
         // SAFETY: a valid map value, 8-byte aligned.
         unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };

@@ -75,6 +75,17 @@ fn goroutine(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Option<(u64, u64)> 
     }
 }
 
+/// On the system stack: the goroutine that this thread works for, at the place where it is to go on.
+#[inline(always)]
+pub(crate) fn suspended(ctx: &ProbeContext, cookie: Cookie) -> Option<Place> {
+    let program = GO_PROGRAMS.get(cookie.program())?;
+    let m: u64 = memory::user(regs::go_g(ctx) + u64::from(program.m))?;
+    let g: u64 = memory::user(m + u64::from(program.curg))?;
+    let sp: u64 = memory::user(g + u64::from(program.sched_sp))?;
+    let (goid, depth) = Stack::of(g, sp)?.goroutine(cookie, sp)?;
+    Some(Place { goid, depth, pid_tgid: bpf_get_current_pid_tgid() })
+}
+
 /// The goroutine `curg`, if it has called C: that runs on the thread's own stack, of which it has used this many bytes.
 #[inline(always)]
 fn called_c(curg: u64, program: &GoProgram, cookie: Cookie, used: u64) -> Option<(u64, u64)> {

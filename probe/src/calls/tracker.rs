@@ -1,17 +1,22 @@
 //! The tracker: which entry an exit belongs to.
 //!
-//! Calls are paired per lane (a goroutine, a coroutine with a stack of its own, else a thread) by the depth of the stack, which is the same at a
-//! function's entry and at its exits. The rule that keeps everything right without watching the unwinder: an event
-//! at some depth proves that every deeper call is over.
+//! Calls are paired per lane (a goroutine, a coroutine with a stack of its own, else a thread) by the depth of the
+//! stack, which is the same at a function's entry and at its exits. The rule that keeps everything right: an event at
+//! some depth proves that every deeper call is over. An unwinder that is watched gives such an event (`unwind`).
 
+mod cost;
 mod lanes;
+mod unwind;
 
 use std::{io, ops::Range, rc::Rc};
 
 use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_STACK, POINT_THREAD_EXIT};
 use symbols::code::EntryCost;
 
-use self::lanes::{LaneKey, Lanes};
+use self::{
+    cost::{Cost, Trap},
+    lanes::{LaneKey, Lanes},
+};
 use crate::{
     calls::{CallId, CallerStack, End, Enter, Leave, Point, Summary, Thread},
     events::{Frames, Record},
@@ -53,60 +58,6 @@ struct OpenCalls {
     muted: bool,
     /// The last event, for [`Cost`].
     last: Option<(Trap, u64)>,
-}
-
-/// What kind of trap an event is made in. They differ tenfold in cost.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trap {
-    /// An entry at an instruction that the kernel emulates.
-    CheapEntry,
-    /// An entry at one that it single-steps.
-    Entry,
-    /// A RET, always single-stepped.
-    Return,
-    /// A jump, emulated when it is direct.
-    Jump,
-}
-
-impl Trap {
-    const KINDS: usize = 4;
-
-    fn of(kind: PointKind, entry: EntryCost) -> Self {
-        match (kind, entry) {
-            (PointKind::Entry, EntryCost::SingleStep) => Self::Entry,
-            (PointKind::Entry, _) => Self::CheapEntry,
-            (PointKind::TailJump | PointKind::MaybeJump, _) => Self::Jump,
-            _ => Self::Return,
-        }
-    }
-}
-
-/// What the probes cost the target at least, from the events themselves: of many events some stand next to each
-/// other with hardly an instruction between, and the time between them is the first one's trap.
-#[derive(Default)]
-struct Cost {
-    /// Events, and the shortest time to the next event of the same lane (ns), by [`Trap`].
-    traps: [(u64, Option<u64>); Trap::KINDS],
-}
-
-/// Fewer events say nothing about the shortest time between two.
-const MIN_SAMPLES: u64 = 200;
-
-impl Cost {
-    fn event(&mut self, trap: Trap, last: Option<(Trap, u64)>, time_ns: u64) {
-        self.traps[trap as usize].0 += 1;
-        if let Some((before, at)) = last {
-            let gap = time_ns.saturating_sub(at);
-            let shortest = &mut self.traps[before as usize].1;
-            *shortest = Some(shortest.map_or(gap, |s| s.min(gap)));
-        }
-    }
-
-    /// All events together, ns; 0: not known.
-    fn total_ns(&self) -> u64 {
-        let known = self.traps.iter().filter(|(events, _)| *events >= MIN_SAMPLES);
-        known.map(|(events, shortest)| events.saturating_mul(shortest.unwrap_or(0))).sum()
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -171,8 +122,9 @@ impl Tracker {
         if event.point >= POINT_RESERVED {
             return self.lifecycle(event, world, sink);
         }
-        self.summary.events += 1;
-        let Some(&point) = self.points.get(event.point as usize) else { return Ok(()) };
+        let point = self.points.get(event.point as usize).copied();
+        self.summary.events += u64::from(point.is_none_or(|point| !point.kind.is_landing()));
+        let Some(point) = point else { return Ok(()) };
         let lane = self.lanes.lane_of(event);
         let mut step = Step { tracker: self, event, lane, world, sink };
         match point.kind {
@@ -181,6 +133,7 @@ impl Tracker {
             PointKind::TailJump | PointKind::MaybeJump => step.exit(point, End::TailCall),
             PointKind::Passed => step.passed(point.function, record.frames),
             PointKind::GoroutineEnd => step.close_lane(End::Unwind),
+            PointKind::Landing | PointKind::Recovery => step.landed(),
         }
     }
 

@@ -110,6 +110,11 @@ impl Lanes {
         self.stacks.remove(&pid);
     }
 
+    /// Whether the lane ever had calls.
+    pub(super) fn knows(&self, key: LaneKey) -> bool {
+        self.places.contains_key(&key)
+    }
+
     /// The place of a lane's calls.
     pub(super) fn place(&mut self, key: LaneKey) -> usize {
         if let Some(&place) = self.places.get(&key) {
