@@ -96,6 +96,8 @@ setup_test() {
     setup_bench
     setup_esbuild
     setup_bpf
+    # Cross-built files, which nothing runs: the reading of AArch64 code is tested on them.
+    apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     apt redis-server redis-tools libboost-context1.74.0
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang
     apt_for npm npm
