@@ -11,3 +11,4 @@ mod scenarios;
 mod stacks;
 mod targets;
 mod trace;
+mod unwinding;
