@@ -4,49 +4,15 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
 use symbols::index::{Index, Matched};
 
-/// One address as llvm-symbolizer has it: (function, file, line), innermost first.
-type Frames = Vec<(String, String, u32)>;
-
-fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<Frames> {
-    let mut command = Command::new("llvm-symbolizer");
-    command.arg("--obj").arg(program).args([
-        "--functions=linkage",
-        "--inlines",
-        "--no-demangle",
-        "--output-style=LLVM",
-    ]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let text: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    assert!(output.status.success());
-    let output = String::from_utf8(output.stdout).unwrap();
-    // Each answer: pairs of lines (function; file:line:column), then an empty line.
-    let answers: Vec<Frames> = output.split_terminator("\n\n").map(answer).collect();
-    assert_eq!(answers.len(), addresses.len());
-    answers
-}
-
-fn answer(text: &str) -> Frames {
-    let lines: Vec<&str> = text.lines().collect();
-    let frames = lines.chunks_exact(2).map(|pair| {
-        let mut place = pair[1].rsplitn(3, ':');
-        let (_, line) = (place.next(), place.next().unwrap().parse().unwrap());
-        (pair[0].to_owned(), place.next().unwrap().to_owned(), line)
-    });
-    frames.collect()
-}
+use common::symbolizer;
 
 fn index(program: &Path) -> Index {
     Index::new(Arc::new(Binary::open(program).unwrap())).unwrap()
@@ -91,13 +57,8 @@ fn agrees(program: &Path, index: &Index, step: u64, wanted: impl Fn(&str) -> boo
 
 /// Mangled names, as llvm-cxxfilt demangles them. (The GNU tool of Debian 12 does not know Rust's new mangling.)
 fn demangled(names: BTreeSet<&str>) -> BTreeMap<String, String> {
-    let mut child =
-        Command::new("llvm-cxxfilt").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("llvm-cxxfilt");
-    let mut input = child.stdin.take().unwrap();
-    let text = names.iter().map(|name| format!("{name}\n")).collect::<String>();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
-    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    writer.join().unwrap();
+    let text = names.iter().map(|name| format!("{name}\n")).collect();
+    let output = common::fed(&mut Command::new("llvm-cxxfilt"), text);
     let without_hash = |name: &str| match name.rsplit_once("::h") {
         Some((name, hash)) if hash.len() == 16 => name.to_owned(),
         _ => name.to_owned(),
@@ -234,43 +195,6 @@ fn main() {
     println!("{}", Counter(BTreeMap::new()).add_all(&words));
 }
 "#;
-
-/// Every function of a Go program; its own tables against its DWARF.
-#[test]
-fn lines_and_inlined_functions_of_go_agree_with_llvm_symbolizer() {
-    let dir = tempfile::tempdir().unwrap();
-    common::write_go_program(dir.path(), true);
-    let program = dir.path().join("program");
-    for tool in [common::go_tool(), PathBuf::from("/usr/bin/go")] {
-        common::run(common::go_with(&tool, dir.path()).args(["build", "-o"]).arg(&program).arg("."));
-        let index = index(&program);
-        let addresses: Vec<u64> = index
-            .functions()
-            .filter(|f| f.language == symbols::index::Language::Go && !f.go_asm)
-            .flat_map(|f| (0..f.size).step_by(37).map(move |i| f.address.0 + i))
-            .collect();
-        let (mut same, mut inlined) = (0, 0);
-        for (&address, expected) in addresses.iter().zip(symbolizer(&program, &addresses)) {
-            let frames = index.inlined(Vaddr(address));
-            let ours: Vec<_> = frames.iter().map(|f| (&*f.name, f.source.map_or(0, |s| s.line))).collect();
-            let theirs: Vec<_> = expected.iter().map(|(name, _, line)| (&**name, *line)).collect();
-            same += usize::from(ours == theirs || abridged(&ours) == abridged(&theirs));
-            inlined += usize::from(frames.len() > 1);
-        }
-        // What differs are linker-made functions, escaped paths, and Go's own differences between its tables.
-        assert!(same * 1000 >= addresses.len() * 985, "{}: {same} of {}", tool.display(), addresses.len());
-        assert!(inlined > 1000, "{inlined}");
-    }
-}
-
-/// Names without type arguments, which the function table of Go 1.19 abridges.
-fn abridged(frames: &[(&str, u32)]) -> Vec<(String, u32)> {
-    let cut = |name: &str| match (name.find('['), name.rfind(']')) {
-        (Some(from), Some(to)) if from < to => format!("{}{}", &name[..from], &name[to + 1..]),
-        _ => name.to_owned(),
-    };
-    frames.iter().map(|&(name, line)| (cut(name), line)).collect()
-}
 
 /// Oracle: the inlined subroutines that llvm-dwarfdump shows.
 #[test]

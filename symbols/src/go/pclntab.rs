@@ -330,8 +330,14 @@ impl<'a> Function<'a> {
         self.bytes.get(self.func + self.table.version.shape().id + 1).copied().unwrap_or(0)
     }
 
+    /// Whether this is a function of C that Go's linker took in (`net` and `runtime/cgo` without an external linker): the
+    /// table has its name and nothing more.
+    pub fn is_foreign(&self) -> bool {
+        self.values(PC_LINE).is_none() && !self.name().starts_with("go:")
+    }
+
     /// Bytes of code: the sum of the line table's steps, which is what the linker writes as the symbol's size. (The next
-    /// function's address would count the padding in.) 0 if the table is broken.
+    /// function's address would count the padding in.) 0 if the table is broken or does not know.
     pub fn size(&self) -> u64 {
         let last = self.values(PC_LINE).and_then(|values| values.last()).map_or(0, |(end, _)| end);
         // A line table that leads beyond the next function is broken; that function's address is then the better bound.

@@ -155,7 +155,7 @@ impl Index {
         Outline {
             address: name.address(),
             size: go.as_ref().map_or_else(|| self.size(name), go::Function::size),
-            is_go: name.is_go(),
+            is_go: go.as_ref().is_some_and(|f| !f.is_foreign()),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
     }
@@ -315,7 +315,9 @@ impl Index {
 
     fn holds(&self, function: usize, v: Vaddr) -> bool {
         match self.names_of(function).next().and_then(|at| self.names.get(at)) {
-            Some(name) if name.is_go() => v.0 - name.address().0.min(v.0) < self.size_of_go(name),
+            Some(name) if name.is_go() && self.size_of_go(name) > 0 => {
+                v.0 - name.address().0.min(v.0) < self.size_of_go(name)
+            }
             _ => v < self.end(function),
         }
     }
@@ -336,7 +338,7 @@ impl Index {
         let start = name.address();
         let next = if function + 1 < self.len() { self.start(function + 1).0 } else { u64::MAX };
         let section = self.binary.sections().at(start).map_or(start, |s| s.end());
-        let bound = if name.is_go() { start.0 } else { section.0.min(next) };
+        let bound = if self.language(name) == Language::Go { start.0 } else { section.0.min(next) };
         Vaddr(bound.min(start.0.saturating_add(MAX_UNSIZED)))
     }
 
@@ -403,6 +405,7 @@ impl Index {
 
     fn language_of(&self, name: &Name, raw: &[u8]) -> Language {
         match name.source() {
+            Source::Go if self.go_function(name).is_some_and(|f| f.is_foreign()) => Language::C,
             Source::Go => Language::Go,
             Source::Nameless => Language::C,
             Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
