@@ -1,6 +1,6 @@
 //! Large programs of Go that nobody here wrote (`testdata/corpus.sh`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
@@ -9,14 +9,9 @@ use symbols::index::{Index, Language};
 use crate::cells::Stripping;
 use crate::{cells, common, functions, places};
 
-fn program(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/corpus/bin").join(name);
-    path.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; testdata/corpus.sh brings it", path.display()))
-}
-
 /// The functions and lines of `name`, against those of an unstripped `twin`, which was built by Go 1.27.
 fn agrees_with_twin(name: &str, twin: &str, stripping: Stripping, has_dwarf: bool) {
-    let (twin, index) = (program(twin), cells::read(&program(name)));
+    let (twin, index) = (common::corpus(twin), cells::read(&common::corpus(name)));
     let odd = functions::differences("go1.27", &index, stripping, &functions::nm(&twin));
     assert!(odd.is_empty(), "{name}: {} differ:\n{}", odd.len(), odd.join("\n"));
     let oracle = places::Oracle::of("go1.27", &twin, has_dwarf);
@@ -46,7 +41,7 @@ fn a_stripped_position_independent_program() {
 
 /// Stripped programs against Go's own reader of function tables.
 fn agrees_with_gosym(name: &str, at_least: usize) {
-    let path = program(name);
+    let path = common::corpus(name);
     let gosym = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/go/gosym");
     let listed = common::run(common::go(&gosym).args(["run", "main.go"]).arg(&path));
     let lines: Vec<&str> = listed.lines().collect();
@@ -88,7 +83,7 @@ fn difference(index: &Index, start: u64, end: u64, name: &str, lines: &[&str]) -
 fn esbuild() {
     agrees_with_gosym("esbuild", 8_900);
     // Its build info was taken out: all else goes without.
-    assert_eq!(Binary::open(&program("esbuild")).unwrap().go().unwrap().version(), None);
+    assert_eq!(Binary::open(&common::corpus("esbuild")).unwrap().go().unwrap().version(), None);
 }
 
 #[test]

@@ -2,12 +2,13 @@
 //! llvm-symbolizer reads is DWARF, and where the two differ there is a rule here.
 
 use std::path::Path;
+use std::process::Command;
 
 use symbols::addr::Vaddr;
 use symbols::index::{Function, Index, Language};
 
 use crate::cells::{self, LINKS, STRIPPINGS};
-use crate::common;
+use crate::common::{self, llvm};
 use crate::functions::{as_symbol, in_table};
 
 /// A function, the file and the line.
@@ -74,11 +75,13 @@ impl<'a> Oracle<'a> {
     pub(crate) fn of(version: &'a str, twin: &Path, has_dwarf: bool) -> Self {
         let places = places(&cells::read(twin));
         let mut addr2line = common::go(Path::new("/"));
-        let answers = common::answers_for(addr2line.args(["tool", "addr2line"]).arg(twin), &places);
+        let answers =
+            common::filtered(addr2line.args(["tool", "addr2line"]).arg(twin), places.iter().map(|p| format!("{p:#x}")));
         // Of each place two lines; the first is the function.
         let lines: Vec<String> = answers.lines().skip(1).step_by(2).map(str::to_owned).collect();
         assert_eq!(lines.len(), places.len());
-        let frames = has_dwarf.then(|| common::symbolizer_by("llvm-symbolizer-22", twin, &places));
+        let frames =
+            has_dwarf.then(|| llvm::symbolizer(Command::new("llvm-symbolizer-22").arg("--obj").arg(twin), &places));
         Self { version, places, lines, frames }
     }
 

@@ -50,6 +50,8 @@ fn oracle(file: &Path) -> RuntimeOffsets {
         stack_hi: stack + member(&bounds, "hi").unwrap(),
         m: member(&g, "m").unwrap(),
         m_curg: member(&m, "curg").unwrap(),
+        sched_sp: member(&g, "sched").unwrap() + member(&structure(file, "runtime.gobuf"), "sp").unwrap(),
+        syscall_sp: member(&g, "syscallsp"),
         parent_goid: member(&g, "parentGoid"),
         gopc: member(&g, "gopc"),
         tls: tls(file),
