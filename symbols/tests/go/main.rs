@@ -7,5 +7,6 @@ mod common;
 mod cells;
 mod corpus;
 mod functions;
+mod names;
 mod places;
 mod runtime;
