@@ -4,8 +4,8 @@ mod c;
 mod cpp;
 mod go;
 mod rust;
-mod versions;
 mod stacks;
+mod versions;
 
 use std::collections::BTreeMap;
 
