@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::name::{Name, Source};
-use super::{Function, FunctionId, Index, Language, build};
+use super::{Function, FunctionId, Index, build};
 use crate::addr::Vaddr;
 use crate::demangle;
 use crate::unwind;
@@ -127,9 +127,7 @@ impl Index {
 
     fn holds(&self, function: usize, v: Vaddr) -> bool {
         match self.names_of(function).next().and_then(|at| self.entry(at)) {
-            Some(name) if name.is_go() && self.size_of_go(&name) > 0 => {
-                v.0 - name.address().0.min(v.0) < self.size_of_go(&name)
-            }
+            Some(name) if name.is_go() => v.0 - name.address().0.min(v.0) < self.size_of_go(&name),
             _ => v < self.end(function),
         }
     }
@@ -153,7 +151,7 @@ impl Index {
         let named = self.starts().get(function + 1).map_or(u64::MAX, |next| next.0);
         let next = nameless.get(after).map_or(named, |&(next, _)| next.0.min(named));
         let section = self.binary.sections().at(start).map_or(start, |s| s.end());
-        let bound = if self.language(name) == Language::Go { start.0 } else { section.0.min(next) };
+        let bound = if name.is_go() { start.0 } else { section.0.min(next) };
         Vaddr(bound.min(start.0.saturating_add(MAX_UNSIZED)))
     }
 

@@ -29,6 +29,22 @@ fn a_program_linked_with_c() {
     agrees_with_twin("go-dwarf5", "go-dwarf5", Stripping::Nothing, true);
 }
 
+/// Go's linker took them in from object files. Stripped of their symbols, Go's table has their names.
+#[test]
+fn functions_of_c_in_go_code_are_c_with_and_without_symbols() {
+    let path = common::corpus("go-dwarf5");
+    let (whole, bare) = (cells::read(&path), cells::index(&path, Stripping::Strip));
+    let go = whole.binary().go().unwrap().text_range(whole.binary());
+    let c = whole.functions().filter(|f| f.language == Language::C && go.contains(&f.address)).collect::<Vec<_>>();
+    assert!(c.len() > 25, "{}", c.len());
+    for function in &c {
+        let found = bare.at(function.address).unwrap_or_else(|| panic!("{} is gone", function.name));
+        assert_eq!((found.address, found.symbol, found.language), (function.address, function.symbol, Language::C));
+        let next = bare.functions().find(|f| f.address > found.address).unwrap().address;
+        assert!(found.size >= function.size && found.address.0 + found.size == next.0, "{}", function.name);
+    }
+}
+
 #[test]
 fn a_program_linked_by_gcc() {
     agrees_with_twin("go-extld", "go-extld", Stripping::Nothing, true);
