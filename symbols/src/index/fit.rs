@@ -86,7 +86,7 @@ pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
 pub(super) fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
     let (wanted, name) = (go_names::closed_up(wanted), go_names::closed_up(name));
     let spellings = go_names::spellings(&name);
-    if spellings.iter().any(|s| *s == wanted) {
+    if spellings.contains(&wanted) {
         return Some(Fit::Exact);
     }
     let is_tail = |s: &str| go_names::element_starts(s).any(|at| s.get(at..) == Some(&wanted));
