@@ -1,7 +1,7 @@
 //! Records into the ring buffer, and the account of those that found no room.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use probe_ebpf::abi::{Event, EventWithFrames, Lane, MAX_FRAMES, POINT_RESERVED, SECTION_FRAMES, Section};
+use probe_ebpf::abi::{self, Event, EventWithFrames, Lane, MAX_FRAMES, POINT_RESERVED, SECTION_FRAMES, Section};
 
 use crate::{
     lane::Place,
@@ -73,7 +73,7 @@ fn lost(place: &Place, point: u32) {
         add(LOST_UNKNOWN.get_ptr_mut(0));
     }
     if point < POINT_RESERVED {
-        add(LOST_AT.get_ptr_mut(point));
+        add(LOST_AT.get_ptr_mut(abi::position(point)));
     }
     add(LOST.get_ptr_mut(0));
 }
@@ -81,7 +81,7 @@ fn lost(place: &Place, point: u32) {
 /// Map values are shared between CPUs. `core`'s atomics have no `fetch_add` for this target (which lacks
 /// compare-and-swap before Linux 5.12); the instruction itself is as old as BPF.
 #[inline(always)]
-fn add(counter: Option<*mut u64>) {
+pub(crate) fn add(counter: Option<*mut u64>) {
     if let Some(counter) = counter {
         // SAFETY: a valid map value, 8-byte aligned.
         unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };

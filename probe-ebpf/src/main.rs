@@ -7,6 +7,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod count;
 mod emit;
 mod jump;
 mod lane;
@@ -50,39 +51,40 @@ fn wanted() -> bool {
 
 #[inline(always)]
 fn on_entry(ctx: &ProbeContext) {
+    let cookie = cookie(ctx);
+    count::passed(cookie);
     if !wanted() {
         return;
     }
-    let cookie = cookie(ctx);
     let place = place(ctx, cookie, regs::sp(ctx));
     if STACK_DEPTH.load() == 0 {
-        emit::event(&place, cookie.point(), 0);
+        emit::event(&place, cookie.numbers(), 0);
         return;
     }
     if STACK_ALL.load() != 0 {
-        emit::event_with_frames(&place, cookie.point(), Walk::from_entry(ctx));
+        emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx));
         return;
     }
     let lane = place.lane();
     // SAFETY: a racy read of a number that only this thread or goroutine writes.
     let inside = OUTERMOST.get_ptr(&lane).is_some_and(|depth| place.depth > unsafe { *depth });
     if inside {
-        emit::event(&place, cookie.point(), 0);
-    } else if emit::event_with_frames(&place, cookie.point(), Walk::from_entry(ctx)) {
+        emit::event(&place, cookie.numbers(), 0);
+    } else if emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx)) {
         // A full map costs callers for inner calls, nothing else.
         let _ = OUTERMOST.insert(&lane, &place.depth, 0);
     }
 }
 
 #[inline(always)]
-fn leave(ctx: &ProbeContext, sp: u64) {
+fn leave(ctx: &ProbeContext, cookie: Cookie, sp: u64) {
     let time_ns = emit::now();
+    count::passed(cookie);
     if !wanted() {
         return;
     }
-    let cookie = cookie(ctx);
     let place = place(ctx, cookie, sp);
-    emit::event(&place, cookie.point(), time_ns);
+    emit::event(&place, cookie.numbers(), time_ns);
     if STACK_DEPTH.load() != 0 && STACK_ALL.load() == 0 {
         let lane = place.lane();
         // SAFETY: a racy read of a number that only this thread or goroutine writes.
@@ -95,27 +97,31 @@ fn leave(ctx: &ProbeContext, sp: u64) {
 /// At a RET, or at a jump that always leaves: SP is the entry's again.
 #[inline(always)]
 fn on_exit(ctx: &ProbeContext) {
-    leave(ctx, regs::sp(ctx));
+    leave(ctx, cookie(ctx), regs::sp(ctx));
 }
 
 #[inline(always)]
 fn on_point(ctx: &ProbeContext) {
+    let cookie = cookie(ctx);
+    count::passed(cookie);
     if !wanted() {
         return;
     }
-    let cookie = cookie(ctx);
     let place = place(ctx, cookie, regs::sp(ctx));
     if STACK_DEPTH.load() == 0 {
-        emit::event(&place, cookie.point(), 0);
+        emit::event(&place, cookie.numbers(), 0);
     } else {
-        emit::event_with_frames(&place, cookie.point(), Walk::from_point(ctx));
+        emit::event_with_frames(&place, cookie.numbers(), Walk::from_point(ctx));
     }
 }
 
 #[inline(always)]
 fn on_jump(ctx: &ProbeContext) {
-    if jump::leaves(ctx, cookie(ctx)) {
-        leave(ctx, regs::sp(ctx));
+    let cookie = cookie(ctx);
+    if jump::leaves(ctx, cookie) {
+        leave(ctx, cookie, regs::sp(ctx));
+    } else {
+        count::passed(cookie);
     }
 }
 
@@ -124,7 +130,7 @@ fn on_jump(ctx: &ProbeContext) {
 fn on_return(ctx: &RetProbeContext) {
     let ctx = ProbeContext::new(ctx.as_ptr());
     let popped = if cfg!(bpf_target_arch = "x86_64") { 8 } else { 0 };
-    leave(&ctx, regs::sp(&ctx) - popped);
+    leave(&ctx, cookie(&ctx), regs::sp(&ctx) - popped);
 }
 
 /// One program for a link to many points (Linux 6.6), its twin for a link to one.
