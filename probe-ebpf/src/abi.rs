@@ -136,7 +136,7 @@ impl Cookie {
     /// The same point in a link of this generation.
     #[must_use]
     pub const fn of_generation(self, generation: u32) -> Self {
-        self.renumbered(self.point() | generation % GENERATIONS << POINT_BITS)
+        self.renumbered(self.point() | ((generation % GENERATIONS) << POINT_BITS))
     }
 
     /// Position in the plan's table of points.

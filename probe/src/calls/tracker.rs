@@ -4,14 +4,14 @@
 //! function's entry and at its exits. The rule that keeps everything right without watching the unwinder: an event
 //! at some depth proves that every deeper call is over.
 
-use std::{io, ops::Range, rc::Rc};
+use std::{collections::VecDeque, io, ops::Range, rc::Rc};
 
 use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_THREAD_EXIT};
 use rustc_hash::FxHashMap;
 use symbols::code::EntryCost;
 
 use crate::{
-    calls::{CallId, CallerStack, End, Enter, Leave, Point, Summary, Thread},
+    calls::{CallId, CallerStack, End, Enter, Leave, Point, Shed, Summary, Thread},
     events::{Frames, Record},
     output::Sink,
     plan::{NO_FUNCTION, PlannedFunction, PlannedPoint, PointKind},
@@ -112,12 +112,15 @@ struct PointInfo {
     kind: PointKind,
     function: u32,
     trap: Trap,
+    /// Later events do not count: its function was shed (`CLOCK_MONOTONIC`, ns).
+    until_ns: u64,
 }
 
 #[derive(Clone, Copy)]
 struct FunctionInfo {
     may_repeat: bool,
     unprobed_jumps: bool,
+    shed: bool,
 }
 
 /// Lanes that are kept without a look at whether they are empty.
@@ -137,6 +140,8 @@ pub struct Tracker {
     /// While entries are seen (`CLOCK_MONOTONIC`, ns): returns outside are of calls that no probe could see begin.
     entries_ns: Range<u64>,
     limits: Limits,
+    /// Functions to be shed once the events are so far.
+    to_shed: VecDeque<Shed>,
     last_id: CallId,
     outermost_begun: u64,
     outermost_ended: u64,
@@ -151,7 +156,7 @@ impl Tracker {
             points: points.iter().map(|p| point_info(p, functions)).collect(),
             functions: functions
                 .iter()
-                .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps })
+                .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps, shed: false })
                 .collect(),
             lanes: FxHashMap::default(),
             open: Vec::new(),
@@ -159,6 +164,7 @@ impl Tracker {
             sweep_at: MANY_LANES,
             entries_ns: 0..u64::MAX,
             limits,
+            to_shed: VecDeque::new(),
             last_id: 0,
             outermost_begun: 0,
             outermost_ended: 0,
@@ -178,11 +184,17 @@ impl Tracker {
     /// The sink's.
     pub fn record(&mut self, record: &Record<'_>, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
         let event = &record.event;
+        if self.to_shed.front().is_some_and(|shed| shed.at_ns < event.time_ns) {
+            self.shed_until(event.time_ns, sink)?;
+        }
         if event.point >= POINT_RESERVED {
             return self.lifecycle(event, world, sink);
         }
-        self.summary.events += 1;
         let Some(&point) = self.points.get(event.point as usize) else { return Ok(()) };
+        if event.time_ns > point.until_ns {
+            return Ok(());
+        }
+        self.summary.events += 1;
         let mut step = Step { tracker: self, event, lane: lane_of(event), world, sink };
         match point.kind {
             PointKind::Entry => step.entry(point, record.frames),
@@ -266,6 +278,11 @@ impl Tracker {
         if open.call.depth == 0 && open.told {
             self.outermost_ended += 1;
         }
+        let ended = if self.is_shed(open.call.function) && ended.end_ns.is_none() {
+            Ended { end: End::Shed, lost: false, ..ended }
+        } else {
+            ended
+        };
         self.summary.marked_lost += u64::from(ended.lost);
         if !open.told {
             return Ok(());
@@ -281,10 +298,11 @@ impl Tracker {
     pub fn finish(&mut self, sink: &mut dyn Sink) -> io::Result<Summary> {
         let mut lanes: Vec<Lane> = self.lanes.keys().copied().collect();
         lanes.sort_unstable_by_key(|lane| (lane.thread, lane.goid));
+        self.shed_until(u64::MAX, sink)?;
         for lane in lanes {
             let place = self.place(lane);
             while let Some(call) = self.open[place].calls.pop() {
-                self.summary.open += u64::from(call.told);
+                self.summary.open += u64::from(call.told && !self.is_shed(call.call.function));
                 let end_tid = call.call.thread.tid;
                 self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
             }
@@ -387,11 +405,11 @@ impl Step<'_> {
                 self.pop(lane, Ended { end, end_ns: Some(self.event.time_ns), ..self.ended(lost) })
             }
             Some(top) if top.depth == self.event.depth => {
-                self.unmatched();
+                self.unmatched(function);
                 self.close_left(lane)
             }
             _ => {
-                self.unmatched();
+                self.unmatched(function);
                 Ok(())
             }
         }
@@ -401,8 +419,9 @@ impl Step<'_> {
         self.on_lane(|step, lane| step.pass(lane, function, frames))
     }
 
-    fn unmatched(&mut self) {
-        self.tracker.summary.unmatched_returns += u64::from(self.tracker.entries_ns.contains(&self.event.time_ns));
+    fn unmatched(&mut self, function: u32) {
+        let counts = self.tracker.entries_ns.contains(&self.event.time_ns) && !self.tracker.is_shed(function);
+        self.tracker.summary.unmatched_returns += u64::from(counts);
     }
 
     fn pass(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
@@ -479,7 +498,7 @@ impl Step<'_> {
     }
 
     fn info(&self, function: u32) -> FunctionInfo {
-        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false };
+        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false, shed: false };
         if function == NO_FUNCTION {
             return none;
         }
@@ -494,7 +513,10 @@ impl Step<'_> {
     fn on_lane(&mut self, work: impl FnOnce(&mut Self, &mut OpenCalls) -> io::Result<()>) -> io::Result<()> {
         let place = self.tracker.place(self.lane);
         let mut lane = std::mem::take(&mut self.tracker.open[place]);
-        let result = work(self, &mut lane);
+        let mut result = work(self, &mut lane);
+        if !self.tracker.summary.shed.is_empty() && result.is_ok() {
+            result = self.tracker.close_shed(&mut lane, self.sink);
+        }
         self.tracker.open[place] = lane;
         result
     }
@@ -502,7 +524,7 @@ impl Step<'_> {
 
 fn point_info(point: &PlannedPoint, functions: &[PlannedFunction]) -> PointInfo {
     let cost = functions.get(point.function as usize).map_or(EntryCost::SingleStep, |f| f.cost);
-    PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point.kind, cost) }
+    PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point.kind, cost), until_ns: u64::MAX }
 }
 
 /// The goroutine, or outside Go the thread.
@@ -511,5 +533,6 @@ fn lane_of(event: &Event) -> Lane {
     Lane { thread, goid: event.goid }
 }
 
+mod shed;
 #[cfg(test)]
 mod tests;

@@ -116,7 +116,8 @@ struct Trace {
 impl Trace {
     fn start(args: &[&str]) -> Self {
         let file = NamedTempFile::new().expect("a file");
-        let probe = Probe::attached(&[&["--json", "-o", super::as_text(file.path())], args].concat());
+        let everything = ["--json", "--budget", "0", "-o", super::as_text(file.path())];
+        let probe = Probe::attached(&[&everything[..], args].concat());
         let held = InKernel::of(probe.id());
         Self { probe, file, held }
     }
@@ -216,7 +217,9 @@ fn attached_and_detached_fifty_times_under_load_it_harms_no_request_and_leaves_n
         let mut held = InKernel::default();
         for round in 0..50 {
             let pattern = if round % 2 == 0 { "*" } else { "main.(*Store).*" };
-            let probe = Probe::attached(&["-p", &server.pid(), "-o", "/dev/null", pattern]);
+            // Every other time with a budget, which exchanges links meanwhile.
+            let budget = if round % 4 < 2 { "0" } else { "100" };
+            let probe = Probe::attached(&["-p", &server.pid(), "--budget", budget, "-o", "/dev/null", pattern]);
             held = held.and(InKernel::of(probe.id()));
             probe.interrupted().code(0);
         }
