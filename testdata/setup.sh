@@ -91,12 +91,15 @@ setup_bpf() {
 }
 
 # llvm: llvm-dwarfdump, llvm-symbolizer, llvm-dwp; elfutils: readelf and strip with another author; libc6-dbg: a debug
-# file found by its build id.
+# file found by its build id; clang, npm: programs that corpus.sh builds and fetches.
 setup_test() {
     setup_bench
     setup_esbuild
     setup_bpf
-    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps
+    apt redis-server redis-tools
+    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang
+    apt_for npm npm
+    testdata/corpus.sh
 }
 
 case ${1:-} in

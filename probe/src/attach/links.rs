@@ -72,6 +72,8 @@ pub(super) struct Links {
     bundles: Vec<Option<Bundle>>,
     /// By bundle; none: it is gone.
     generations: Vec<Option<u32>>,
+    /// Why unwinders are not watched.
+    pub(super) unwatched: Vec<String>,
 }
 
 /// What bundles are attached.
@@ -85,7 +87,8 @@ struct Work<'a> {
 
 impl Links {
     pub(super) fn new(plan: &Plan, multi: bool, pids: Option<Vec<u32>>) -> Self {
-        let mut links = Self { multi, pids, held: Vec::new(), bundles: Vec::new(), generations: vec![Some(0)] };
+        let generations = vec![Some(0)];
+        let mut links = Self { multi, pids, held: Vec::new(), bundles: Vec::new(), generations, unwatched: Vec::new() };
         for function in &plan.functions {
             let bundle = match (function.exact, multi) {
                 (true, _) => FIXED,
@@ -188,6 +191,8 @@ impl Links {
                     for scope in scopes(self.pids.as_deref())? {
                         match self.attach_group(ebpf, group, bundle, &points, file, scope) {
                             Err(error) if work.anew && has_ended(&error) => {}
+                            // An unwinder's: without it some durations are missing, no more.
+                            Err(error) if number >= work.plan.files.len() => self.unwatched.push(format!("{error:#}")),
                             Ok(Ok(())) => {}
                             other => return other,
                         }
@@ -299,6 +304,10 @@ const GROUPS: &[Group] = &[
         single: "exit",
         kinds: &[PointKind::Return, PointKind::TailJump, PointKind::GoroutineEnd],
     },
+    Group { multi: "landing_multi", single: "landing", kinds: &[PointKind::Landing] },
+    Group { multi: "recovery_multi", single: "recovery", kinds: &[PointKind::Recovery] },
+    Group { multi: "makecontext_multi", single: "makecontext", kinds: &[PointKind::Context] },
+    Group { multi: "make_fcontext_multi", single: "make_fcontext", kinds: &[PointKind::BoostContext] },
     Group { multi: "jump_multi", single: "jump", kinds: &[PointKind::MaybeJump] },
     Group { multi: "return_multi", single: "return_single", kinds: &[PointKind::AfterReturn] },
     Group { multi: "point_multi", single: "point", kinds: &[PointKind::Passed] },

@@ -20,7 +20,11 @@ use aya::{
 };
 use probe_ebpf::abi::{self, FILTER_NONE, FILTER_PIDS, FILTER_TIDS};
 
-use crate::{calls::Skipped, plan::Plan, target::TracedFile};
+use crate::{
+    calls::Skipped,
+    plan::{NO_FUNCTION, Plan},
+    target::TracedFile,
+};
 pub use counters::Counters;
 use error::explain;
 pub use error::how_to_be_permitted;
@@ -130,6 +134,9 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
     let functions: BTreeSet<u32> =
         refused.points.iter().filter_map(|&p| plan.points.get(p as usize)).map(|p| p.function).collect();
     plan.remove(&functions, |function| Skipped { function, reason: refused.reason.clone() });
+    if functions.contains(&NO_FUNCTION) {
+        plan.unwatched.push(refused.reason.clone());
+    }
     if plan.functions.is_empty() {
         bail!("the kernel refused every probe: {}", refused.reason);
     }
@@ -161,6 +168,7 @@ impl Attachment {
             u32::try_from(plan.points.len()).ok().filter(|&n| n <= abi::MAX_POINTS).context("too many points")?;
         let rows = counters::rows();
         let counted = if options.counted { points.max(1) } else { 0 };
+        let shared_unwinders = u32::from(filter == FILTER_NONE && plan.watches_shared_files());
         let mut ebpf = EbpfLoader::new()
             .override_global("PID_FILTER", &filter, true)
             .override_global("LINKS_FILTER", &links_filter, true)
@@ -169,12 +177,14 @@ impl Attachment {
             .override_global("COMM", &comm, true)
             .override_global("STACK_DEPTH", &stack_depth, true)
             .override_global("STACK_ALL", &stack_all, true)
+            .override_global("SHARED_UNWINDERS", &shared_unwinders, true)
             .override_global("TASK_TGID", &kernel.task_tgid, true)
             .override_global("TASK_SIGNAL", &kernel.task_signal, true)
             .override_global("SIGNAL_LIVE", &kernel.signal_live, true)
             .override_global("TASK_TP", &kernel.task_tp, true)
             .override_global("COUNTS_ROW", &counted, true)
             .override_global("COUNTS_LAST_ROW", &(rows - 1), true)
+            .override_global("TASK_ALTERNATE", &kernel.task_alternate, true)
             .map_max_entries("EVENTS", options.buffer_bytes)
             .map_max_entries("COUNTS", counted.max(1).saturating_mul(rows))
             .map_max_entries("LOST_AT", points.max(1))
@@ -233,6 +243,12 @@ impl Attachment {
         &mut self.ring
     }
 
+    /// Processes that were not traced because there are too many.
+    pub fn not_traced(&mut self) -> u64 {
+        let count = |map| -> Option<u64> { Array::<_, u64>::try_from(map).ok()?.get(&0, 0).ok() };
+        self.ebpf.map("NOT_TRACED").and_then(count).unwrap_or(0)
+    }
+
     /// The account of lost records.
     ///
     /// # Errors
@@ -249,9 +265,11 @@ impl Attachment {
         Counters::take(&mut self.ebpf, plan.points.len())
     }
 
-    fn attach_all(&mut self, plan: &Plan, files: &[TracedFile]) -> Result<Result<(), Refused>> {
+    fn attach_all(&mut self, plan: &mut Plan, files: &[TracedFile]) -> Result<Result<(), Refused>> {
         self.attach_lifecycle()?;
-        self.links.attach_all(&mut self.ebpf, plan, files)
+        let attached = self.links.attach_all(&mut self.ebpf, plan, files)?;
+        plan.unwatched.append(&mut self.links.unwatched);
+        Ok(attached)
     }
 
     /// Goes on without these functions: see [`Links::shed`].

@@ -41,10 +41,10 @@ impl Tracker {
         if !any {
             return Ok(());
         }
-        for place in 0..self.open.len() {
-            let mut lane = std::mem::take(&mut self.open[place]);
+        for place in 0..self.lanes.open.len() {
+            let mut lane = std::mem::take(self.lanes.at(place));
             let closed = self.close_shed(&mut lane, sink);
-            self.open[place] = lane;
+            *self.lanes.at(place) = lane;
             closed?;
         }
         Ok(())
