@@ -115,8 +115,8 @@ mod tests {
     #[test]
     fn a_points_position_is_told_apart_from_its_links_generation() {
         let at = |point| decode(&event_bytes(point)).map(|r| (r.event.point, r.generation));
-        assert_eq!(at(5 | 3 << 26), Some((5, 3)));
-        assert_eq!(at((1 << 26) - 1 | 31 << 26), Some(((1 << 26) - 1, 31)));
+        assert_eq!(at(5 | (3 << 26)), Some((5, 3)));
+        assert_eq!(at(((1 << 26) - 1) | (31 << 26)), Some(((1 << 26) - 1, 31)));
         assert_eq!(at(probe_ebpf::abi::POINT_EXEC), Some((probe_ebpf::abi::POINT_EXEC, 0)));
     }
 
