@@ -1,5 +1,5 @@
 // What a budget is for: `budget [-n STEPS] [-t THREADS] [--wait]` calls step STEPS times in each of THREADS threads; each
-// step calls hot for a millisecond, as often as it can, and rare once in its middle. A trace that sheds hot misses no
+// step calls hot for five milliseconds, as often as it can, and rare once in its middle. A trace that sheds hot misses no
 // call of step and rare.
 #include "truth.h"
 
@@ -23,7 +23,7 @@ TRACED uint64_t rare(uint64_t x) {
 TRACED void step(void) {
     COUNT(STEP);
     for (int half = 0; half < 2; half++) {
-        uint64_t end = now_ns() + 500000;
+        uint64_t end = now_ns() + 2500000;
         while (now_ns() < end)
             sink = hot(sink);
         if (!half)
