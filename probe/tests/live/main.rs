@@ -12,3 +12,4 @@ mod scenarios;
 mod stacks;
 mod targets;
 mod trace;
+mod unwinding;

@@ -15,6 +15,7 @@ const JUMPS: u32 = 3;
 const TAIL_OF_F: u32 = 8;
 const POINT: u32 = 9;
 const GOROUTINE_END: u32 = 10;
+const LANDING: u32 = 11;
 
 fn entry(function: u32) -> u32 {
     function * 2
@@ -40,6 +41,7 @@ fn tracker(limits: Limits) -> Tracker {
     points.push(point(PointKind::TailJump, F));
     points.push(point(PointKind::Passed, 4));
     points.push(point(PointKind::GoroutineEnd, NO_FUNCTION));
+    points.push(point(PointKind::Landing, NO_FUNCTION));
     let functions: Vec<PlannedFunction> = (0..5)
         .map(|n| PlannedFunction {
             traced: TracedFunction { name: n.to_string(), binary: String::new(), address: 0, point: None },
@@ -272,6 +274,51 @@ fn goexit_ends_the_goroutines_calls_and_nobody_elses() {
     b.on_goroutine(7, 1, 1, 100, entry(F)).on_goroutine(8, 2, 2, 100, entry(F));
     b.on_goroutine(7, 1, 5, 60, GOROUTINE_END).on_goroutine(8, 2, 6, 100, exit(F));
     b.tells(&["1 enter 0 in - at 1", "2 enter 0 in - at 2", "1 Unwind after 4 on 1", "2 Return after 4 on 2"]);
+}
+
+#[test]
+fn where_an_unwinder_lands_the_calls_below_end_at_once_and_with_its_time() {
+    let mut b = bench();
+    b.at(1, 100, entry(F)).at(2, 200, entry(G)).at(3, 300, entry(G)).at(7, 150, LANDING);
+    b.tells(&[
+        "1 enter 0 in - at 1",
+        "2 enter 1 in 1 at 2",
+        "3 enter 1 in 2 at 3",
+        "3 Unwind after 4 on 1",
+        "2 Unwind after 5 on 1",
+    ]);
+    b.at(9, 100, exit(F));
+    assert_eq!(b.told.0[5..], ["1 Return after 8 on 1"]);
+}
+
+/// The stack pointer at an unwinder's RET is the word below its frame's: that of the entry of what the frame called.
+#[test]
+fn a_call_as_deep_as_a_landing_was_made_by_the_frame_landed_in() {
+    let mut b = bench();
+    b.at(1, 100, entry(F)).at(2, 200, entry(G)).at(7, 200, LANDING).at(8, 200, entry(G)).at(9, 200, exit(G));
+    b.tells(&[
+        "1 enter 0 in - at 1",
+        "2 enter 1 in 1 at 2",
+        "2 Unwind after 5 on 1",
+        "3 enter 1 in 1 at 8",
+        "3 Return after 1 on 1",
+    ]);
+}
+
+#[test]
+fn a_landing_is_no_event_of_a_traced_function_and_ends_nothing_elsewhere() {
+    let mut b = bench();
+    b.at(1, 200, entry(F)).on_goroutine(7, 1, 2, 100, LANDING).on_goroutine(8, 2, 3, 100, LANDING);
+    b.tells(&["1 enter 0 in - at 1"]);
+    let summary = b.tracker.finish(&mut b.told).expect("made-up sinks do not fail");
+    assert_eq!((summary.events, summary.calls, summary.unmatched_returns), (1, 1, 0));
+}
+
+#[test]
+fn after_a_loss_a_landing_lends_its_time_to_no_call() {
+    let mut b = bench();
+    b.at(10, 200, entry(F)).after_loss(60, 100, LANDING);
+    b.tells(&["1 enter 0 in - at 10", "1 Unwind after ? on 1 lost"]);
 }
 
 #[test]
