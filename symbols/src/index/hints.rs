@@ -7,6 +7,8 @@ use crate::pattern::{Form, Pattern};
 
 /// Names that are looked at; beyond, a hint is not worth the wait.
 const MAX_LOOKED_AT: usize = 400_000;
+/// Names that are kept before all but the nearest are dropped.
+const MAX_SCORED: usize = 1000;
 /// Words longer than this are compared by their beginning.
 const MAX_WORD: usize = 64;
 
@@ -34,12 +36,20 @@ impl Index {
             if let Some(score) = score(&name.to_lowercase(), &wanted, &word) {
                 let shown = if entry.is_go() { go_names::unescaped(&name) } else { name.as_ref().into() };
                 scored.push((score, shown.into_owned()));
+                if scored.len() > MAX_SCORED.max(max) {
+                    keep_nearest(&mut scored, max);
+                }
             }
         }
-        scored.sort_unstable();
-        scored.dedup();
-        scored.into_iter().map(|(_, name)| name).take(max).collect()
+        keep_nearest(&mut scored, max);
+        scored.into_iter().map(|(_, name)| name).collect()
     }
+}
+
+fn keep_nearest(scored: &mut Vec<(usize, String)>, max: usize) {
+    scored.sort_unstable();
+    scored.dedup();
+    scored.truncate(max);
 }
 
 /// The part behind the last separator.

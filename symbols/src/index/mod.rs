@@ -74,6 +74,8 @@ pub struct Index {
     /// Bytes that `texts` may still take.
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
+    /// The names that functions with many are shown by, as positions, by function.
+    shown_of_many: OnceLock<FxHashMap<usize, usize>>,
     is_rust_program: OnceLock<bool>,
     debug: debug::Sources,
 }
@@ -87,6 +89,12 @@ const MAX_UNSIZED: u64 = 16 << 10;
 
 /// Functions within functions: entry points inside assembly have a few levels, hostile files any number.
 const MAX_NESTING: usize = 256;
+
+/// Parts of one function. Compilers make one or two; each may be as long as the code.
+const MAX_PARTS: usize = 64;
+
+/// Names of one function that are compared anew each time it is shown. A hostile file has any number of them.
+const FEW_NAMES: usize = 8;
 
 /// Bytes of demangled text that are kept, besides eight times the file's length. Beyond, names stay as the file has them.
 const MIN_TEXT: usize = 64 << 20;
@@ -115,6 +123,7 @@ impl Index {
             go_sizes: OnceLock::new(),
             text_left,
             parts: OnceLock::new(),
+            shown_of_many: OnceLock::new(),
             is_rust_program: OnceLock::new(),
             debug,
         })
@@ -231,6 +240,7 @@ impl Index {
         let parts = self.parts.get_or_init(|| build::parts(self));
         let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
         of.iter()
+            .take(MAX_PARTS)
             .filter_map(|&part| self.first_name(part as usize))
             .map(|name| (name.address(), self.size(name)))
             .collect()
@@ -272,6 +282,18 @@ impl Index {
     /// The position of the name that a function is shown by. What `.dynsym` calls it, `.symtab` does too.
     fn shown(&self, function: usize) -> Option<usize> {
         let range = self.names_of(function);
+        if range.len() <= FEW_NAMES {
+            return self.best_of(range);
+        }
+        let many = self.shown_of_many.get_or_init(|| {
+            let of = |function| Some((function, self.names_of(function))).filter(|(_, names)| names.len() > FEW_NAMES);
+            (0..self.len()).filter_map(of).filter_map(|(f, names)| Some((f, self.best_of(names)?))).collect()
+        });
+        many.get(&function).copied()
+    }
+
+    /// Of the names of a function, the position of the one to show.
+    fn best_of(&self, range: std::ops::Range<usize>) -> Option<usize> {
         let first = self.names.get(range.start)?;
         let rival =
             |at: &usize| self.names.get(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()));
