@@ -278,8 +278,11 @@ fn functions_of_go_that_share_their_tables_take_linear_time() {
     }
 }
 
-/// Abbreviations: (tag, has children, (attribute, form)…), numbered from 1.
-fn abbreviations(entries: &[(u8, bool, Vec<(u8, u8)>)]) -> Vec<u8> {
+/// (tag, has children, (attribute, form)…)
+type Abbreviation = (u8, bool, Vec<(u8, u8)>);
+
+/// Abbreviations, numbered from 1.
+fn abbreviations(entries: &[Abbreviation]) -> Vec<u8> {
     let mut out = Vec::new();
     for (number, (tag, children, attributes)) in (1..).zip(entries) {
         out.extend([number, *tag, u8::from(*children)]);
