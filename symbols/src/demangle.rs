@@ -225,7 +225,7 @@ fn call_offset(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// `(unsigned long)4` of a template's arguments as `4ul`: how C++, `nm` and gdb write it.
-fn with_literal_suffixes(mut name: String) -> String {
+fn with_literal_suffixes(name: String) -> String {
     const TYPES: [(&str, &str); 5] = [
         ("(unsigned long long)", "ull"),
         ("(unsigned long)", "ul"),
@@ -236,19 +236,29 @@ fn with_literal_suffixes(mut name: String) -> String {
     if !name.contains("long)") && !name.contains("(unsigned int)") {
         return name;
     }
-    for (cast, suffix) in TYPES {
-        let mut from = 0;
-        while let Some(at) = name.get(from..).and_then(|rest| rest.find(cast)).map(|at| from + at) {
-            let digits = name.get(at + cast.len()..).unwrap_or_default();
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name.as_str();
+    while let Some(open) = rest.find('(') {
+        let (before, at) = rest.split_at(open);
+        out.push_str(before);
+        let literal = TYPES.iter().find_map(|(cast, suffix)| {
+            let digits = at.strip_prefix(cast)?;
             let len = digits.bytes().take_while(|b| b.is_ascii_digit() || *b == b'-').count();
-            if len > 0 {
-                let literal = format!("{}{suffix}", digits.get(..len).unwrap_or_default());
-                name.replace_range(at..at + cast.len() + len, &literal);
+            (len > 0).then(|| (digits.split_at(len), suffix))
+        });
+        match literal {
+            Some(((digits, after), suffix)) => {
+                out.extend([digits, suffix]);
+                rest = after;
             }
-            from = at + 1;
+            None => {
+                out.push('(');
+                rest = at.get(1..).unwrap_or_default();
+            }
         }
     }
-    name
+    out.push_str(rest);
+    out
 }
 
 fn without_abi_tags(name: &str) -> String {
