@@ -137,8 +137,7 @@ impl Index {
         left_out: &mut Vec<(u32, LeftOut)>,
     ) {
         let takes = |why: Option<LeftOut>| match why {
-            Some(LeftOut::Ifunc) => false,
-            Some(_) => all || found.takes_left_out,
+            Some(why) => !why.is_final() && (all || found.takes_left_out),
             None => true,
         };
         // Both questions in one go: most of the time is spent on fetching the names from memory.
