@@ -2,7 +2,8 @@
 //!
 //! Three steps that callers take as they need them: the *base* (no version, no clone suffix), the *full* name (as
 //! `nm -C` shows it, without Rust's hash), and the *bare* name (no parameters, return type or ABI tags), which is what
-//! patterns are compared with. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
+//! patterns are compared with. Most bare names are written in one pass (`cpp`, `rust`); cpp_demangle and rustc_demangle
+//! do the rest, and full names of C++. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
 
 mod cpp;
 mod rust;
