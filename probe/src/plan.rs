@@ -208,6 +208,11 @@ fn nothing_left(plan: &Plan) -> String {
         );
     }
     let left_out: u64 = plan.left_out.values().sum();
+    if plan.left_out.keys().all(|why| why.is_final())
+        && let Some(why) = plan.left_out.keys().next()
+    {
+        return format!("none of the {left_out} matched functions can be probed by name: {why}");
+    }
     format!("all {left_out} matched functions are left out by default; --all takes them in")
 }
 

@@ -15,8 +15,9 @@ use cpp_demangle::{DemangleOptions, ParseOptions};
 
 /// Names of 12,000 bytes are real (node); what is longer than this stays mangled.
 const MAX_NAME: usize = 64 << 10;
-/// Nesting of types; deeper ones are found in no real program, and each level costs stack.
-const MAX_DEPTH: u32 = 96;
+/// Nesting of types, as cpp_demangle counts it; node's deepest names need twice its default. Each level costs stack: this
+/// many take below 1 MiB, in a build without optimization below 8 MiB.
+const MAX_DEPTH: u32 = 192;
 
 /// How a symbol is mangled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -460,6 +461,15 @@ mod tests {
         ] {
             assert_eq!(full(symbol.as_bytes()), expected, "{symbol}");
         }
+    }
+
+    #[test]
+    fn deep_symbols_fit_the_stack() {
+        let deep = ["P", "1aI", "ZN1aE", "FvPFi", "DTcl", "M1aFv", "IXad", "IXcvi", "N1aI"];
+        let symbols = deep.map(|level| format!("_Z1f{}i", level.repeat(MAX_NAME / level.len())));
+        let work = move || symbols.map(|symbol| assert_eq!(full(symbol.as_bytes()), symbol));
+        let thread = std::thread::Builder::new().stack_size(crate::parallel::STACK).spawn(work).unwrap();
+        thread.join().unwrap();
     }
 
     #[test]

@@ -144,8 +144,7 @@ impl Index {
         left_out: &mut Vec<(u32, LeftOut)>,
     ) {
         let takes = |why: Option<LeftOut>| match why {
-            Some(LeftOut::Ifunc) => false,
-            Some(_) => all || found.takes_left_out,
+            Some(why) => !why.is_final() && (all || found.takes_left_out),
             None => true,
         };
         let left = AtomicUsize::new(self.binary.data().len().saturating_mul(TEXT_TIMES).saturating_add(MIN_TEXT));
