@@ -158,7 +158,7 @@ impl Index {
         Outline {
             address: name.address(),
             size: go.as_ref().map_or_else(|| self.size(&name), go::Function::size),
-            is_go: name.is_go(),
+            is_go: go.as_ref().is_some_and(|f| !f.is_foreign()),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
     }
