@@ -56,6 +56,9 @@ impl Shedding {
         files: &[TracedFile],
         tracker: &mut Tracker,
     ) -> Result<()> {
+        for (lane, depth) in tracker.take_shed_outermost() {
+            attachment.forget_outermost(lane, depth);
+        }
         let counts = self.counters.read();
         let mut shed = self.budget.look(monotonic_ns(), &counts);
         // New probes must not go into code that is not the one that was read; its file is watched, and told of.
