@@ -54,6 +54,8 @@ pub enum PointKind {
     GoroutineEnd,
     /// An unwinder is about to enter the frame it unwound to: calls as deep as the event and deeper are over.
     Landing,
+    /// The same of glibc's `longjmp`, told from its buffer.
+    LongJump,
     /// The same of Go's runtime, which sends a goroutine there from the system stack.
     Recovery,
     /// A coroutine gets its stack (`makecontext`).
@@ -65,7 +67,7 @@ pub enum PointKind {
 impl PointKind {
     /// Whether unwinding ends here.
     pub fn is_landing(self) -> bool {
-        matches!(self, Self::Landing | Self::Recovery)
+        matches!(self, Self::Landing | Self::LongJump | Self::Recovery)
     }
 }
 
