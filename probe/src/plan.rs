@@ -54,6 +54,8 @@ pub enum PointKind {
     GoroutineEnd,
     /// An unwinder is about to enter the frame it unwound to: calls as deep as the event and deeper are over.
     Landing,
+    /// The same of glibc's `longjmp`, told from its buffer.
+    LongJump,
     /// The same of Go's runtime, which sends a goroutine there from the system stack.
     Recovery,
     /// A coroutine gets its stack (`makecontext`).
@@ -65,7 +67,7 @@ pub enum PointKind {
 impl PointKind {
     /// Whether unwinding ends here.
     pub fn is_landing(self) -> bool {
-        matches!(self, Self::Landing | Self::Recovery)
+        matches!(self, Self::Landing | Self::LongJump | Self::Recovery)
     }
 }
 
@@ -208,6 +210,11 @@ fn nothing_left(plan: &Plan) -> String {
         );
     }
     let left_out: u64 = plan.left_out.values().sum();
+    if plan.left_out.keys().all(|why| why.is_final())
+        && let Some(why) = plan.left_out.keys().next()
+    {
+        return format!("none of the {left_out} matched functions can be probed by name: {why}");
+    }
     format!("all {left_out} matched functions are left out by default; --all takes them in")
 }
 

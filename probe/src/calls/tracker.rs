@@ -149,7 +149,7 @@ impl Tracker {
             PointKind::TailJump | PointKind::MaybeJump => step.exit(point, End::TailCall),
             PointKind::Passed => step.passed(point.function, record.frames),
             PointKind::GoroutineEnd => step.close_lane(End::Unwind),
-            PointKind::Landing | PointKind::Recovery => step.landed(),
+            PointKind::Landing | PointKind::LongJump | PointKind::Recovery => step.landed(),
             // They tell of themselves: POINT_STACK.
             PointKind::Context | PointKind::BoostContext => Ok(()),
         }

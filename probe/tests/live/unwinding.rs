@@ -188,6 +188,21 @@ fn a_file_traced_in_all_processes_has_the_same_ends() {
 }
 
 #[test]
+fn a_running_process_has_its_mapped_unwinders_watched() {
+    for (program, mode) in [("cpp/counts", "exception"), ("c/counts", "longjmp"), ("rust/counts", "panic")] {
+        let mut process = harness::Process::waiting(harness::program(program), &[mode, "-n", "300"]);
+        let pid = process.pid().to_string();
+        let tracer = harness::Tracer::start(&["--stack=none", "-p", &pid, "{shop::*,jump_*,counts::panic_*}"]);
+        process.go();
+        let traced = tracer.finish();
+        process.finish();
+        let unwound: Vec<&Call> = traced.trace.calls.iter().filter(|call| &*call.end == "unwind").collect();
+        assert_eq!(unwound.len(), 600, "{program}");
+        assert!(unwound.iter().all(|call| call.duration_ns.is_some()), "{program}: {:?}", unwound[0]);
+    }
+}
+
+#[test]
 fn without_returns_no_unwinder_is_watched() {
     let plan = |returns| {
         let path = harness::path("cpp/unwind");

@@ -28,7 +28,7 @@ use crate::addr::Vaddr;
 use crate::binary::Machine;
 use sweep::Sweep;
 
-pub use landing::{callees, landings};
+pub use landing::{callees, landings, restores_guarded_buffer};
 
 /// What a hit of the entry probe costs the target, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -106,9 +106,10 @@ fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
     if canonical::same(wanted, name) {
         return Some(Fit::Exact);
     }
-    let is_tail = |key: &str| {
-        canonical::element_starts(key).any(|at| key.get(at..).is_some_and(|tail| canonical::same(wanted, tail)))
+    let by_type = || {
+        let key = canonical::by_self_type(name);
+        key.is_some_and(|key| canonical::same(wanted, &key) || canonical::is_tail(wanted, &key))
     };
-    let by_type = || canonical::by_self_type(name).is_some_and(|key| canonical::same(wanted, &key) || is_tail(&key));
-    (is_tail(name) || by_type()).then_some(Fit::Tail)
+    let fits = canonical::is_tail(wanted, name) || canonical::is_qualified_tail(wanted, name) || by_type();
+    fits.then_some(Fit::Tail)
 }
