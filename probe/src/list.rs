@@ -60,10 +60,14 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
                 out.write_all(&lines?)?;
             }
         }
-        if !selection.left_out.is_empty() {
-            let reasons: BTreeSet<LeftOut> = selection.left_out.iter().map(|(_, reason)| *reason).collect();
+        let (never, by_default): (Vec<LeftOut>, Vec<LeftOut>) =
+            selection.left_out.iter().map(|(_, why)| *why).partition(|why| why.is_final());
+        for (left_out, remedy) in [(never, "not probeable by name"), (by_default, "--all takes them in")] {
+            let reasons: BTreeSet<LeftOut> = left_out.iter().copied().collect();
             let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
-            say(format_args!("{} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", ")));
+            if !left_out.is_empty() {
+                say(format_args!("{} left out ({}); {remedy}", left_out.len(), reasons.join(", ")));
+            }
         }
         for note in &selection.notes {
             say(note);

@@ -15,8 +15,9 @@ use cpp_demangle::{DemangleOptions, ParseOptions};
 
 /// Names of 12,000 bytes are real (node); what is longer than this stays mangled.
 const MAX_NAME: usize = 64 << 10;
-/// Nesting of types; deeper ones are found in no real program, and each level costs stack.
-const MAX_DEPTH: u32 = 96;
+/// Nesting of types, as cpp_demangle counts it; node's deepest names need twice its default. Each level costs stack: this
+/// many take below 1 MiB, in a build without optimization below 8 MiB.
+const MAX_DEPTH: u32 = 192;
 
 /// How a symbol is mangled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,7 +226,7 @@ fn call_offset(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// `(unsigned long)4` of a template's arguments as `4ul`: how C++, `nm` and gdb write it.
-fn with_literal_suffixes(mut name: String) -> String {
+fn with_literal_suffixes(name: String) -> String {
     const TYPES: [(&str, &str); 5] = [
         ("(unsigned long long)", "ull"),
         ("(unsigned long)", "ul"),
@@ -236,19 +237,29 @@ fn with_literal_suffixes(mut name: String) -> String {
     if !name.contains("long)") && !name.contains("(unsigned int)") {
         return name;
     }
-    for (cast, suffix) in TYPES {
-        let mut from = 0;
-        while let Some(at) = name.get(from..).and_then(|rest| rest.find(cast)).map(|at| from + at) {
-            let digits = name.get(at + cast.len()..).unwrap_or_default();
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name.as_str();
+    while let Some(open) = rest.find('(') {
+        let (before, at) = rest.split_at(open);
+        out.push_str(before);
+        let literal = TYPES.iter().find_map(|(cast, suffix)| {
+            let digits = at.strip_prefix(cast)?;
             let len = digits.bytes().take_while(|b| b.is_ascii_digit() || *b == b'-').count();
-            if len > 0 {
-                let literal = format!("{}{suffix}", digits.get(..len).unwrap_or_default());
-                name.replace_range(at..at + cast.len() + len, &literal);
+            (len > 0).then(|| (digits.split_at(len), suffix))
+        });
+        match literal {
+            Some(((digits, after), suffix)) => {
+                out.extend([digits, suffix]);
+                rest = after;
             }
-            from = at + 1;
+            None => {
+                out.push('(');
+                rest = at.get(1..).unwrap_or_default();
+            }
         }
     }
-    name
+    out.push_str(rest);
+    out
 }
 
 fn without_abi_tags(name: &str) -> String {
@@ -450,6 +461,15 @@ mod tests {
         ] {
             assert_eq!(full(symbol.as_bytes()), expected, "{symbol}");
         }
+    }
+
+    #[test]
+    fn deep_symbols_fit_the_stack() {
+        let deep = ["P", "1aI", "ZN1aE", "FvPFi", "DTcl", "M1aFv", "IXad", "IXcvi", "N1aI"];
+        let symbols = deep.map(|level| format!("_Z1f{}i", level.repeat(MAX_NAME / level.len())));
+        let work = move || symbols.map(|symbol| assert_eq!(full(symbol.as_bytes()), symbol));
+        let thread = std::thread::Builder::new().stack_size(crate::parallel::STACK).spawn(work).unwrap();
+        thread.join().unwrap();
     }
 
     #[test]

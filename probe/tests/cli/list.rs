@@ -143,3 +143,19 @@ fn a_reader_that_goes_away_ends_it_quietly() {
         }
     }
 }
+
+/// glibc's `strlen` is an IFUNC: readelf says so. What its symbol names chooses an implementation, once.
+#[test]
+fn of_indirect_functions_it_is_said_that_they_cannot_be_probed_by_name() {
+    let libc = "/usr/lib/x86_64-linux-gnu/libc.so.6";
+    let symbols = Command::new("readelf").args(["--dyn-syms", "-W", libc]).output().expect("readelf runs");
+    assert!(text(&symbols.stdout).lines().any(|l| l.contains(" IFUNC ") && l.contains(" strlen@")));
+    let list = probe(&["list", "-x", libc, "--all", "strlen"]);
+    assert_eq!(text(&list.stdout), "");
+    assert!(
+        text(&list.stderr).contains("(an indirect function: the symbol names its resolver); not probeable by name")
+    );
+    let trace = probe(&["-x", libc, "--dry-run", "strlen"]);
+    assert_eq!(trace.status.code(), Some(1));
+    assert!(text(&trace.stderr).contains("can be probed by name: an indirect function"), "{}", text(&trace.stderr));
+}

@@ -4,7 +4,7 @@ use gimli::{Attribute, AttributeValue, constants};
 
 use super::budget::Budget;
 use super::units::target;
-use super::{Dwarf, Reader, Unit};
+use super::{Dwarf, MAX_ATTRIBUTES, Reader, Unit};
 
 /// Functions with code, and the functions inlined into them.
 #[derive(Default)]
@@ -74,6 +74,9 @@ impl Functions {
             let depth = entries.next_depth();
             let at = entries.next_offset();
             let Some(abbreviation) = entries.read_abbreviation().ok()? else { continue };
+            if abbreviation.attributes().len() > MAX_ATTRIBUTES {
+                return None;
+            }
             let tag = abbreviation.tag();
             // Entries of all kinds end what is not around them.
             while inside.last().is_some_and(|i| i.depth >= depth) {
@@ -181,10 +184,10 @@ impl Functions {
 const MAX_OVERLAP: usize = 16;
 
 /// An entry of the tree with its attributes.
-struct Entry<'e, 'a> {
-    dwarf: &'e Dwarf<'a>,
-    unit: &'e Unit<'a>,
-    attributes: &'e [Attribute<Reader<'a>>],
+pub(super) struct Entry<'e, 'a> {
+    pub(super) dwarf: &'e Dwarf<'a>,
+    pub(super) unit: &'e Unit<'a>,
+    pub(super) attributes: &'e [Attribute<Reader<'a>>],
 }
 
 impl<'a> Entry<'_, 'a> {
@@ -200,8 +203,9 @@ impl<'a> Entry<'_, 'a> {
         }
     }
 
-    /// Calls `each` with (start, end) of the entry's code until that says stop.
-    fn ranges(&self, mut each: impl FnMut(u64, u64) -> Option<()>) -> Option<()> {
+    /// Calls `each` with (start, end) of the entry's code until that says stop. (gimli's own adds start and length without
+    /// a check.)
+    pub(super) fn ranges(&self, mut each: impl FnMut(u64, u64) -> Option<()>) -> Option<()> {
         if let Some(value) = self.value(constants::DW_AT_ranges) {
             let mut ranges = self.dwarf.attr_ranges(self.unit, value).ok()??;
             while let Some(range) = ranges.next().ok()? {

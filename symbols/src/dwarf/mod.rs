@@ -40,6 +40,9 @@ type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Dwarf<'a> = gimli::Dwarf<Reader<'a>>;
 type Unit<'a> = gimli::Unit<Reader<'a>>;
 
+/// Attributes of one entry; compilers write about twenty. They may take no bytes in it, and then its length bounds nothing.
+const MAX_ATTRIBUTES: usize = 64;
+
 /// The debug information of one file.
 pub(crate) struct Debug {
     sections: Sections,

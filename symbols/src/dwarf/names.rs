@@ -3,7 +3,7 @@
 use gimli::{AttributeValue, UnitOffset, constants};
 
 use super::units::{Units, target};
-use super::{Dwarf, Reader};
+use super::{Dwarf, MAX_ATTRIBUTES, Reader};
 
 /// From a concrete function to its abstract one, to its declaration: three steps in real files.
 const MAX_STEPS: usize = 16;
@@ -20,7 +20,7 @@ pub(super) fn name<'a>(dwarf: &Dwarf<'a>, units: &Units, offset: usize) -> Optio
         let into = UnitOffset(offset.checked_sub(data.offset)?);
         let mut entries = root.unit.entries_raw(Some(into)).ok()?;
         let abbreviation = entries.read_abbreviation().ok()??;
-        for &specification in abbreviation.attributes() {
+        for &specification in abbreviation.attributes().iter().take(MAX_ATTRIBUTES) {
             let attribute = entries.read_attribute(specification).ok()?;
             let text = |value: AttributeValue<Reader<'a>>| dwarf.attr_string(&root.unit, value).ok().map(|s| s.slice());
             match attribute.name() {

@@ -9,10 +9,10 @@ use gimli::{
 };
 
 use super::budget::Budget;
-use super::functions::Functions;
+use super::functions::{Entry, Functions};
 use super::lines::Lines;
 use super::split::Split;
-use super::{Dwarf, Reader, Unit};
+use super::{Dwarf, MAX_ATTRIBUTES, Reader, Unit};
 
 /// One unit, with its tables as far as they were asked for.
 pub(super) struct UnitData {
@@ -68,7 +68,11 @@ pub(super) struct Root<'a> {
     pub(super) lines: Option<DebugLineOffset>,
     /// Split DWARF: the file that has the rest.
     pub(super) split: Option<Reader<'a>>,
+    attributes: Vec<Attribute<Reader<'a>>>,
 }
+
+/// Bytes that abbreviations take in memory, times those in the file: the shortest has 5, and becomes 176.
+const ABBREVIATION_TIMES: usize = 36;
 
 /// Ranges that hold an address; more overlap in broken files only.
 const MAX_OVERLAP: usize = 64;
@@ -85,6 +89,8 @@ impl Units {
         }
         let offsets = headers.iter().map(|h| h.debug_abbrev_offset().0).collect();
         let shared = places(offsets, dwarf.debug_abbrev.reader().slice().len());
+        // What they take in memory is taken from the budget, whether they are read or not.
+        let shared = shared.take_while(|place| budget.take(place.len().saturating_mul(ABBREVIATION_TIMES)).is_some());
         let shared = shared.map(|place| Shared { place, read: OnceLock::new() });
         let mut units =
             Self { all: Vec::new(), tables: Vec::new(), abbreviations: shared.collect(), ranges: Vec::new() };
@@ -117,15 +123,16 @@ impl Units {
     ) -> Option<Option<(usize, usize)>> {
         let root = Root::read(dwarf, header, self.abbreviations(dwarf, &header)?)?;
         let number = self.all.len().checked_sub(1)?;
-        let mut ranges = dwarf.unit_ranges(&root.unit).ok()?;
-        while let Ok(Some(range)) = ranges.next() {
+        let unit = u32::try_from(number).ok()?;
+        let entry = Entry { dwarf, unit: &root.unit, attributes: &root.attributes };
+        entry.ranges(|start, end| {
             budget.take_one::<UnitRange>()?;
-            if range.begin < range.end && is_code(range.begin) {
-                let unit = u32::try_from(number).ok()?;
-                self.ranges.push(UnitRange { start: range.begin, end: range.end, reach: 0, unit });
+            if is_code(start) {
+                self.ranges.push(UnitRange { start, end, reach: 0, unit });
                 self.all.last_mut()?.has_code = true;
             }
-        }
+            Some(())
+        });
         Some(root.lines.map(|lines| (lines.0, number)))
     }
 
@@ -211,13 +218,17 @@ impl<'a> Root<'a> {
             dwo_id,
             header,
         };
-        let mut cursor = unit.header.entries(&unit.abbreviations);
-        cursor.next_dfs().ok()?;
-        let attributes: Vec<Attribute<Reader<'a>>> = cursor.current()?.attrs().to_vec();
+        let mut entries = unit.header.entries_raw(&unit.abbreviations, None).ok()?;
+        let abbreviation = entries.read_abbreviation().ok()??;
+        let mut attributes: Vec<Attribute<Reader<'a>>> = Vec::new();
+        for &specification in abbreviation.attributes().iter().take(MAX_ATTRIBUTES) {
+            attributes.push(entries.read_attribute(specification).ok()?);
+        }
         // Bases come behind what is read through them.
         attributes.iter().for_each(|a| set_base(&mut unit, a));
-        let mut root = Self { unit, lines: None, split: None };
+        let mut root = Self { unit, lines: None, split: None, attributes: Vec::new() };
         attributes.iter().for_each(|a| root.set(dwarf, a));
+        root.attributes = attributes;
         Some(root)
     }
 

@@ -101,9 +101,9 @@ impl Program {
             let used = function.pcdata(INLINE_INDEX).filter_map(|number| u64::try_from(number).ok());
             let count = used.max().map_or(0, |most| most.saturating_add(1)).min(function.size());
             for number in 0..count {
-                if let Some((name, _)) = self.inline_record(binary, &function, number) {
-                    each(name, &function);
-                }
+                // The next ones are not there either: they lie behind it.
+                let Some((name, _)) = self.inline_record(binary, &function, number) else { break };
+                each(name, &function);
             }
         }
     }

@@ -84,26 +84,32 @@ pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
 
 /// How well a name of Go's function table fits.
 pub(super) fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
-    let spellings = go_names::spellings(name);
-    if spellings.iter().any(|s| s == wanted) {
+    let (wanted, name) = (go_names::closed_up(wanted), go_names::closed_up(name));
+    let spellings = go_names::spellings(&name);
+    if spellings.contains(&wanted) {
         return Some(Fit::Exact);
     }
-    let is_tail = |s: &str| go_names::element_starts(s).any(|at| s.get(at..) == Some(wanted));
-    let fits = spellings.iter().any(|s| {
+    let is_tail = |s: &str| go_names::element_starts(s).any(|at| s.get(at..) == Some(&wanted));
+    let fits = |s: &Cow<'_, str>| {
         // `Store.Get` finds `(*Store).Get` too.
         let flat = go_names::without_receiver_marks(s);
         is_tail(s) || flat.is_some_and(|flat| flat == wanted || is_tail(&flat))
-    });
-    fits.then_some(Fit::Tail)
+    };
+    // `dep.F` finds `example.org/dep/v2.F`. Never exactly: there may be a `dep.F` of the first version.
+    let imported = || go_names::without_major_version(&name);
+    let fits_imported = |name: &str| go_names::spellings(name).iter().any(|s| *s == wanted || fits(s));
+    let found = spellings.iter().any(fits) || imported().is_some_and(|name| fits_imported(&name));
+    found.then_some(Fit::Tail)
 }
 
 fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
     if canonical::same(wanted, name) {
         return Some(Fit::Exact);
     }
-    let is_tail = |key: &str| {
-        canonical::element_starts(key).any(|at| key.get(at..).is_some_and(|tail| canonical::same(wanted, tail)))
+    let by_type = || {
+        let key = canonical::by_self_type(name);
+        key.is_some_and(|key| canonical::same(wanted, &key) || canonical::is_tail(wanted, &key))
     };
-    let by_type = || canonical::by_self_type(name).is_some_and(|key| canonical::same(wanted, &key) || is_tail(&key));
-    (is_tail(name) || by_type()).then_some(Fit::Tail)
+    let fits = canonical::is_tail(wanted, name) || canonical::is_qualified_tail(wanted, name) || by_type();
+    fits.then_some(Fit::Tail)
 }

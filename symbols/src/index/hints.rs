@@ -9,7 +9,7 @@ use crate::pattern::{Form, Pattern};
 
 /// Names that are looked at; beyond, a hint is not worth the wait.
 const MAX_LOOKED_AT: usize = 400_000;
-/// Names that one thread looks at, at a time.
+/// Names that one thread looks at, at a time. Only the nearest of them are kept.
 const CHUNK: usize = 512;
 /// Words longer than this are compared by their beginning.
 const MAX_WORD: usize = 64;
@@ -39,12 +39,17 @@ impl Index {
             Some((score, shown.into_owned()))
         };
         let looked_at = self.names.get(..MAX_LOOKED_AT).unwrap_or(&self.names);
-        let near_of = |names: &[Name]| names.iter().filter_map(near).collect::<Vec<_>>();
-        let mut scored: Vec<(usize, String)> = parallel::map_chunks(looked_at, CHUNK, near_of).concat();
-        scored.sort_unstable();
-        scored.dedup();
-        scored.into_iter().map(|(_, name)| name).take(max).collect()
+        let near_of = |names: &[Name]| nearest_of(names.iter().filter_map(near).collect(), max);
+        let scored = nearest_of(parallel::map_chunks(looked_at, CHUNK, near_of).concat(), max);
+        scored.into_iter().map(|(_, name)| name).collect()
     }
+}
+
+fn nearest_of(mut scored: Vec<(usize, String)>, max: usize) -> Vec<(usize, String)> {
+    scored.sort_unstable();
+    scored.dedup();
+    scored.truncate(max);
+    scored
 }
 
 /// The part behind the last separator.

@@ -78,6 +78,8 @@ pub struct Index {
     /// Bytes that `texts` may still take.
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
+    /// The names that functions with many are shown by, as positions, by function.
+    shown_of_many: OnceLock<FxHashMap<usize, usize>>,
     is_rust_program: OnceLock<bool>,
     debug: debug::Sources,
 }
@@ -85,6 +87,9 @@ pub struct Index {
 // Go: internal/abi/symtab.go, FuncFlag.
 const GO_TOP_FRAME: u8 = 1;
 const GO_ASM: u8 = 4;
+
+/// Names of one function that are compared anew each time it is shown. A hostile file has any number of them.
+const FEW_NAMES: usize = 8;
 
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
@@ -111,6 +116,7 @@ impl Index {
             go_sizes: OnceLock::new(),
             text_left,
             parts: OnceLock::new(),
+            shown_of_many: OnceLock::new(),
             is_rust_program: OnceLock::new(),
             debug,
         };
@@ -158,7 +164,7 @@ impl Index {
         Outline {
             address: name.address(),
             size: go.as_ref().map_or_else(|| self.size(&name), go::Function::size),
-            is_go: name.is_go(),
+            is_go: go.as_ref().is_some_and(|f| !f.is_foreign()),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
     }
@@ -218,6 +224,18 @@ impl Index {
     /// The position of the name that a function is shown by. What `.dynsym` calls it, `.symtab` does too.
     fn shown(&self, function: usize) -> Option<usize> {
         let range = self.names_of(function);
+        if range.len() <= FEW_NAMES {
+            return self.best_of(range);
+        }
+        let many = self.shown_of_many.get_or_init(|| {
+            let of = |function| Some((function, self.names_of(function))).filter(|(_, names)| names.len() > FEW_NAMES);
+            (0..self.functions.len()).filter_map(of).filter_map(|(f, names)| Some((f, self.best_of(names)?))).collect()
+        });
+        many.get(&function).copied()
+    }
+
+    /// Of the names of a function, the position of the one to show.
+    fn best_of(&self, range: std::ops::Range<usize>) -> Option<usize> {
         let first = self.entry(range.start)?;
         let rival =
             |at: &usize| self.entry(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()));
