@@ -91,6 +91,9 @@ impl Plan {
             self.push_internal(number, binary, jumps.calls, PointKind::LongJump);
             self.push_internal(number, binary, places, PointKind::Landing);
         }
+        if self.has_unwinding_languages && !self.points.iter().any(|point| point.kind == PointKind::Landing) {
+            self.unwatched.push("no unwinder was found, neither in the program nor in what it needs".to_owned());
+        }
     }
 
     /// Watches who makes coroutines, where a traced file does.

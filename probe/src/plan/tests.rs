@@ -126,6 +126,46 @@ fn an_address_amid_an_instruction_is_refused_with_the_reason() {
     }
 }
 
+/// Calls, and the libraries that unwind for them.
+fn watched(program: &Program) -> Plan {
+    let file = TracedFile::open(&program.path, "p").unwrap();
+    let options = Options { all: false, returns: Returns::Ret };
+    let mut plan = plan(std::slice::from_ref(&file), &["*".parse().unwrap()], options).unwrap();
+    let libraries = crate::target::unwinders::find(std::slice::from_ref(&file), &[], true).files;
+    plan.watch_unwinders(std::slice::from_ref(&file), &libraries);
+    plan
+}
+
+fn internal(plan: &Plan, kind: PointKind) -> Vec<&str> {
+    let points = plan.points.iter().filter(|point| point.kind == kind);
+    let mut files: Vec<&str> = points.map(|point| plan.libraries[point.file - plan.files.len()].as_str()).collect();
+    files.dedup();
+    files
+}
+
+#[test]
+fn longjmp_is_watched_for_programs_that_use_it_and_no_others() {
+    let source = "#include <setjmp.h>\njmp_buf b;\n__attribute__((noinline)) void f(void) { longjmp(b, 1); }\n\
+                  int main(void) { if (!setjmp(b)) f(); return 0; }";
+    let plan = watched(&compile(source, &[]));
+    let [library] = internal(&plan, PointKind::LongJump)[..] else { panic!("{plan:?}") };
+    assert!(library.contains("/libc.so"), "{library}");
+    assert!(plan.unwatched.is_empty(), "{:?}", plan.unwatched);
+    let plan = watched(&compile(COLD, &[]));
+    assert!(plan.points.iter().all(|point| point.function != NO_FUNCTION), "{plan:?}");
+    assert!(plan.unwatched.is_empty(), "{:?}", plan.unwatched);
+}
+
+#[test]
+fn a_program_that_can_unwind_and_has_no_known_unwinder_is_said() {
+    let plan = watched(&compile(COLD, &["-x", "c++"]));
+    assert_eq!(plan.unwatched, ["no unwinder was found, neither in the program nor in what it needs"]);
+    let plan = watched(&compile(COLD, &["-x", "c++", "-Wl,--no-as-needed", "-lgcc_s"]));
+    let [library] = internal(&plan, PointKind::Landing)[..] else { panic!("{plan:?}") };
+    assert!(library.contains("/libgcc_s.so"), "{library}");
+    assert!(plan.unwatched.is_empty(), "{:?}", plan.unwatched);
+}
+
 #[test]
 fn a_removed_function_takes_its_points_along_and_the_rest_is_numbered_anew() {
     let program = compile(COLD, &[]);
