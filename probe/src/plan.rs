@@ -3,6 +3,7 @@
 //! In: indexes of the files and the patterns. Out: a [`Plan`], which `attach` carries out and `--dry-run` prints.
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
+mod inlined;
 mod jump;
 mod print;
 mod shape;
@@ -10,6 +11,7 @@ mod shape;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    path::Path,
 };
 
 use anyhow::{Result, bail};
@@ -17,11 +19,14 @@ use probe_ebpf::abi::{Cookie, GoProgram, Jump};
 use symbols::{
     addr::{FileOffset, Vaddr},
     code::{self, EntryCost, Exit, ExitKind},
-    index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
+    index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched, Selection},
     pattern::Pattern,
 };
 
-pub use self::shape::{Probeable, probeable};
+pub use self::{
+    inlined::{InlinedAway, is_cheap, where_inlined},
+    shape::{Probeable, probeable},
+};
 use self::{
     jump::jump,
     shape::{check_point, shape},
@@ -100,6 +105,8 @@ pub struct Plan {
     pub matched: u64,
     /// Matched by a glob or regex and left out by default, by reason.
     pub left_out: BTreeMap<LeftOut, u64>,
+    /// What was inlined, which no probe sees; `None`: not looked for.
+    pub inlined: Option<InlinedAway>,
     /// Go programs, for the kernel half.
     pub go_programs: Vec<GoProgram>,
     /// Indirect jumps, by point number, for the kernel half.
@@ -117,6 +124,8 @@ pub struct Options {
     pub all: bool,
     /// How returns are seen.
     pub returns: Returns,
+    /// Look for inlined copies however long it takes.
+    pub thorough: bool,
 }
 
 /// Makes the plan.
@@ -126,9 +135,15 @@ pub struct Options {
 pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Result<Plan> {
     let mut plan = Plan { files: files.iter().map(|f| f.shown.clone()).collect(), ..Plan::default() };
     let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
+    if options.thorough || files.iter().all(|file| is_cheap(&file.index)) {
+        plan.inlined = Some(InlinedAway::default());
+    }
     for (number, file) in files.iter().enumerate() {
         let selection = file.index.select(patterns, options.all);
         unmatched.retain(|p| selection.unmatched.contains(p));
+        if let Some(inlined) = &mut plan.inlined {
+            inlined.add(&file.index, &file.index.inlined_copies(patterns, &selection, options.all));
+        }
         plan.notes.extend(selection.notes);
         for (_, reason) in &selection.left_out {
             *plan.left_out.entry(*reason).or_default() += 1;
@@ -145,25 +160,33 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
     Ok(plan)
 }
 
-/// What to say of a pattern that matches nothing.
+/// What to say of a pattern that matches nothing: why, and what is near.
 pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
     let names: Vec<_> = files.iter().map(|f| escape::escaped(&f.shown)).collect();
     let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
     for file in files {
-        if let Some(copies) = file.index.inlined_only(pattern) {
-            let _ = write!(text, ": {}; not probeable by name", escape::escaped(&copies.to_string()));
+        let copies = file.index.inlined_copies(std::slice::from_ref(pattern), &Selection::default(), true);
+        if !copies.is_empty() {
+            let copies = escape::escaped(&where_inlined(&file.index, &copies));
+            let _ = write!(text, ": {copies}; not probeable by name (`probe list` shows where each copy begins)");
             return text;
         }
+    }
+    if let Some(why) = files.iter().find_map(|f| f.index.why_no_match(pattern)) {
+        let _ = write!(text, ": {}", escape::escaped(&why));
     }
     for file in files.iter().filter(|f| f.index.is_stripped()) {
         let report = escape::escaped(&file.index.debug_report().to_string());
         let _ = write!(text, "\n{} is stripped; {report}", escape::escaped(&file.shown));
     }
+    if Path::new(&pattern.to_string()).is_file() {
+        let _ = write!(text, "\n'{pattern}' is a file: -x names the file to look into");
+    }
     let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
     if hints.is_empty() {
         text.push_str("; `probe list -x FILE` shows what there is");
     } else {
-        text.push_str("\nnearest names:");
+        text.push_str("\nnearest:");
         for hint in hints {
             let _ = write!(text, "\n  {}", escape::escaped(&hint));
         }

@@ -9,44 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use common::symbolizer;
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
 use symbols::index::{Index, Matched};
-
-/// One address as llvm-symbolizer has it: (function, file, line), innermost first.
-type Frames = Vec<(String, String, u32)>;
-
-fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<Frames> {
-    let mut command = Command::new("llvm-symbolizer");
-    command.arg("--obj").arg(program).args([
-        "--functions=linkage",
-        "--inlines",
-        "--no-demangle",
-        "--output-style=LLVM",
-    ]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let text: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    assert!(output.status.success());
-    let output = String::from_utf8(output.stdout).unwrap();
-    // Each answer: pairs of lines (function; file:line:column), then an empty line.
-    let answers: Vec<Frames> = output.split_terminator("\n\n").map(answer).collect();
-    assert_eq!(answers.len(), addresses.len());
-    answers
-}
-
-fn answer(text: &str) -> Frames {
-    let lines: Vec<&str> = text.lines().collect();
-    let frames = lines.chunks_exact(2).map(|pair| {
-        let mut place = pair[1].rsplitn(3, ':');
-        let (_, line) = (place.next(), place.next().unwrap().parse().unwrap());
-        (pair[0].to_owned(), place.next().unwrap().to_owned(), line)
-    });
-    frames.collect()
-}
 
 fn index(program: &Path) -> Index {
     Index::new(Arc::new(Binary::open(program).unwrap())).unwrap()
@@ -270,42 +236,6 @@ fn abridged(frames: &[(&str, u32)]) -> Vec<(String, u32)> {
         _ => name.to_owned(),
     };
     frames.iter().map(|&(name, line)| (cut(name), line)).collect()
-}
-
-/// Oracle: the inlined subroutines that llvm-dwarfdump shows.
-#[test]
-fn a_function_that_is_only_inlined_says_where() {
-    let dir = tempfile::tempdir().unwrap();
-    for program in programs(dir.path(), &[&["-O2", "-g", "-gdwarf-5"], &["-O2", "-g", "-gdwarf-4"]]) {
-        let index = index(&program);
-        let pattern = "innermost".parse().unwrap();
-        assert_eq!(index.select(&[&pattern].map(Clone::clone), true).matches, []);
-        let found = index.inlined_only(&pattern).unwrap();
-        let dump = common::run(Command::new("llvm-dwarfdump").arg(&program));
-        let entries = dump.split("\n\n").filter(|e| e.contains("DW_TAG_inlined_subroutine"));
-        let copies = entries.filter(|e| e.lines().any(|l| l.contains("abstract_origin") && l.contains("innermost")));
-        assert_eq!(found.places, copies.count());
-        assert!(found.into.iter().all(|name| name == "outer" || name == "main"), "{found:?}");
-        assert!(found.to_string().contains("inlined into outer"), "{found}");
-        assert_eq!(index.inlined_only(&"nothing_of_that_name".parse().unwrap()), None);
-    }
-}
-
-#[test]
-fn a_go_function_that_is_only_inlined_says_where() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("go.mod"), "module example.com/small\n\ngo 1.19\n").unwrap();
-    let text = "package main\n\nimport \"os\"\n\nfunc tiny(n int) int { return n*n + 1 }\n\n//go:noinline\nfunc big(n int) int { return tiny(n) + tiny(n+2) }\n\nfunc main() { os.Exit(big(len(os.Args))) }\n";
-    std::fs::write(dir.path().join("main.go"), text).unwrap();
-    for tool in [common::go_tool(), PathBuf::from("/usr/bin/go")] {
-        let program = dir.path().join("program");
-        common::run(common::go_with(&tool, dir.path()).args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg("."));
-        let index = index(&program);
-        assert_eq!(index.select(&["main.tiny".parse().unwrap()], true).matches, []);
-        let found = index.inlined_only(&"main.tiny".parse().unwrap()).unwrap();
-        assert_eq!((found.places, &*found.into), (2, &["main.big".to_owned()][..]));
-        assert_eq!(found.to_string(), "2 inlined into main.big");
-    }
 }
 
 #[test]

@@ -36,7 +36,10 @@ fn exercise(bytes: Vec<u8>) {
     let Ok(index) = Index::with_debug(binary, &nowhere) else {
         return;
     };
-    let _ = index.inlined_only(&"innermost".parse().unwrap());
+    for pattern in ["innermost", "*"] {
+        let patterns: [Pattern; 1] = [pattern.parse().unwrap()];
+        let _ = index.inlined_copies(&patterns, &index.select(&patterns, true), true).len();
+    }
     for function in index.functions().step_by(5) {
         let _ = (index.at(function.address), index.line(function.address), index.starts_function(function.address));
         let _ = index.parts(function.id).len();

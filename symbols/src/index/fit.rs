@@ -27,18 +27,7 @@ impl Index {
     }
 
     pub(super) fn fits_glob(&self, entry: &Entry, glob: &Glob) -> bool {
-        let spellings = self.spellings(entry);
-        if spellings.iter().any(|s| glob.plain.is_match(s)) {
-            return true;
-        }
-        if !self.is_mangled(entry) {
-            return false;
-        }
-        let key = spellings.first().map(|s| canonical::key(s)).unwrap_or_default();
-        let by_type = canonical::by_self_type(&key);
-        [Some(&key), by_type.as_ref()].into_iter().flatten().any(|key| {
-            glob.key.is_match(key) || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k))
-        })
+        glob_fits(glob, &self.spellings(entry), || self.is_mangled(entry))
     }
 
     fn is_mangled(&self, entry: &Entry) -> bool {
@@ -67,6 +56,22 @@ impl Index {
             Source::Nameless => self.name_of_nameless(entry),
         }
     }
+}
+
+/// Whether a glob matches one of a name's spellings, or for mangled names another way to write them.
+pub(super) fn glob_fits(glob: &Glob, spellings: &[Cow<'_, str>], is_mangled: impl Fn() -> bool) -> bool {
+    if spellings.iter().any(|s| glob.plain.is_match(s)) {
+        return true;
+    }
+    if !is_mangled() {
+        return false;
+    }
+    let key = spellings.first().map(|s| canonical::key(s)).unwrap_or_default();
+    let by_type = canonical::by_self_type(&key);
+    [Some(&key), by_type.as_ref()]
+        .into_iter()
+        .flatten()
+        .any(|key| glob.key.is_match(key) || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k)))
 }
 
 /// How well a symbol fits.

@@ -97,6 +97,15 @@ impl Pattern {
     pub fn is_negation(&self) -> bool {
         self.negated
     }
+
+    /// What all matches of a glob or regular expression begin with.
+    pub(crate) fn beginning(&self) -> &str {
+        match &self.form {
+            Form::Name(name) | Form::Offset(name, _) => name.glob.as_ref().map_or("", |glob| &glob.beginning),
+            Form::Regex(_, beginning) => beginning,
+            Form::File { .. } | Form::Address(_) => "",
+        }
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -110,7 +119,7 @@ impl FromStr for Pattern {
 
     fn from_str(typed: &str) -> Result<Self, PatternError> {
         let (negated, text) = typed.strip_prefix('!').map_or((false, typed), |rest| (true, rest));
-        if text.is_empty() {
+        if text.trim().is_empty() {
             return Err(PatternError::Empty(typed.to_owned()));
         }
         Ok(Self { typed: typed.to_owned(), negated, form: form(text)? })

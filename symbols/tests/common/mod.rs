@@ -1,8 +1,9 @@
 //! Programs built for the tests, and the oracles they are compared with.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The Go toolchain of the tests: `PROBE_TEST_GO`, or where `make test` puts it.
 pub fn go_tool() -> PathBuf {
@@ -161,4 +162,39 @@ int main(int argc, char **argv) { return one(argc) + two(argc) + twice(argc); }
     std::fs::write(&main, text).unwrap();
     run(Command::new("gcc").args(["-O2", "-o"]).arg(&program).arg(&main).args(&sources));
     program
+}
+
+/// One address as llvm-symbolizer has it: (function, file, line), innermost first.
+pub type Frames = Vec<(String, String, u32)>;
+
+pub fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<Frames> {
+    let mut command = Command::new("llvm-symbolizer");
+    command.arg("--obj").arg(program).args([
+        "--functions=linkage",
+        "--inlines",
+        "--no-demangle",
+        "--output-style=LLVM",
+    ]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let text: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success());
+    let output = String::from_utf8(output.stdout).unwrap();
+    // Each answer: pairs of lines (function; file:line:column), then an empty line.
+    let answers: Vec<Frames> = output.split_terminator("\n\n").map(answer).collect();
+    assert_eq!(answers.len(), addresses.len());
+    answers
+}
+
+fn answer(text: &str) -> Frames {
+    let lines: Vec<&str> = text.lines().collect();
+    let frames = lines.chunks_exact(2).map(|pair| {
+        let mut place = pair[1].rsplitn(3, ':');
+        let (_, line) = (place.next(), place.next().unwrap().parse().unwrap());
+        (pair[0].to_owned(), place.next().unwrap().to_owned(), line)
+    });
+    frames.collect()
 }
