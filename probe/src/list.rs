@@ -280,6 +280,11 @@ impl<'a> Listing<'a> {
 
     /// How much matched, and what of it the listing does not show.
     fn say_what_is_missing(&self, selection: &Selection, refused: usize) {
+        let only = self.inlined().filter(|one| one.function.is_none()).count();
+        if selection.matches.len() + selection.left_out.len() + only == 0 {
+            // The error says it.
+            return;
+        }
         let mut text = format!("{} matched in {}", selection.matches.len(), self.file.shown);
         if refused > 0 {
             push(&mut text, format_args!("; {refused} cannot be probed"));
@@ -290,7 +295,6 @@ impl<'a> Listing<'a> {
             let (count, reasons) = (selection.left_out.len(), reasons.join(", "));
             push(&mut text, format_args!("; {count} left out ({reasons}; --all takes them in)"));
         }
-        let only = self.inlined().filter(|one| one.function.is_none()).count();
         if only > 0 {
             let more = if self.every_copy || only == self.only_inlined().count() { "" } else { " (-v lists them)" };
             push(&mut text, format_args!("; {only} only inlined{more}"));

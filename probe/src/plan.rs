@@ -181,6 +181,7 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
     }
     if Path::new(&pattern.to_string()).is_file() {
         let _ = write!(text, "\n'{pattern}' is a file: -x names the file to look into");
+        return text;
     }
     let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
     if hints.is_empty() {

@@ -33,5 +33,5 @@ fn a_broken_pattern_is_wrong_usage_and_quoted_once() {
 #[test]
 fn a_point_amid_an_instruction_says_so() {
     let path = program("c/counts");
-    fails(&["-x", path.to_str().expect("UTF-8"), "cond_from+0x1"], 1, &["not the start of an instruction"]);
+    fails(&["-x", path.to_str().expect("UTF-8"), "cond_from+0x1"], 1, &["inside an instruction", "begin at", "(+0x0)"]);
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Index;
+use super::function::{LeftOut, elf_left_out};
 use super::name::{Name as Entry, Source};
 use crate::demangle::{self, Scheme};
 use crate::go::names as go_names;
@@ -82,7 +83,12 @@ pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
         Scheme::Itanium => {
             let full = name.with_parameters;
             let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
-            fit_key(&canonical::key(&text), &name.key)
+            let key = canonical::key(&text);
+            // A thunk jumps to the function that its name ends with: one call would count twice.
+            if elf_left_out(raw) == Some(LeftOut::Thunk) {
+                return canonical::same(&name.key, &key).then_some(Fit::Exact);
+            }
+            fit_key(&key, &name.key)
         }
     }
 }

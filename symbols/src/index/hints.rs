@@ -12,7 +12,7 @@ use crate::addr::Vaddr;
 use crate::demangle;
 use crate::go::names as go_names;
 use crate::parallel;
-use crate::pattern::{Form, Name, Pattern};
+use crate::pattern::{Form, Name, Pattern, canonical};
 
 /// Words longer than this are compared by their beginning.
 const MAX_WORD: usize = 64;
@@ -52,6 +52,12 @@ impl Index {
                 let has_file = self.files().any(|file| is_tail_of_path(file, path));
                 has_file.then(|| format!("line {line} of {path} has no code"))
             }
+            Form::Name(name) if name.glob.is_none() && name.literal.contains("::{") && name.literal.contains(',') => {
+                Some(
+                    "braces behind `::` are part of the name, as in `f::{closure#0}`: give each alternative in full"
+                        .to_owned(),
+                )
+            }
             _ => None,
         }
     }
@@ -82,7 +88,8 @@ impl Index {
                     Source::Elf(_) => demangle::bare(raw),
                     Source::Nameless => return None,
                 };
-                Some((wanted.score(&name)?, name.len(), name.into_owned()))
+                let score = if entry.is_go() { wanted.score(&name) } else { wanted.score(&without_arguments(&name)) };
+                Some((score?, name.len(), name.into_owned()))
             });
             scored.collect::<Vec<_>>()
         });
@@ -149,6 +156,13 @@ impl Index {
     }
 }
 
+/// A name of C++ or Rust as a person would call it: `HashMap::insert` of `<HashMap<K, V> as Trait>::insert`.
+fn without_arguments(name: &str) -> String {
+    let key = canonical::key(name);
+    let key = canonical::by_self_type(&key).unwrap_or(key);
+    canonical::without_arguments(&key).unwrap_or(key)
+}
+
 fn nearest_first(mut scored: Vec<(usize, usize, String)>, max: usize) -> Vec<String> {
     scored.sort_unstable();
     scored.dedup();
@@ -172,7 +186,11 @@ struct Wanted {
 impl Wanted {
     fn new(text: &str) -> Self {
         let lower = text.to_lowercase();
-        let mut path: Vec<String> = lower.split(|c| !is_word(c)).filter(|w| !w.is_empty()).map(str::to_owned).collect();
+        let mut path: Vec<String> = without_last_arguments(&lower)
+            .split(|c| !is_word(c))
+            .filter(|w| !w.is_empty())
+            .map(str::to_owned)
+            .collect();
         let word = path.pop().unwrap_or_default();
         let allowed = (word.len() / 3).clamp(1, 4);
         Self { path, word, allowed }
@@ -237,20 +255,21 @@ fn last_element(name: &str) -> &str {
     name.rfind(|c: char| !is_word(c)).and_then(|at| name.get(at + 1..)).unwrap_or(name)
 }
 
-/// `scale` of `scale<int, 3>`.
+/// `scale` of `scale<int, 3>` and of `scale(int)`.
 fn without_last_arguments(name: &str) -> &str {
-    if !name.ends_with(['>', ']']) {
+    if !name.ends_with(['>', ']', ')']) {
         return name;
     }
     let mut depth = 0usize;
     for (at, c) in name.char_indices().rev() {
         match c {
-            '>' | ']' => depth += 1,
-            '<' | '[' => depth = depth.saturating_sub(1),
+            '>' | ']' | ')' => depth += 1,
+            '<' | '[' | '(' => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth == 0 {
-            return name.get(..at).unwrap_or(name);
+            // What is in front of nothing is the name itself: `[u8]`, `(*Store)`.
+            return name.get(..at).filter(|rest| rest.ends_with(is_word)).unwrap_or(name);
         }
     }
     name
@@ -312,8 +331,9 @@ mod tests {
     #[test]
     fn of_equal_names_the_one_of_the_same_type_is_nearest() {
         let wanted = Wanted::new("std::collections::HashMap::insert");
-        let near = wanted.score("hashbrown::map::HashMap<K,V,S,A>::insert");
-        // Its last word is in its arguments.
-        assert!(near.is_some_and(|near| near < wanted.score("std::collections::BTreeMap::insert").unwrap_or(0)));
+        let score = |name: &str| wanted.score(&without_arguments(name)).expect("it is near");
+        let near = score("<hashbrown::map::HashMap<K,V,S,A>>::insert");
+        assert!(near < score("std::collections::BTreeMap::insert"));
+        assert!(near < score("std::collections::Bag<std::collections::HashMap<u8,u8>>::insert"));
     }
 }

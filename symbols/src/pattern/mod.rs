@@ -259,6 +259,9 @@ fn unescaped(text: &str) -> String {
     out
 }
 
+/// How demanglers write a namespace without a name.
+const ANONYMOUS: &str = "(anonymous namespace)";
+
 /// Whether there is a `(` that is neither Go's receiver nor part of a name.
 fn says_parameters(literal: &str) -> bool {
     let mut depth = 0usize;
@@ -272,13 +275,16 @@ fn says_parameters(literal: &str) -> bool {
             at += "operator".len() + canonical::operator_len(name);
             continue;
         }
+        if after.starts_with(ANONYMOUS) {
+            at += ANONYMOUS.len();
+            continue;
+        }
         match c {
             '{' | '<' => depth += 1,
             '}' | '>' => depth = depth.saturating_sub(1),
             '(' if depth == 0 => {
                 let receiver = after.strip_prefix("(*").and_then(|r| r.chars().next());
-                return !(receiver.is_some_and(|c| c.is_alphabetic() || c == '_')
-                    || after.starts_with("(anonymous namespace)"));
+                return !receiver.is_some_and(|c| c.is_alphabetic() || c == '_');
             }
             _ => {}
         }
