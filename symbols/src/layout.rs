@@ -29,6 +29,7 @@ pub(crate) struct Layout {
     pub(crate) interpreter: Option<String>,
     pub(crate) soname: Option<String>,
     pub(crate) needed: Vec<String>,
+    pub(crate) runpath: Option<String>,
     pub(crate) tls: Option<Tls>,
     /// The dynamic symbol table and its strings, as ranges of the file.
     pub(crate) dynamic_symbols: Option<DynamicSymbols>,
@@ -83,6 +84,7 @@ impl Layout {
             interpreter: None,
             soname: None,
             needed: Vec::new(),
+            runpath: None,
             tls: None,
             dynamic_symbols: None,
             rela: None,
@@ -159,6 +161,7 @@ impl Layout {
             self.soname = value(dynamic::DT_SONAME).and_then(text);
             self.needed =
                 dynamic.dyns.iter().filter(|d| d.d_tag == dynamic::DT_NEEDED).filter_map(|d| text(d.d_val)).collect();
+            self.runpath = value(dynamic::DT_RUNPATH).or_else(|| value(dynamic::DT_RPATH)).and_then(text);
             self.dynamic_symbols = at(dynamic::DT_SYMTAB).and_then(|(offset, left)| {
                 let hash = at(dynamic::DT_HASH).and_then(|(o, l)| slice(data, o.0, l));
                 let gnu = at(dynamic::DT_GNU_HASH).and_then(|(o, l)| slice(data, o.0, l));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use common::symbolizer;
+use common::llvm::symbolizer_of as symbolizer;
 use symbols::binary::Binary;
 use symbols::debugfile::DebugSearch;
 use symbols::index::{Index, Inlined};

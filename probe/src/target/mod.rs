@@ -7,6 +7,7 @@ pub mod command;
 pub mod debugfiles;
 pub mod modules;
 pub mod processes;
+pub mod unwinders;
 
 use std::{
     fs::{self, File},
@@ -69,6 +70,22 @@ impl TracedFile {
     /// # Errors
     /// It cannot be read, is no ELF file of this machine, or has no functions.
     pub fn open(path: &Path, shown: &str) -> Result<Self> {
+        Self::indexed(path, shown, |binary| Index::with_debug(binary, &debugfiles::search(path, Path::new(shown))))
+    }
+
+    /// The same without debug files: for what is not shown.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn plain(path: &Path, shown: &str) -> Result<Self> {
+        Self::indexed(path, shown, Index::new)
+    }
+
+    fn indexed(
+        path: &Path,
+        shown: &str,
+        index: impl FnOnce(Arc<Binary>) -> Result<Index, symbols::Error>,
+    ) -> Result<Self> {
         // A pipe would block until somebody writes to it.
         let file = fs::OpenOptions::new()
             .read(true)
@@ -83,8 +100,7 @@ impl TracedFile {
             Some(line) => anyhow!("failed to read {shown}: a script ({line}); name the program that runs it with -x"),
             None => unreadable(shown, &error),
         })?;
-        let search = debugfiles::search(path, Path::new(shown));
-        let index = Index::with_debug(Arc::new(binary), &search).map_err(|error| unreadable(shown, &error))?;
+        let index = index(Arc::new(binary)).map_err(|error| unreadable(shown, &error))?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),

@@ -32,10 +32,13 @@ pub fn run(request: &Trace) -> Result<u8> {
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
-    let files = files(request)?;
+    let mut files = files(request)?;
     of_this_machine(&files)?;
     let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
     let mut plan = plan::plan(&files, &patterns, options)?;
+    if request.returns != Returns::None {
+        files.extend(watch_unwinders(request, &mut plan, &files)?);
+    }
     if request.dry_run {
         plan.print(&mut io::stdout().lock())?;
         return Ok(0);
@@ -77,6 +80,17 @@ pub fn run(request: &Trace) -> Result<u8> {
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     session::Session::new(request, plan, files, sources, sink)?.run(waiting)
+}
+
+/// Has the unwinders of what is traced watched: the libraries that they are in.
+fn watch_unwinders(request: &Trace, plan: &mut Plan, files: &[TracedFile]) -> Result<Vec<TracedFile>> {
+    let named = processes(&request.target)?;
+    let starts = named.is_empty();
+    let running = if starts { running(&Scope::Everyone, files) } else { named };
+    let target::unwinders::Unwinders { files: libraries, missing } = target::unwinders::find(files, &running, starts);
+    plan.watch_unwinders(files, &libraries);
+    plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", output::escape::escaped(name))));
+    Ok(libraries)
 }
 
 fn parse_patterns(patterns: &[String]) -> Result<Vec<Pattern>> {
@@ -263,6 +277,9 @@ fn announce(plan: &Plan, verbose: u8, out: &mut dyn Write) -> io::Result<()> {
     if verbose > 0 {
         for (reason, count) in &plan.left_out {
             writeln!(out, "probe: left out: {count} of {reason}")?;
+        }
+        for reason in &plan.unwatched {
+            writeln!(out, "probe: some unwound calls will have no duration: {reason}")?;
         }
     }
     if let Some(inlined) = &plan.inlined {

@@ -64,9 +64,9 @@ impl Index {
 
     fn why_not_inside(&self, name: &Name) -> Option<String> {
         let longest = self.find_named(name).0.into_iter().max_by_key(|hit| self.extent(FunctionId(hit.function)))?;
-        let entry = self.names.get(longest.name as usize)?;
+        let entry = self.entry(longest.name as usize)?;
         let length = self.extent(FunctionId(longest.function));
-        Some(format!("{} ends at +{length:#x} ({length} bytes)", self.bare(entry)))
+        Some(format!("{} ends at +{length:#x} ({length} bytes)", self.bare(&entry)))
     }
 
     fn nearest_names(&self, wanted: &str, max: usize) -> Vec<String> {
@@ -101,8 +101,8 @@ impl Index {
         let Ok(regex) = Regex::new(&format!("(?i:{source})")) else { return Vec::new() };
         let hits = self.hits_by(&[], |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
         let mut found: BTreeSet<String> = BTreeSet::new();
-        for entry in hits.iter().filter_map(|hit| self.names.get(hit.name as usize)).take(max) {
-            found.insert(self.bare(entry));
+        for entry in hits.iter().filter_map(|hit| self.entry(hit.name as usize)).take(max) {
+            found.insert(self.bare(&entry));
         }
         if found.is_empty() {
             let word = source.split(|c: char| !is_word(c)).max_by_key(|word| word.len()).unwrap_or_default();
@@ -149,9 +149,9 @@ impl Index {
     /// The functions that begin before and after an address.
     fn nearest_functions(&self, address: Vaddr, max: usize) -> Vec<String> {
         let after = self.starts().partition_point(|&start| start < address);
-        let near = after.checked_sub(1).into_iter().chain([after]).filter(|&at| at < self.len());
+        let near = after.checked_sub(1).into_iter().chain([after]).filter(|&at| at < self.starts().len());
         let shown =
-            near.take(max).filter_map(|at| Some(format!("{} {}", self.start(at), self.bare(self.first_name(at)?))));
+            near.take(max).filter_map(|at| Some(format!("{} {}", self.start(at), self.bare(&self.first_name(at)?))));
         shown.collect()
     }
 }

@@ -205,7 +205,7 @@ impl<'a> Wanted<'a> {
             let key = by_name.entry(symbol).or_insert_with(|| (bare(symbol, is_go), function)).clone();
             let group = groups.entry(key).or_insert_with_key(|(name, function)| Inlined {
                 name: name.clone(),
-                symbol: super::valid_beginning(symbol),
+                symbol: super::text::valid_beginning(symbol),
                 language: language(symbol, is_go),
                 function: *function,
                 pattern,

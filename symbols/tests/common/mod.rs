@@ -1,6 +1,8 @@
 //! Programs built for the tests, and the oracles they are compared with.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
 
+pub mod llvm;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,6 +19,30 @@ pub fn run(command: &mut Command) -> String {
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{complaint}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command that must succeed, with lines to read; its standard output.
+pub fn filtered(command: &mut Command, lines: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = spawned.unwrap_or_else(|e| panic!("failed to start {command:?}: {e}"));
+    let mut input = child.stdin.take().unwrap();
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A program that nobody here wrote: `testdata/corpus.sh`.
+pub fn corpus(name: &str) -> PathBuf {
+    let path = corpus_folder().join("bin").join(name);
+    path.canonicalize().unwrap_or_else(|e| panic!("{}: {e}: `testdata/corpus.sh` brings it", path.display()))
+}
+
+/// Where the corpus's programs (`bin`) and their debug files (`debug`) are.
+pub fn corpus_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/corpus")
 }
 
 pub fn go(dir: &Path) -> Command {
@@ -162,39 +188,4 @@ int main(int argc, char **argv) { return one(argc) + two(argc) + twice(argc); }
     std::fs::write(&main, text).unwrap();
     run(Command::new("gcc").args(["-O2", "-o"]).arg(&program).arg(&main).args(&sources));
     program
-}
-
-/// One address as llvm-symbolizer has it: (function, file, line), innermost first.
-pub type Frames = Vec<(String, String, u32)>;
-
-pub fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<Frames> {
-    let mut command = Command::new("llvm-symbolizer");
-    command.arg("--obj").arg(program).args([
-        "--functions=linkage",
-        "--inlines",
-        "--no-demangle",
-        "--output-style=LLVM",
-    ]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let text: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    assert!(output.status.success());
-    let output = String::from_utf8(output.stdout).unwrap();
-    // Each answer: pairs of lines (function; file:line:column), then an empty line.
-    let answers: Vec<Frames> = output.split_terminator("\n\n").map(answer).collect();
-    assert_eq!(answers.len(), addresses.len());
-    answers
-}
-
-fn answer(text: &str) -> Frames {
-    let lines: Vec<&str> = text.lines().collect();
-    let frames = lines.chunks_exact(2).map(|pair| {
-        let mut place = pair[1].rsplitn(3, ':');
-        let (_, line) = (place.next(), place.next().unwrap().parse().unwrap());
-        (pair[0].to_owned(), place.next().unwrap().to_owned(), line)
-    });
-    frames.collect()
 }

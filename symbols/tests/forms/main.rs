@@ -552,7 +552,7 @@ fn files_and_lines_are_named_by_the_end_of_the_path() {
         for found in matches {
             let Matched::Point { address, offset, .. } = found.what else { panic!("{found:?}") };
             assert!(found.name.starts_with("main") && found.name.ends_with(&format!("+{offset:#x}")), "{found:?}");
-            let frames = &common::symbolizer(&program.path, &[address.0])[0];
+            let frames = &common::llvm::symbolizer_of(&program.path, &[address.0])[0];
             assert!(frames.iter().any(|(_, path, at)| path.ends_with(file) && *at as usize == line), "{frames:?}");
         }
     }
