@@ -66,6 +66,7 @@ lint:
 	cargo fmt --check --manifest-path testdata/rust/demo/Cargo.toml
 	cargo fmt --check --manifest-path testdata/rust/server/Cargo.toml
 	cargo clippy --locked $(OLD) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked $(OLD) --no-deps -p symbols
 
 # The prebuilt objects come first: the tests below run what is in them. `cargo test` comes last: its results are what
 # one wants to see at the end.

@@ -12,7 +12,7 @@ const NAMED: usize = 3;
 
 /// Whether to look for inlined copies takes no time that anybody notices.
 pub fn is_cheap(index: &Index) -> bool {
-    index.inlining_bytes() <= CHEAP
+    index.inlining_bytes().is_some_and(|bytes| bytes <= CHEAP)
 }
 
 /// Inlined copies of what the patterns mean, in all files.

@@ -126,6 +126,30 @@ fn an_address_amid_an_instruction_is_refused_with_the_reason() {
     }
 }
 
+/// `small` is only inlined; `both` is inlined once and has code of its own.
+const INLINED: &str = r#"
+#include <stdlib.h>
+static inline __attribute__((always_inline)) int small(int x) { return x * atoi("3"); }
+int both(int x) { return x * atoi("4"); }
+int (*volatile pointer)(int) = both;
+__attribute__((noinline)) int outer(int x) { return small(x) + small(x + 1) + both(x); }
+int main(int argc, char **argv) { return outer(argc) + pointer(argc); }
+"#;
+
+#[test]
+fn calls_that_were_inlined_away_are_counted_and_those_of_named_functions_said() {
+    let program = compile(INLINED, &["-g"]);
+    let inlined = |pattern| plan_of(&program, pattern, Returns::Ret).unwrap().inlined.unwrap();
+    let both = inlined("both");
+    assert_eq!((both.copies, both.functions, both.only), (1, 1, 0));
+    assert_eq!(both.named, ["not seen of both: 1 inlined into outer"]);
+    let all = inlined("{both,small,outer}");
+    assert_eq!((all.copies, all.functions, all.only, all.named.len()), (1, 1, 1, 0));
+    assert_eq!(all.others, ["not seen of both: 1 inlined into outer", "not probeable: small: 2 inlined into outer"]);
+    let error = plan_of(&program, "small", Returns::Ret).unwrap_err().to_string();
+    assert!(error.contains("2 inlined into outer; not probeable by name"), "{error}");
+}
+
 #[test]
 fn a_removed_function_takes_its_points_along_and_the_rest_is_numbered_anew() {
     let program = compile(COLD, &[]);

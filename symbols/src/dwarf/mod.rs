@@ -225,9 +225,12 @@ impl Debug {
         Some(SourceLine { file: self.file(unit, inlined.call_file)?, line })
     }
 
-    /// Bytes that describe functions.
-    pub(crate) fn info_len(&self) -> usize {
-        self.sections.get(SectionId::DebugInfo).len()
+    /// Bytes that describe functions; `None` if some are in other files, whose sizes are not known before they are read.
+    pub(crate) fn info_len(&self) -> Option<usize> {
+        let dwarf = self.sections.dwarf();
+        let is_split = |unit| self.units().root(&dwarf, unit).is_some_and(|root| root.split.is_some());
+        let is_whole = !(0..self.units().all.len()).any(is_split);
+        is_whole.then(|| self.sections.get(SectionId::DebugInfo).len())
     }
 
     fn units(&self) -> &Units {

@@ -96,9 +96,10 @@ impl Index {
         wanted.grouped(places)
     }
 
-    /// Bytes of debug information that [`Self::inlined_copies`] reads, besides Go's own tables.
-    pub fn inlining_bytes(&self) -> usize {
-        self.dwarf().map_or(0, |(debug, _)| debug.info_len())
+    /// Bytes of debug information that [`Self::inlined_copies`] reads, besides Go's own tables; `None` if much of it is in
+    /// other files (split DWARF), and nobody knows.
+    pub fn inlining_bytes(&self) -> Option<usize> {
+        self.dwarf().map_or(Some(0), |(debug, _)| debug.info_len())
     }
 }
 
