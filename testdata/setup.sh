@@ -96,7 +96,7 @@ setup_test() {
     setup_bench
     setup_esbuild
     setup_bpf
-    apt redis-server redis-tools
+    apt redis-server redis-tools libboost-context1.74.0
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang
     apt_for npm npm
     testdata/corpus.sh

@@ -45,7 +45,7 @@ pub fn find(traced: &[TracedFile], running: &[u32], starts: bool) -> Unwinders {
 
 fn is_unwinder(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    ["libgcc_s.so", "libunwind.so", "libc.so", "libc.musl-", "ld-musl-"].iter().any(|start| name.starts_with(start))
+    ["libgcc_s.so", "libunwind.so", "libboost_context.so", "libc.so", "libc.musl-", "ld-musl-"].iter().any(|start| name.starts_with(start))
 }
 
 impl Unwinders {
