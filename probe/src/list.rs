@@ -197,7 +197,7 @@ impl<'a> Listing<'a> {
             Row::Only(one) => json(
                 &Line {
                     function: &one.name,
-                    mangled: Some(one.symbol).filter(|symbol| *symbol != one.name),
+                    mangled: Some(&*one.symbol).filter(|symbol| *symbol != one.name),
                     binary: &self.file.shown,
                     address: None,
                     offset: None,

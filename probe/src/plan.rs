@@ -6,35 +6,33 @@
 mod inlined;
 mod internal;
 mod jump;
+mod nothing;
 mod print;
 mod shape;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use probe_ebpf::abi::{Cookie, GoProgram, Jump};
 use symbols::{
     addr::{FileOffset, Vaddr},
     code::{EntryCost, Exit, ExitKind},
-    index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched, Selection},
+    index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
 };
 
 pub use self::{
     inlined::{InlinedAway, is_cheap, where_inlined},
+    nothing::no_match,
     shape::{Probeable, probeable},
 };
 use self::{
     jump::jump,
+    nothing::nothing_left,
     shape::{check_point, shape},
 };
 use crate::{
     calls::{Skipped, TracedFunction},
-    output::escape,
     request::Returns,
     target::TracedFile,
 };
@@ -179,57 +177,6 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
         bail!(nothing_left(&plan));
     }
     Ok(plan)
-}
-
-/// What to say of a pattern that matches nothing: why, and what is near.
-pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
-    let names: Vec<_> = files.iter().map(|f| escape::escaped(&f.shown)).collect();
-    let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
-    for file in files {
-        let copies = file.index.inlined_copies(std::slice::from_ref(pattern), &Selection::default(), true);
-        if !copies.is_empty() {
-            let copies = escape::escaped(&where_inlined(&file.index, &copies));
-            let _ = write!(text, ": {copies}; not probeable by name (`probe list` shows where each copy begins)");
-            return text;
-        }
-    }
-    if let Some(why) = files.iter().find_map(|f| f.index.why_no_match(pattern)) {
-        let _ = write!(text, ": {}", escape::escaped(&why));
-    }
-    for file in files.iter().filter(|f| f.index.is_stripped()) {
-        let report = escape::escaped(&file.index.debug_report().to_string());
-        let _ = write!(text, "\n{} is stripped; {report}", escape::escaped(&file.shown));
-    }
-    if Path::new(&pattern.to_string()).is_file() {
-        let _ = write!(text, "\n'{pattern}' is a file: -x names the file to look into");
-        return text;
-    }
-    let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
-    if hints.is_empty() {
-        text.push_str("; `probe list -x FILE` shows what there is");
-    } else {
-        text.push_str("\nnearest:");
-        for hint in hints {
-            let _ = write!(text, "\n  {}", escape::escaped(&hint));
-        }
-    }
-    text
-}
-
-fn nothing_left(plan: &Plan) -> String {
-    if let [only] = plan.skipped.as_slice() {
-        return format!("{} cannot be probed: {}", escape::escaped(&only.function), only.reason);
-    }
-    if let Some(first) = plan.skipped.first() {
-        return format!(
-            "none of the {} matched functions can be probed; the first, {}: {}",
-            plan.matched,
-            escape::escaped(&first.function),
-            first.reason
-        );
-    }
-    let left_out: u64 = plan.left_out.values().sum();
-    format!("all {left_out} matched functions are left out by default; --all takes them in")
 }
 
 /// Plans one file.

@@ -36,7 +36,7 @@ fn agrees(index: &Index, twin: &Path, one: &Inlined<'_>) {
     assert!(!copies.is_empty());
     let addresses: Vec<u64> = copies.iter().map(|(address, _)| address.0).collect();
     for ((address, copy), frames) in copies.iter().zip(symbolizer(twin, &addresses)) {
-        let at = frames.iter().position(|(name, ..)| name == one.symbol);
+        let at = frames.iter().position(|(name, ..)| *name == one.symbol);
         let at = at.unwrap_or_else(|| panic!("{address}: no {} in {frames:?}", one.symbol));
         assert_eq!(copy.call.map(|call| call.line), Some(frames[at + 1].2), "{address}: {frames:?}");
         assert!(frames[at + 1].1.ends_with(copy.call.unwrap().file.trim_start_matches("./")), "{copy:?} {frames:?}");
@@ -130,18 +130,53 @@ int main(int argc, char **) {
     let names = |patterns: &[&str]| -> Vec<String> { counts(&index, patterns).into_iter().map(|(n, ..)| n).collect() };
     let nothing: [&str; 0] = [];
     // Matched as a tail: the namesake that is only inlined is meant too.
-    assert_eq!(names(&["get"]), ["get"]);
+    assert_eq!(names(&["get"]), ["one::get"]);
     assert_eq!(names(&["two::get"]), nothing);
-    assert_eq!(names(&["get*"]), ["get", "getter"]);
-    assert_eq!(names(&["get*", "!getter"]), ["get"]);
-    assert_eq!(names(&["/^get/"]), ["get", "getter"]);
+    assert_eq!(names(&["one::get"]), ["one::get"]);
+    assert_eq!(names(&["*get*"]), ["getter", "one::get"]);
+    assert_eq!(names(&["*get*", "!getter"]), ["one::get"]);
+    assert_eq!(names(&["/::get|^getter/"]), ["getter", "one::get"]);
     assert_eq!(names(&["main"]), nothing);
     // The debug information has yet another symbol for a constructor than those two that code may have.
     assert_eq!(counts(&index, &["Shop::Shop"]), [("Shop::Shop".to_owned(), false, 1)]);
-    assert!(!inlined(&index, &["get*"])[0].exact && inlined(&index, &["getter"])[0].exact);
+    assert!(!inlined(&index, &["gett*"])[0].exact && inlined(&index, &["getter"])[0].exact);
     let all: Vec<Pattern> = vec!["!get*".parse().unwrap()];
     let rest = index.inlined_copies(&all, &index.select(&all, false), false);
-    assert!(rest.iter().any(|one| one.name == "Shop::Shop") && rest.iter().all(|one| !one.name.starts_with("get")));
+    assert!(rest.iter().any(|one| one.name == "Shop::Shop") && rest.iter().all(|one| one.name != "getter"));
+}
+
+/// Compilers state no linkage name of what C++ has in one file only.
+#[test]
+fn functions_of_one_file_of_cpp_are_found_by_their_full_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = r#"
+#include <cstdlib>
+namespace { int hidden(int x) { return x * atoi("3"); } struct Shop { int n; int tell() { return n * atoi("4"); } }; }
+static int twin(int x) { return x * atoi("5"); }
+namespace shop { static int inner(int x) { return x * atoi("6"); } }
+int (*volatile a)(int) = hidden;
+int (*volatile b)(int) = twin;
+int (*volatile c)(int) = shop::inner;
+int main(int argc, char **) {
+    Shop s{argc};
+    return hidden(argc) + twin(argc) + shop::inner(argc) + s.tell() + a(1) + b(2) + c(3);
+}
+"#;
+    for (name, flags) in [("five.cc", "-gdwarf-5"), ("four.cc", "-gdwarf-4")] {
+        let program = build(dir.path(), name, source, &["-O2", flags]);
+        let index = index(&program);
+        for (pattern, name, own_code) in [
+            ("hidden", "(anonymous namespace)::hidden", true),
+            ("(anonymous namespace)::hidden", "(anonymous namespace)::hidden", true),
+            ("twin", "twin", true),
+            ("shop::inner", "shop::inner", true),
+            ("inner", "shop::inner", true),
+            ("tell", "(anonymous namespace)::Shop::tell", false),
+            ("Shop::tell", "(anonymous namespace)::Shop::tell", false),
+        ] {
+            assert_eq!(counts(&index, &[pattern]), [(name.to_owned(), own_code, 1)], "{pattern}");
+        }
+    }
 }
 
 const RUST: &str = r#"

@@ -18,6 +18,7 @@ mod sections;
 mod split;
 mod units;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -65,8 +66,8 @@ pub(crate) struct Frame<'a> {
 
 /// A place where a function was inlined.
 pub(crate) struct InlinedPlace<'a> {
-    /// The inlined function's name, perhaps mangled.
-    pub(crate) name: &'a [u8],
+    /// The inlined function's name, perhaps mangled. What C++ has in one file only is not: then it is as in the source.
+    pub(crate) name: Cow<'a, [u8]>,
     /// Where the function begins that has the code.
     pub(crate) function: u64,
     /// The lowest address of the inlined code; `None` if nothing is left of it.
@@ -109,6 +110,7 @@ impl Debug {
             Some(split) => split.name(&dwarf, offset),
             None => names::name(&dwarf, self.units(), offset),
         };
+        let name = |offset| name(offset).map(|name| name.text);
         let (function, chain) = functions.at(v)?;
         let mut frames = Vec::with_capacity(chain.len() + 1);
         let mut source = self.line_in(unit, v);
@@ -176,7 +178,7 @@ impl Debug {
     /// `wanted` said of the name. Reads all there is, and keeps none of it.
     pub(crate) fn inlined_places<'a, T: Copy + Send>(
         &'a self,
-        wanted: impl Fn(&'a [u8]) -> Option<T> + Sync,
+        wanted: impl Fn(&[u8]) -> Option<T> + Sync,
     ) -> Vec<(T, InlinedPlace<'a>)> {
         let all = &self.units().all;
         let units: Vec<usize> = all.iter().enumerate().filter(|(_, u)| u.has_code).map(|(unit, _)| unit).collect();
@@ -189,7 +191,7 @@ impl Debug {
     fn inlined_places_in<'a, T: Copy>(
         &'a self,
         unit: usize,
-        wanted: &impl Fn(&'a [u8]) -> Option<T>,
+        wanted: &impl Fn(&[u8]) -> Option<T>,
     ) -> Option<Vec<(T, InlinedPlace<'a>)>> {
         let dwarf = self.sections.dwarf();
         let data = self.units().all.get(unit)?;
@@ -202,21 +204,35 @@ impl Debug {
                 (&read, None)
             }
         };
-        let mut known: FxHashMap<usize, Option<(T, &'a [u8])>> = FxHashMap::default();
+        let mut known: FxHashMap<usize, Option<(T, Cow<'a, [u8]>)>> = FxHashMap::default();
+        let mut qualified = None;
+        let mut full_name = |origin| {
+            let Some(split) = split else {
+                let name = names::name(&dwarf, self.units(), origin)?;
+                let Some(at) = name.element_at else { return Some(Cow::Borrowed(name.text)) };
+                let qualified = qualified.get_or_insert_with(|| self.qualified(unit));
+                return Some(qualified.get(&at).map_or(Cow::Borrowed(name.text), |name| Cow::Owned(name.to_vec())));
+            };
+            split.name(&dwarf, origin).map(|name| Cow::Borrowed(name.text))
+        };
         let mut found = Vec::new();
         for (inlined, address, function) in functions.places() {
             let name = known.entry(inlined.origin).or_insert_with(|| {
-                let name = match split {
-                    Some(split) => split.name(&dwarf, inlined.origin),
-                    None => names::name(&dwarf, self.units(), inlined.origin),
-                };
-                name.and_then(|name| Some((wanted(name)?, name)))
+                let name = full_name(inlined.origin)?;
+                Some((wanted(&name)?, name))
             });
-            if let Some((what, name)) = *name {
-                found.push((what, InlinedPlace { name, function, address, call: self.call_of(unit, inlined) }));
+            if let Some((what, name)) = name {
+                let (name, call) = (name.clone(), self.call_of(unit, inlined));
+                found.push((*what, InlinedPlace { name, function, address, call }));
             }
         }
         Some(found)
+    }
+
+    fn qualified(&self, unit: usize) -> FxHashMap<usize, Box<[u8]>> {
+        let dwarf = self.sections.dwarf();
+        let root = self.units().root(&dwarf, unit);
+        root.map(|root| names::qualified(&dwarf, &root.unit, &Budget::for_file(self.len))).unwrap_or_default()
     }
 
     /// Where the call stood in whose place something was inlined.

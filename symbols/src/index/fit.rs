@@ -108,7 +108,8 @@ pub(super) fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
     fits.then_some(Fit::Tail)
 }
 
-fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
+/// How well a canonical key fits that of a pattern.
+pub(super) fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
     if canonical::same(wanted, name) {
         return Some(Fit::Exact);
     }

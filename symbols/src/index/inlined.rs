@@ -6,22 +6,22 @@ use std::collections::BTreeMap;
 use memchr::memmem;
 use rustc_hash::FxHashMap;
 
-use super::fit::{Fit, fit_elf, fit_go, glob_fits};
+use super::fit::{Fit, fit_elf, fit_go, fit_key, glob_fits};
 use super::function::elf_left_out;
 use super::select::is_inside_left_out;
 use super::{FunctionId, Index, Language, Matched, Selection, Source};
 use crate::addr::Vaddr;
 use crate::demangle::{self, Scheme};
 use crate::go::{SourceLine, names as go_names};
-use crate::pattern::{Form, Name, Pattern, everything};
+use crate::pattern::{Form, Name, Pattern, canonical, everything};
 
 /// A function that was inlined, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inlined<'a> {
     /// Its name without parameters, as in [`super::Match::name`].
     pub name: String,
-    /// Its name as the file spells it.
-    pub symbol: &'a str,
+    /// Its name as the debug information spells it: mangled, but for what C++ has in one file only.
+    pub symbol: Cow<'a, str>,
     /// What it is written in, judged by its name.
     pub language: Language,
     /// The selected function of this name, which has code of its own too; `None`: there are only copies.
@@ -69,13 +69,13 @@ impl Index {
     /// Reads all debug information: [`Self::inlining_bytes`] says how much there is.
     pub fn inlined_copies(&self, patterns: &[Pattern], selection: &Selection, all: bool) -> Vec<Inlined<'_>> {
         let wanted = Wanted::new(self, patterns, selection, all);
-        let mut places: Vec<(Why, &[u8], InlinedCopy<'_>)> = Vec::new();
+        let mut places: Vec<(Why, Cow<'_, [u8]>, InlinedCopy<'_>)> = Vec::new();
         if let Some(go) = self.binary.go() {
             let found = go.inlined_places(&self.binary, |name| wanted.go(name));
             places.extend(found.into_iter().filter_map(|(why, place)| {
                 let into = self.id_at(place.function.address)?;
                 let copy = InlinedCopy { address: place.address, into, call: place.call };
-                Some((why, place.name.as_bytes(), copy))
+                Some((why, Cow::Borrowed(place.name.as_bytes()), copy))
             }));
         }
         if let Some((debug, map)) = self.dwarf() {
@@ -125,7 +125,14 @@ impl<'a> Wanted<'a> {
         let mut selected = FxHashMap::default();
         for (found, id) in functions.clone() {
             let names = index.names_of(id.0 as usize).filter_map(|at| index.names.get(at));
-            selected.extend(names.map(|name| (identity(index.raw(name)), (id, found.exact))));
+            for name in names {
+                let raw = index.raw(name);
+                selected.insert(identity(raw), (id, found.exact));
+                // What C++ has in one file only, debug information does not mangle.
+                if name.is_local() && demangle::scheme(raw) == Scheme::Itanium {
+                    selected.insert(Cow::Owned(demangle::bare(raw).into_owned().into_bytes()), (id, found.exact));
+                }
+            }
         }
         let (negations, positive): (Vec<_>, Vec<_>) = patterns.iter().enumerate().partition(|(_, p)| p.is_negation());
         let mut wanted = Self {
@@ -187,14 +194,14 @@ impl<'a> Wanted<'a> {
     }
 
     /// The places by function, without those that a pattern meant less than others.
-    fn grouped<'i>(mut self, places: Vec<(Why, &'i [u8], InlinedCopy<'i>)>) -> Vec<Inlined<'i>> {
+    fn grouped<'i>(mut self, places: Vec<(Why, Cow<'i, [u8]>, InlinedCopy<'i>)>) -> Vec<Inlined<'i>> {
         for (why, ..) in &places {
             if let Why::Meant(number, meaning) = why {
                 self.least[*number] = self.least[*number].max(*meaning);
             }
         }
         // Instances of one generic function count as one.
-        let mut by_name: FxHashMap<&'i [u8], (String, Option<FunctionId>)> = FxHashMap::default();
+        let mut by_name: FxHashMap<Cow<'i, [u8]>, (String, Option<FunctionId>)> = FxHashMap::default();
         let mut groups: BTreeMap<(String, Option<FunctionId>), Inlined<'i>> = BTreeMap::new();
         for (why, symbol, copy) in places {
             let (function, pattern, exact) = match why {
@@ -203,11 +210,14 @@ impl<'a> Wanted<'a> {
                 Why::Has(id, exact) => (Some(id), None, exact),
             };
             let is_go = self.index.outline(copy.into).is_go;
-            let key = by_name.entry(symbol).or_insert_with(|| (bare(symbol, is_go), function)).clone();
+            let key = by_name.entry(symbol.clone()).or_insert_with(|| (bare(&symbol, is_go), function)).clone();
             let group = groups.entry(key).or_insert_with_key(|(name, function)| Inlined {
                 name: name.clone(),
-                symbol: super::text::valid_beginning(symbol),
-                language: language(symbol, is_go),
+                language: language(&symbol, is_go),
+                symbol: match symbol {
+                    Cow::Borrowed(text) => Cow::Borrowed(super::text::valid_beginning(text)),
+                    Cow::Owned(text) => Cow::Owned(String::from_utf8_lossy(&text).into_owned()),
+                },
                 function: *function,
                 pattern,
                 exact,
@@ -235,8 +245,14 @@ fn language(symbol: &[u8], is_go: bool) -> Language {
         _ if is_go => Language::Go,
         Scheme::Rust => Language::Rust,
         Scheme::Itanium => Language::Cpp,
+        Scheme::Plain if is_qualified(symbol) => Language::Cpp,
         Scheme::Plain => Language::C,
     }
+}
+
+/// Whether it is a name of C++ as the source has it.
+fn is_qualified(symbol: &[u8]) -> bool {
+    memmem::find(symbol, b"::").is_some()
 }
 
 /// What a symbol and the name that DWARF has of the same function share. Constructors and destructors are several symbols,
@@ -268,6 +284,12 @@ fn meaning_of_elf(pattern: &Pattern, symbol: &[u8]) -> Option<Meaning> {
     if let Some(name) = named(pattern) {
         if symbol == name.literal.as_bytes() {
             return Some(Meaning::Exact);
+        }
+        if is_qualified(symbol) {
+            let key = canonical::key(&String::from_utf8_lossy(symbol));
+            if let Some(fit) = fit_key(&key, &name.key) {
+                return Some(fit.into());
+            }
         }
         // Most names need not be demangled.
         if name.words.iter().all(|word| memmem::find(symbol, word.as_bytes()).is_some())
