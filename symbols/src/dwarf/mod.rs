@@ -204,7 +204,7 @@ impl Debug {
                 (&read, None)
             }
         };
-        let mut known: FxHashMap<usize, Option<(T, Cow<'a, [u8]>)>> = FxHashMap::default();
+        let mut known = FxHashMap::default();
         let mut qualified = None;
         let mut full_name = |origin| {
             let Some(split) = split else {
