@@ -3,6 +3,7 @@
 //!
 //! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
 
+mod budget;
 mod counts;
 mod foreign;
 mod harness;
@@ -11,3 +12,4 @@ mod scenarios;
 mod stacks;
 mod targets;
 mod trace;
+mod unwinding;

@@ -31,7 +31,7 @@ impl Index {
     pub fn nearest(&self, pattern: &Pattern, max: usize) -> Vec<String> {
         match &pattern.form {
             Form::Name(name) | Form::Offset(name, _) => self.nearest_names(&name.literal, max),
-            Form::Regex(regex, _) => self.nearest_to_regex(regex, max),
+            Form::Regex(expression) => self.nearest_to_regex(&expression.regex, max),
             Form::File { path, line } => self.nearest_places(path, *line, max),
             Form::Address(address) => self.nearest_functions(*address, max),
         }

@@ -308,7 +308,7 @@ fn is_in_set<'n>(pattern: &Pattern, spellings: impl Fn() -> Vec<Cow<'n, str>>, i
         Form::Name(name) => {
             name.glob.as_ref().is_some_and(|glob| glob.is_everything || glob_fits(glob, &spellings(), || is_mangled))
         }
-        Form::Regex(regex, _) => spellings().iter().any(|s| regex.is_match(s)),
+        Form::Regex(expression) => spellings().iter().any(|s| expression.regex.is_match(s)),
         Form::File { .. } | Form::Address(_) | Form::Offset(..) => false,
     }
 }

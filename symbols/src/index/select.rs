@@ -8,7 +8,7 @@ use crate::addr::Vaddr;
 use crate::demangle;
 use crate::go::names as go_names;
 use crate::parallel;
-use crate::pattern::{Form, Name, Pattern, everything};
+use crate::pattern::{Expression, Form, Name, Pattern, everything};
 use crate::versions;
 
 /// Names that one thread looks at, at a time.
@@ -178,8 +178,9 @@ impl Index {
     fn find(&self, pattern: &Pattern) -> Found {
         match &pattern.form {
             Form::Name(name) => self.find_name(name),
-            Form::Regex(regex, beginning) => {
-                let hits = self.hits_by(&[], |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
+            Form::Regex(Expression { regex, beginning, words }) => {
+                let fits = |index: &Self, entry: &Entry| index.spellings(entry).iter().any(|s| regex.is_match(s));
+                let hits = self.hits_by(words, fits);
                 Found { hits, takes_left_out: is_inside_left_out(beginning), ..Found::default() }
             }
             Form::File { path, line } => self.find_file(path, *line),
@@ -312,7 +313,7 @@ impl Index {
     }
 
     fn all_functions(&self) -> Vec<Hit> {
-        let numbers: Vec<u32> = (0..self.functions.len() as u32).collect();
+        let numbers: Vec<u32> = (0..self.len() as u32).collect();
         let hits = parallel::map_chunks(&numbers, CHUNK, |functions| {
             let hit = |&function: &u32| Some(Hit { function, name: self.shown(function as usize)? as u32 });
             functions.iter().filter_map(hit).collect::<Vec<_>>()
