@@ -73,6 +73,7 @@ lint:
 	cargo clippy --locked $(OLD) --workspace --all-targets -- -D warnings
 	cargo fmt --check --manifest-path $(FUZZ)/Cargo.toml
 	cargo clippy --locked $(OLD) $(FUZZ_CRATE) --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked $(OLD) --no-deps -p symbols
 
 # The prebuilt objects come first: the tests below run what is in them. `cargo test` comes last: its results are what
 # one wants to see at the end.

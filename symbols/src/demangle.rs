@@ -128,7 +128,12 @@ pub(crate) fn bare(symbol: &[u8]) -> Cow<'_, str> {
 
 fn bare_by_parsing(symbol: &[u8]) -> Cow<'_, str> {
     let name = name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type().no_params());
-    if name.contains("[abi:") { Cow::Owned(without_abi_tags(&name)) } else { name }
+    let name = if name.contains("[abi:") { Cow::Owned(without_abi_tags(&name)) } else { name };
+    // Of a lambda's operator cpp_demangle leaves the qualifier.
+    match name.strip_suffix(" const") {
+        Some(unqualified) if symbol.starts_with(b"_ZZ") => Cow::Owned(unqualified.to_owned()),
+        _ => name,
+    }
 }
 
 fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
@@ -162,9 +167,22 @@ fn itanium(base: &[u8], options: &DemangleOptions) -> Option<String> {
     let symbol = cpp_demangle::Symbol::new_with_options(base, &parse).ok()?;
     let mut out = Bounded(String::with_capacity(base.len()));
     symbol.structured_demangle(&mut out, options).ok()?;
-    out.0 = with_literal_suffixes(without_empty_packs(out.0));
+    out.0 = with_literal_suffixes(with_literal_operators(without_empty_packs(out.0)));
     out.0.shrink_to_fit();
     Some(out.0)
+}
+
+/// `operator"" _kg` of cpp_demangle's `operator_kg::operator ""`.
+fn with_literal_operators(mut name: String) -> String {
+    const WRONG: &str = "::operator \"\"";
+    while let Some(at) = name.find(WRONG) {
+        let before = name.get(..at).unwrap_or_default();
+        let Some(operator) = before.rfind("operator") else { break };
+        let suffix = before.get(operator + "operator".len()..).unwrap_or_default();
+        let right = format!("operator\"\" {suffix}");
+        name.replace_range(operator..at + WRONG.len(), &right);
+    }
+    name
 }
 
 /// An empty pack of arguments or parameters is nothing; cpp_demangle shows it as the comma before it and the marks behind
@@ -470,6 +488,20 @@ mod tests {
         let work = move || symbols.map(|symbol| assert_eq!(full(symbol.as_bytes()), symbol));
         let thread = std::thread::Builder::new().stack_size(crate::parallel::STACK).spawn(work).unwrap();
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn operators_and_lambdas_are_called_as_in_the_source() {
+        for (symbol, expected) in [
+            ("_ZN4shopli3_kgEy", "shop::operator\"\" _kg"),
+            ("_Zli3_kgy", "operator\"\" _kg"),
+            ("_ZZ4mainENKUliE_clEi", "main::{lambda(int)#1}::operator()"),
+            ("_ZN4shop5OrderixEi", "shop::Order::operator[]"),
+            ("_ZNK4shop5OrdercviEv", "shop::Order::operator int"),
+            ("_ZN1AnwEm", "A::operator new"),
+        ] {
+            assert_eq!(bare(symbol.as_bytes()), expected);
+        }
     }
 
     #[test]

@@ -99,7 +99,8 @@ pub fn patterns(input: &[u8]) {
         let Some(index) = index(&binary, &nowhere()) else { continue };
         let patterns = [pattern.clone()];
         let _ = (index.select(&patterns, false), index.select(&patterns, true));
-        let _ = (index.nearest(&pattern, 3), index.inlined_only(&pattern));
+        let _ = (index.nearest(&pattern, 3), index.why_no_match(&pattern));
+        let _ = index.inlined_copies(&patterns, &index.select(&patterns, true), true).len();
     }
 }
 
@@ -187,8 +188,11 @@ fn read_places(index: &Index) {
         let inside = Vaddr(function.address.0.saturating_add(function.size / 2));
         let _ = (index.line(function.address), index.line(inside), index.inlined(inside).len());
     }
-    for name in ["innermost", "main.inner", "main"] {
-        let _ = name.parse().map(|pattern| index.inlined_only(&pattern).map(|found| found.to_string()));
+    for name in ["innermost", "main.inner", "*"] {
+        let _ = name.parse().map(|pattern| {
+            let patterns = [pattern];
+            index.inlined_copies(&patterns, &index.select(&patterns, true), true).len()
+        });
     }
 }
 
@@ -211,7 +215,7 @@ fn read_code(index: &Index) {
         let _ = code::shape(&Body { go_asm: true, is_go: true, ..body.clone() }, &|_| false);
         let _ = code::entry_refusal(&body);
         let inside = Vaddr(function.address.0.saturating_add(function.size / 2));
-        let _ = (code::is_instruction_start(&body, inside), unwind::keeps_frame_pointer(binary, Some(index), inside));
+        let _ = (code::place(&body, inside), unwind::keeps_frame_pointer(binary, Some(index), inside));
         let _ = code::calls_to(binary.machine(), code, function.address, inside).len();
     }
 }

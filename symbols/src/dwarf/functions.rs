@@ -30,7 +30,7 @@ pub(super) struct Inlined {
     /// Offset in `.debug_info` of the entry that names it.
     pub(super) origin: usize,
     /// The function that it is in, as a position.
-    pub(super) function: u32,
+    function: u32,
     /// What it was inlined into, unless that is the function.
     parent: Option<u32>,
     depth: u32,
@@ -163,21 +163,26 @@ impl Functions {
         Some((self.functions.get(function as usize).copied()?, chain))
     }
 
-    /// Every place where something was inlined.
-    pub(super) fn inlined(&self) -> &[Inlined] {
-        &self.inlined
+    /// Every place where something was inlined: (it, the lowest address of its code if any is left, the address of the
+    /// function that it is in).
+    pub(super) fn places(&self) -> impl Iterator<Item = (&Inlined, Option<u64>, u64)> {
+        let functions = lowest(&self.ranges, self.functions.len());
+        let inlined = lowest(&self.inlined_ranges, self.inlined.len());
+        self.inlined.iter().zip(inlined).filter_map(move |(place, start)| {
+            Some((place, start, functions.get(place.function as usize).copied().flatten()?))
+        })
     }
+}
 
-    /// The address at which each function begins, by position; of one with several ranges, the lowest.
-    pub(super) fn starts(&self) -> Vec<u64> {
-        let mut starts = vec![u64::MAX; self.functions.len()];
-        for range in &self.ranges {
-            if let Some(start) = starts.get_mut(range.of as usize) {
-                *start = range.start.min(*start);
-            }
+/// The lowest address of each number.
+fn lowest(ranges: &[CodeRange], count: usize) -> Vec<Option<u64>> {
+    let mut starts: Vec<Option<u64>> = vec![None; count];
+    for range in ranges {
+        if let Some(start) = starts.get_mut(range.of as usize) {
+            *start = Some(start.map_or(range.start, |known| known.min(range.start)));
         }
-        starts
     }
+    starts
 }
 
 /// Functions that share an address; only broken files have many.

@@ -90,7 +90,7 @@ impl Split {
     }
 
     /// The name of the function whose entry is at `offset`.
-    pub(super) fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<&'a [u8]> {
+    pub(super) fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<names::Name<'a>> {
         names::name(&view(&self.sections, self.id, dwarf)?, &self.units, offset)
     }
 

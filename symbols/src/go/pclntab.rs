@@ -393,10 +393,15 @@ impl<'a> Function<'a> {
         self.values_at(self.pcdata_field(number)?)?.find(|&(end, _)| into < end).map(|(_, value)| value)
     }
 
-    /// All values of table `number`.
-    pub(super) fn pcdata(&self, number: usize) -> impl Iterator<Item = i32> + use<'a> {
+    /// The runs of table `number`, in order: (where each begins, its value).
+    pub(super) fn pcdata(&self, number: usize) -> impl Iterator<Item = (Vaddr, i32)> + use<'a> {
         let values = self.pcdata_field(number).and_then(|field| self.values_at(field));
-        values.into_iter().flatten().map(|(_, value)| value)
+        let (mut start, address) = (0, self.address);
+        values.into_iter().flatten().map(move |(end, value)| {
+            let run = (Vaddr(address.0.wrapping_add(start)), value);
+            start = end;
+            run
+        })
     }
 
     /// The data of kind `number`.

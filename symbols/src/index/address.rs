@@ -81,7 +81,7 @@ impl Index {
     }
 
     /// Where functions with a name begin.
-    fn starts(&self) -> &[Vaddr] {
+    pub(super) fn starts(&self) -> &[Vaddr] {
         self.starts.get_or_init(|| (0..self.functions.len()).map(|function| self.start(function)).collect())
     }
 

@@ -39,7 +39,7 @@ use tables::Table;
 pub use crate::go::SourceLine;
 pub use debug::InlineFrame;
 pub use function::{Function, FunctionId, Language, LeftOut, Outline};
-pub use inlined::InlinedOnly;
+pub use inlined::{Inlined, InlinedCopy};
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -169,6 +169,12 @@ impl Index {
         }
     }
 
+    /// Bytes from the function's first address to its end: its size, or where the file does not say, as far as it may
+    /// reach.
+    pub fn extent(&self, id: FunctionId) -> u64 {
+        self.end(id.0 as usize).0.saturating_sub(self.start(id.0 as usize).0)
+    }
+
     /// The name of the function with this id as the file spells it.
     ///
     /// # Panics
@@ -214,6 +220,14 @@ impl Index {
     /// If the id is not from this index.
     pub fn name(&self, id: FunctionId) -> &str {
         self.display(self.shown(id.0 as usize).expect("the id is from this index"))
+    }
+
+    /// The name of the function with this id without parameters, as in [`Match::name`].
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn short_name(&self, id: FunctionId) -> String {
+        self.bare(&self.first_name(id.0 as usize).expect("the id is from this index"))
     }
 
     /// The name that a function is shown by.

@@ -314,7 +314,7 @@ impl Index {
     }
 
     /// The first name of each function that `fits`.
-    fn hits_by(&self, words: &[String], fits: impl Fn(&Self, &Entry) -> bool + Sync) -> Vec<Hit> {
+    pub(super) fn hits_by(&self, words: &[String], fits: impl Fn(&Self, &Entry) -> bool + Sync) -> Vec<Hit> {
         let hits = self.candidates(words, |entry| fits(self, entry).then_some(()));
         self.one_per_function(hits.into_iter().map(|(hit, ())| hit).collect())
     }
@@ -347,6 +347,6 @@ fn within(left: &AtomicUsize, mut name: String) -> String {
 }
 
 /// Whether a pattern that begins so can only mean what is left out by default.
-fn is_inside_left_out(beginning: &str) -> bool {
+pub(super) fn is_inside_left_out(beginning: &str) -> bool {
     go_names::kind(beginning) != go_names::Kind::Ordinary
 }
