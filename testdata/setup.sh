@@ -91,12 +91,12 @@ setup_bpf() {
 }
 
 # llvm: llvm-dwarfdump, llvm-symbolizer, llvm-dwp; elfutils: readelf and strip with another author; libc6-dbg: a debug
-# file found by its build id.
+# file found by its build id; dwz: what debug files share; debuginfod: a server of them.
 setup_test() {
     setup_bench
     setup_esbuild
     setup_bpf
-    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps
+    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps dwz debuginfod
 }
 
 case ${1:-} in

@@ -1,12 +1,12 @@
 //! `probe list`: what can be probed, where, and what cannot and why.
 
-use std::{collections::BTreeSet, fmt::Write as _, io::Write, path::PathBuf};
+use std::{collections::BTreeSet, fmt::Write as _, io::Write};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
 use symbols::{
     addr::Vaddr,
-    index::{LeftOut, Match, Matched},
+    index::{FunctionId, LeftOut, Match, Matched},
     parallel,
     pattern::Pattern,
 };
@@ -15,7 +15,7 @@ use crate::{
     output::{escape, talk::say},
     plan::{self, Probeable},
     request::List,
-    target::{self, TracedFile},
+    target::{self, TracedFile, debuginfod::Debuginfod},
 };
 
 /// Functions that one thread describes at a time.
@@ -44,7 +44,7 @@ struct Line<'a> {
 /// # Errors
 /// A file cannot be read, a pattern matches nothing, writing failed.
 pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
-    let files = files(&request.binaries, &request.pids)?;
+    let files = files(request)?;
     let patterns: Vec<Pattern> = if request.patterns.is_empty() {
         vec!["*".parse()?]
     } else {
@@ -60,11 +60,7 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
                 out.write_all(&lines?)?;
             }
         }
-        if !selection.left_out.is_empty() {
-            let reasons: BTreeSet<LeftOut> = selection.left_out.iter().map(|(_, reason)| *reason).collect();
-            let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
-            say(format_args!("{} left out ({}); --all takes them in", selection.left_out.len(), reasons.join(", ")));
-        }
+        say_left_out(&selection.left_out);
         for note in &selection.notes {
             say(note);
         }
@@ -78,11 +74,27 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
     Ok(0)
 }
 
-fn files(binaries: &[PathBuf], pids: &[u32]) -> Result<Vec<TracedFile>> {
-    match (binaries, pids) {
-        ([], pids) => pids.iter().map(|&pid| target::program_file(pid)).collect(),
-        (binaries, [pid, ..]) => binaries.iter().map(|path| target::file_of(*pid, path)).collect(),
-        (binaries, []) => binaries.iter().map(|path| target::file_here(path)).collect(),
+fn say_left_out(left_out: &[(FunctionId, LeftOut)]) {
+    let (ifuncs, others): (Vec<LeftOut>, Vec<LeftOut>) =
+        left_out.iter().map(|(_, reason)| *reason).partition(|reason| *reason == LeftOut::Ifunc);
+    if !others.is_empty() {
+        let reasons: BTreeSet<&LeftOut> = others.iter().collect();
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        say(format_args!("{} left out ({}); --all takes them in", others.len(), reasons.join(", ")));
+    }
+    if !ifuncs.is_empty() {
+        say(format_args!("{} left out: {}, and no process shows what it chose", ifuncs.len(), LeftOut::Ifunc));
+    }
+}
+
+fn files(request: &List) -> Result<Vec<TracedFile>> {
+    let debuginfod = request.debuginfod.as_deref().map(|given| Debuginfod::new(given, false)).transpose()?;
+    let debuginfod = debuginfod.as_ref();
+    let binaries = request.binaries.iter();
+    match (request.binaries.as_slice(), request.pids.as_slice()) {
+        ([], pids) => pids.iter().map(|&pid| target::program_file(pid, debuginfod)).collect(),
+        (_, [pid, ..]) => binaries.map(|path| target::file_of(*pid, path, debuginfod)).collect(),
+        (_, []) => binaries.map(|path| target::file_here(path, debuginfod)).collect(),
     }
 }
 

@@ -8,6 +8,7 @@ mod foreign;
 mod harness;
 mod options;
 mod scenarios;
+mod sources;
 mod stacks;
 mod targets;
 mod trace;

@@ -10,11 +10,18 @@ use super::{Dwarf, Reader, Unit};
 #[derive(Default)]
 pub(super) struct Functions {
     ranges: Vec<CodeRange>,
-    /// Offset in `.debug_info` of each function's entry.
-    functions: Vec<usize>,
+    functions: Vec<Described>,
     inlined: Vec<Inlined>,
     /// By function and address.
     inlined_ranges: Vec<CodeRange>,
+}
+
+/// A function with code.
+struct Described {
+    /// Offset in `.debug_info` of its entry.
+    offset: usize,
+    /// Where its first range begins, which is where it is entered. (DWARF 5, section 2.18)
+    start: u64,
 }
 
 /// Code of number `of`: a function, or something inlined into function `function`.
@@ -113,9 +120,9 @@ impl Functions {
             }
             Some(())
         });
-        (self.ranges.len() > before).then_some(())?;
-        budget.take_one::<usize>()?;
-        self.functions.push(offset);
+        let start = self.ranges.get(before)?.start;
+        budget.take_one::<Described>()?;
+        self.functions.push(Described { offset, start });
         Some(number)
     }
 
@@ -127,7 +134,7 @@ impl Functions {
         }
         budget.take_one::<Inlined>()?;
         self.inlined.push(Inlined {
-            origin: target(entry.unit, entry.value(constants::DW_AT_abstract_origin)?)?,
+            origin: target(entry.dwarf, entry.unit, entry.value(constants::DW_AT_abstract_origin)?)?,
             function,
             parent: around.inlined,
             depth,
@@ -157,7 +164,7 @@ impl Functions {
             // A parent comes before its children: the walk ends.
             next = inlined.parent.and_then(|p| self.inlined.get(p as usize));
         }
-        Some((self.functions.get(function as usize).copied()?, chain))
+        Some((self.functions.get(function as usize)?.offset, chain))
     }
 
     /// Every place where something was inlined.
@@ -165,16 +172,29 @@ impl Functions {
         &self.inlined
     }
 
-    /// The address at which each function begins, by position; of one with several ranges, the lowest.
-    pub(super) fn starts(&self) -> Vec<u64> {
-        let mut starts = vec![u64::MAX; self.functions.len()];
-        for range in &self.ranges {
-            if let Some(start) = starts.get_mut(range.of as usize) {
-                *start = range.start.min(*start);
-            }
-        }
-        starts
+    /// The address at which the function at a position begins.
+    pub(super) fn start(&self, function: u32) -> Option<u64> {
+        Some(self.functions.get(function as usize)?.start)
     }
+
+    /// Where all functions have code, by address.
+    pub(super) fn all_code(&self) -> impl Iterator<Item = Code> + '_ {
+        self.ranges.iter().filter_map(|range| {
+            let function = self.functions.get(range.of as usize)?;
+            let (start, end) = (range.start, range.end);
+            Some(Code { function: function.offset, start, end, is_entry: start == function.start })
+        })
+    }
+}
+
+/// A function's code, or a part of it that was moved elsewhere.
+pub(super) struct Code {
+    /// Offset in `.debug_info` of the function's entry.
+    pub(super) function: usize,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// The function begins here.
+    pub(super) is_entry: bool,
 }
 
 /// Functions that share an address; only broken files have many.

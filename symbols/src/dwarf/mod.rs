@@ -8,6 +8,7 @@
 //! * `lines`: a unit's line table.
 //! * `functions`: a unit's functions and what was inlined into them.
 //! * `split`: units that are in `.dwo` and `.dwp` files.
+//! * `supplement`: what several files share in another one (dwz).
 //! * `names`: what the functions are called.
 
 mod budget;
@@ -16,6 +17,7 @@ mod lines;
 mod names;
 mod sections;
 mod split;
+mod supplement;
 mod units;
 
 use std::collections::BTreeMap;
@@ -28,9 +30,13 @@ use rustc_hash::FxHashMap;
 use self::budget::Budget;
 use self::functions::Functions;
 use self::lines::Lines;
+use self::names::Entries;
 use self::sections::Sections;
 use self::split::{Package, Split};
+use self::supplement::Supplement;
 use self::units::Units;
+use crate::debugfile::Made;
+use crate::elf::SYMBOL_SIZE;
 use crate::go::SourceLine;
 use crate::mmap::Data;
 
@@ -50,6 +56,7 @@ pub(crate) struct Debug {
     /// Reads what split DWARF left elsewhere.
     split_files: Option<Box<dyn Files>>,
     package: Package,
+    supplement: OnceLock<Option<Supplement>>,
 }
 
 /// A frame as the debug information has it.
@@ -65,7 +72,15 @@ impl Debug {
     pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>, files: Option<Box<dyn Files>>) -> Option<Self> {
         let budget = Budget::for_file(data.len());
         let sections = Sections::of(data, &budget)?;
-        Some(Self { sections, units: OnceLock::new(), budget, code, split_files: files, package: Package::default() })
+        Some(Self {
+            sections,
+            units: OnceLock::new(),
+            budget,
+            code,
+            split_files: files,
+            package: Package::default(),
+            supplement: OnceLock::new(),
+        })
     }
 
     /// The file and line of an address, inlined code included.
@@ -84,12 +99,9 @@ impl Debug {
     }
 
     fn frames_in(&self, unit: usize, v: u64) -> Option<Vec<Frame<'_>>> {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let (functions, split) = self.functions(unit)?;
-        let name = |offset| match split {
-            Some(split) => split.name(&dwarf, offset),
-            None => names::name(&dwarf, self.units(), offset),
-        };
+        let name = |offset| self.name(&dwarf, split, offset);
         let (function, chain) = functions.at(v)?;
         let mut frames = Vec::with_capacity(chain.len() + 1);
         let mut source = self.line_in(unit, v);
@@ -144,27 +156,68 @@ impl Debug {
     /// Calls `each` with every place where a function was inlined: its name, perhaps mangled, and the address of the
     /// function that it is in. Reads all there is.
     pub(crate) fn each_inlined<'a>(&'a self, mut each: impl FnMut(&'a [u8], u64)) {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let mut known: FxHashMap<(usize, usize), Option<&[u8]>> = FxHashMap::default();
-        for unit in (0..self.units().all.len()).filter(|&unit| self.units().all.get(unit).is_some_and(|u| u.has_code)) {
+        for unit in self.with_code() {
             let Some((functions, split)) = self.functions(unit) else { continue };
-            let starts = functions.starts();
             for inlined in functions.inlined() {
                 // Offsets in a split unit are its own.
                 let key = (split.map_or(0, |_| unit + 1), inlined.origin);
-                let name = *known.entry(key).or_insert_with(|| match split {
-                    Some(split) => split.name(&dwarf, inlined.origin),
-                    None => names::name(&dwarf, self.units(), inlined.origin),
-                });
-                if let Some((name, &start)) = name.zip(starts.get(inlined.function as usize)) {
+                let name = *known.entry(key).or_insert_with(|| self.name(&dwarf, split, inlined.origin));
+                if let Some((name, start)) = name.zip(functions.start(inlined.function)) {
                     each(name, start);
                 }
             }
         }
     }
 
+    /// The described functions as a symbol table would have them. A part that was moved elsewhere is `NAME.cold`. Reads all
+    /// there is.
+    pub(crate) fn as_symbols(&self) -> Made {
+        let dwarf = self.dwarf();
+        let mut made = Made::default();
+        for unit in self.with_code() {
+            let Some((functions, split)) = self.functions(unit) else { continue };
+            made.begin_file();
+            for code in functions.all_code() {
+                let Some(name) = self.name(&dwarf, split, code.function) else { continue };
+                let suffix: &[u8] = if code.is_entry { b"" } else { b".cold" };
+                let taken = self.budget.take(name.len() + SYMBOL_SIZE);
+                if taken.and_then(|()| made.function(name, suffix, code.start, code.end - code.start)).is_none() {
+                    return made;
+                }
+            }
+        }
+        made
+    }
+
+    /// Units with code.
+    fn with_code(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.units().all.len()).filter(|&unit| self.units().all.get(unit).is_some_and(|u| u.has_code))
+    }
+
+    /// The name of a function's entry, which may be in a split unit.
+    fn name<'a>(&'a self, dwarf: &Dwarf<'a>, split: Option<&'a Split>, offset: usize) -> Option<&'a [u8]> {
+        let supplement = self.supplement().map(Supplement::units);
+        split.map_or_else(|| Entries { dwarf, units: self.units(), supplement }.name(offset), |s| s.name(dwarf, offset))
+    }
+
+    /// The sections, and those of the supplementary file.
+    fn dwarf(&self) -> Dwarf<'_> {
+        let mut dwarf = self.sections.dwarf();
+        if let Some(supplement) = self.supplement() {
+            dwarf.set_sup(supplement.dwarf());
+        }
+        dwarf
+    }
+
+    fn supplement(&self) -> Option<&Supplement> {
+        let find = || Supplement::find(&self.sections, self.split_files.as_deref()?, &self.budget);
+        self.supplement.get_or_init(find).as_ref()
+    }
+
     fn units(&self) -> &Units {
-        self.units.get_or_init(|| Units::read(&self.sections.dwarf(), &self.budget, &|v| self.is_code(v)))
+        self.units.get_or_init(|| Units::read(&self.dwarf(), &self.budget, &|v| self.is_code(v)))
     }
 
     fn is_code(&self, v: u64) -> bool {
@@ -174,7 +227,7 @@ impl Debug {
     fn lines(&self, unit: usize) -> Option<&Lines> {
         let table = self.units().tables.get(self.units().all.get(unit)?.table? as usize)?;
         let read = || {
-            let dwarf = self.sections.dwarf();
+            let dwarf = self.dwarf();
             let root = self.units().root(&dwarf, table.unit)?;
             Lines::read(&dwarf, &root.unit, &table.place, &self.budget, &|v| self.is_code(v))
         };
@@ -185,7 +238,7 @@ impl Debug {
     fn files(&self, table: usize) -> &[Box<str>] {
         let Some(table) = self.units().tables.get(table) else { return &[] };
         table.files.get_or_init(|| {
-            let dwarf = self.sections.dwarf();
+            let dwarf = self.dwarf();
             let root = self.units().root(&dwarf, table.unit);
             root.map(|root| lines::files(&dwarf, &root.unit, &table.place, &self.budget)).unwrap_or_default()
         })
@@ -195,13 +248,13 @@ impl Debug {
     fn functions(&self, unit: usize) -> Option<(&Functions, Option<&Split>)> {
         let data = self.units().all.get(unit)?;
         if let Some(split) = data.split.get_or_init(|| self.find_split(unit)) {
-            let dwarf = self.sections.dwarf();
+            let dwarf = self.dwarf();
             let functions =
                 split.functions(&self.units().root(&dwarf, unit)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
             return Some((functions, Some(split)));
         }
         let read = || {
-            let dwarf = self.sections.dwarf();
+            let dwarf = self.dwarf();
             let root = self.units().root(&dwarf, unit)?;
             Some(Functions::read(&dwarf, &root.unit, &self.budget, &|v| self.is_code(v)))
         };
@@ -209,7 +262,7 @@ impl Debug {
     }
 
     fn find_split(&self, unit: usize) -> Option<Split> {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let root = self.units().root(&dwarf, unit)?;
         Split::find(&root, &dwarf, &self.package, self.split_files.as_deref()?, &self.budget)
     }

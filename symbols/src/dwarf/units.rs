@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{
-    Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset, LittleEndian,
-    Section as _, UnitHeader, UnitSectionOffset, UnitType, constants,
+    Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset, DwarfFileType,
+    LittleEndian, Section as _, UnitHeader, UnitSectionOffset, UnitType, constants,
 };
 
 use super::budget::Budget;
@@ -68,6 +68,8 @@ pub(super) struct Root<'a> {
     pub(super) lines: Option<DebugLineOffset>,
     /// Split DWARF: the file that has the rest.
     pub(super) split: Option<Reader<'a>>,
+    /// It has code, and does not say where: its functions do.
+    is_vague: bool,
 }
 
 /// Ranges that hold an address; more overlap in broken files only.
@@ -126,7 +128,35 @@ impl Units {
                 self.all.last_mut()?.has_code = true;
             }
         }
+        if root.is_vague && root.split.is_none() {
+            self.add_functions(dwarf, &root.unit, number, budget, is_code);
+        }
         Some(root.lines.map(|lines| (lines.0, number)))
+    }
+
+    /// Adds what the functions of a unit cover that does not say so itself.
+    fn add_functions(
+        &mut self,
+        dwarf: &Dwarf<'_>,
+        unit: &Unit<'_>,
+        number: usize,
+        budget: &Budget,
+        is_code: &dyn Fn(u64) -> bool,
+    ) -> Option<()> {
+        let functions = Functions::read(dwarf, unit, budget, is_code);
+        let data = self.all.last_mut()?;
+        for code in functions.all_code() {
+            budget.take_one::<UnitRange>()?;
+            self.ranges.push(UnitRange {
+                start: code.start,
+                end: code.end,
+                reach: 0,
+                unit: u32::try_from(number).ok()?,
+            });
+            data.has_code = true;
+        }
+        data.functions.get_or_init(|| Some(functions));
+        Some(())
     }
 
     /// Gives units their line tables: (place, unit).
@@ -213,10 +243,15 @@ impl<'a> Root<'a> {
         };
         let mut cursor = unit.header.entries(&unit.abbreviations);
         cursor.next_dfs().ok()?;
-        let attributes: Vec<Attribute<Reader<'a>>> = cursor.current()?.attrs().to_vec();
+        let entry = cursor.current()?;
+        // Partial units have no code.
+        let is_whole = entry.tag() == constants::DW_TAG_compile_unit && file == DwarfFileType::Main;
+        let attributes: Vec<Attribute<Reader<'a>>> = entry.attrs().to_vec();
         // Bases come behind what is read through them.
         attributes.iter().for_each(|a| set_base(&mut unit, a));
-        let mut root = Self { unit, lines: None, split: None };
+        let says_where = |a: &Attribute<_>| matches!(a.name(), constants::DW_AT_ranges | constants::DW_AT_high_pc);
+        let is_vague = is_whole && !attributes.iter().any(says_where);
+        let mut root = Self { unit, lines: None, split: None, is_vague };
         attributes.iter().for_each(|a| root.set(dwarf, a));
         Some(root)
     }
@@ -252,13 +287,20 @@ fn set_base<'a>(unit: &mut Unit<'a>, attribute: &Attribute<Reader<'a>>) {
     }
 }
 
-/// The offset in `.debug_info` that a reference from `unit` means.
-pub(super) fn target(unit: &Unit<'_>, value: AttributeValue<Reader<'_>>) -> Option<usize> {
+/// The offset in `.debug_info` that a reference from `unit` means. The supplementary file's begins where the file's own
+/// ends.
+pub(super) fn target(dwarf: &Dwarf<'_>, unit: &Unit<'_>, value: AttributeValue<Reader<'_>>) -> Option<usize> {
     match value {
         AttributeValue::UnitRef(into) => match into.to_unit_section_offset(&unit.header) {
             UnitSectionOffset(offset) => Some(offset),
         },
         AttributeValue::DebugInfoRef(DebugInfoOffset(offset)) => Some(offset),
+        AttributeValue::DebugInfoRefSup(DebugInfoOffset(offset)) => own_info(dwarf).checked_add(offset),
         _ => None,
     }
+}
+
+/// Bytes of the file's own `.debug_info`.
+pub(super) fn own_info(dwarf: &Dwarf<'_>) -> usize {
+    dwarf.debug_info.reader().slice().len()
 }

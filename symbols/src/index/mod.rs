@@ -29,6 +29,7 @@ use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::demangle::{self, Scheme};
 use crate::go;
+use crate::plt;
 
 use name::{Name, Source};
 use tables::Table;
@@ -75,6 +76,8 @@ pub struct Index {
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
+    /// What IFUNC resolvers chose, by the resolver's address.
+    chosen: FxHashMap<Vaddr, FunctionId>,
     debug: debug::Sources,
 }
 
@@ -116,6 +119,7 @@ impl Index {
             text_left,
             parts: OnceLock::new(),
             is_rust_program: OnceLock::new(),
+            chosen: FxHashMap::default(),
             debug,
         })
     }
@@ -193,6 +197,22 @@ impl Index {
             }
         }
         others
+    }
+
+    /// Learns from a running process which implementations its IFUNC resolvers chose: `word` reads the address that a word
+    /// of the file holds there, as an address of this file. Then the symbols select what was chosen.
+    pub fn learn_ifuncs(&mut self, mut word: impl FnMut(Vaddr) -> Option<Vaddr>) {
+        for (place, resolver) in plt::resolved(&self.binary) {
+            let chosen = word(place).and_then(|v| self.starting_at(v));
+            if let Some(function) = chosen.and_then(|function| u32::try_from(function).ok()) {
+                self.chosen.insert(resolver, FunctionId(function));
+            }
+        }
+    }
+
+    /// The implementation that a function's resolver chose, if it is one and that is known.
+    fn implementation(&self, function: usize) -> Option<FunctionId> {
+        self.chosen.get(&self.start(function)).copied()
     }
 
     /// The function whose code holds `v`.
