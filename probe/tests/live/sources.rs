@@ -11,10 +11,10 @@ use crate::{
     harness::{Process, Traced, Tracer, nm, path, tool, trace, trace_with},
 };
 
+/// Without headers: LLVM's dwp (14 and 22) does not come to an end on what gcc says of `FILE` in DWARF 5.
 const PROGRAM: &str = r#"
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
+int printf(const char *, ...), getchar(void), strcmp(const char *, const char *), getppid(void);
+long write(int, const void *, unsigned long);
 static long counted_calls, chosen_calls, getppid_calls;
 __attribute__((noinline)) long counted(long x) {
     counted_calls++;
@@ -28,8 +28,7 @@ static long (*resolve(void))(long) { return implementation; }
 long chosen(long) __attribute__((ifunc("resolve")));
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[argc - 1], "--wait")) {
-        puts("ready");
-        fflush(stdout);
+        write(1, "ready\n", 6);
         getchar();
     }
     long sum = 0;
