@@ -2,6 +2,7 @@
 # make install  to $(DESTDIR)$(PREFIX): the program, its man page, completions for bash, zsh and fish
 # make demo     traces a real Go program and a real Rust program (root)
 # make test     everything: formatting, lints, the prebuilt objects, unit and live tests (root)
+# make soak     servers under load while probes come and go, for half an hour or SOAK_SECONDS (root)
 # make bench    what a traced call and a look-up cost, beside other tools (root)
 # make bpf      the kernel half's objects anew, after a change of it
 #
@@ -24,7 +25,7 @@ export PROBE_TEST_GO ?= $(CURDIR)/.testdeps/go1.27/go/bin/go
 export PROBE_TEST_OLD_GO ?= /usr/bin/go
 export PROBE_TEST_ESBUILD ?= $(CURDIR)/.testdeps/esbuild/bin/esbuild
 
-.PHONY: build install demo test lint bench bpf setup-% programs as-root
+.PHONY: build install demo test lint soak bench bpf setup-% programs as-root
 build:
 	cargo build --release --locked $(OLD) --target-dir target -p probe
 
@@ -63,6 +64,7 @@ lint:
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path testdata/rust/counts/Cargo.toml
 	cargo fmt --check --manifest-path testdata/rust/demo/Cargo.toml
+	cargo fmt --check --manifest-path testdata/rust/server/Cargo.toml
 	cargo clippy --locked $(OLD) --workspace --all-targets -- -D warnings
 
 # The prebuilt objects come first: the tests below run what is in them. `cargo test` comes last: its results are what
@@ -73,6 +75,11 @@ test: as-root setup-test
 	probe-ebpf/check-prebuilt.sh --rebuild
 	$(MAKE) programs
 	cargo test --locked $(OLD) -p symbols -p probe-ebpf -p probe
+
+# Half an hour of what `make test` does for two minutes.
+soak: as-root setup-test
+	$(MAKE) programs
+	SOAK_SECONDS=$${SOAK_SECONDS:-1800} cargo test --release --locked $(OLD) -p probe --test soak -- --nocapture
 
 bench: as-root setup-bench
 	$(MAKE) build programs

@@ -91,12 +91,16 @@ setup_bpf() {
 }
 
 # llvm: llvm-dwarfdump, llvm-symbolizer, llvm-dwp; elfutils: readelf and strip with another author; libc6-dbg: a debug
-# file found by its build id; dwz: what debug files share; debuginfod: a server of them.
+# file found by its build id; dwz: what debug files share; debuginfod: a server of them; clang, npm: programs that corpus.sh
+# builds and fetches.
 setup_test() {
     setup_bench
     setup_esbuild
     setup_bpf
-    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps dwz debuginfod
+    apt redis-server redis-tools
+    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
+    apt_for npm npm
+    testdata/corpus.sh
 }
 
 case ${1:-} in

@@ -12,6 +12,8 @@ pub const POINT_EXEC: u32 = 0xffff_ff01;
 pub const POINT_THREAD_EXIT: u32 = 0xffff_ff02;
 /// The last thread of a process ended.
 pub const POINT_PROCESS_EXIT: u32 = 0xffff_ff03;
+/// A program made a stack of its own, for a coroutine: `Event::depth` is its lowest address, `Event::goid` its bytes.
+pub const POINT_STACK: u32 = 0xffff_ff04;
 /// First of the values of `Event::point` that are not positions in the plan's table.
 pub const POINT_RESERVED: u32 = 0xffff_0000;
 
@@ -22,8 +24,8 @@ pub struct Event {
     /// `CLOCK_MONOTONIC`, ns: at an entry taken last, at an exit taken first, so that the kernel half's own time is
     /// outside of the call.
     pub time_ns: u64,
-    /// How deep the stack is: grows with every frame, equal at a function's entry and at its exits.
-    /// On a goroutine `g.stack.hi - sp` (bytes), which survives a move of the stack; elsewhere `!sp`.
+    /// How deep the stack is: grows with every frame, equal at a function's entry and at its exits. On a goroutine
+    /// [`goroutine_depth`], which survives a move of the stack; elsewhere [`thread_depth`].
     pub depth: u64,
     /// Goroutine id; 0 outside goroutines.
     pub goid: u64,
@@ -33,6 +35,32 @@ pub struct Event {
     pub point: u32,
     /// Records lost until then in the whole trace (wrapping): where it grows, something is missing.
     pub lost: u32,
+}
+
+/// Set in the depth of frames on a thread's alternate signal stack: what a handler calls is deeper than what it
+/// interrupted, wherever the two stacks lie.
+pub const DEPTH_ALTERNATE: u64 = 1 << 63;
+
+/// Depth of a frame outside goroutines. Addresses of user space have no bit 63.
+pub const fn thread_depth(sp: u64, alternate: bool) -> u64 {
+    let depth = !sp & !DEPTH_ALTERNATE;
+    if alternate { depth | DEPTH_ALTERNATE } else { depth }
+}
+
+/// The stack pointer behind a [`thread_depth`].
+pub const fn thread_sp(depth: u64) -> u64 {
+    !depth & !DEPTH_ALTERNATE
+}
+
+/// Bits for what C code that Go called has on the thread's own stack: 256 MiB.
+const C_BITS: u32 = 28;
+
+/// Depth of a frame of a goroutine, or of C code that it called. `go`: bytes between the stack's upper end and the
+/// frame, for C the one from which Go called it; `c`: bytes of the thread's own stack, 0 in Go. So what C calls back is
+/// deeper than C, and C deeper than its caller.
+pub const fn goroutine_depth(go: u64, c: u64) -> u64 {
+    let most = (1 << C_BITS) - 1;
+    go << C_BITS | if c < most { c } else { most }
 }
 
 /// Head of a section behind an [`Event`].
@@ -148,7 +176,7 @@ impl Cookie {
     }
 }
 
-/// Where g is found when R14 does not hold it. One for each Go program that is traced.
+/// Where g is found when R14 does not hold it, and the goroutine that called C. One for each Go program that is traced.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GoProgram {
@@ -158,6 +186,10 @@ pub struct GoProgram {
     pub m: u32,
     /// Offset of `curg` in `runtime.m`, bytes.
     pub curg: u32,
+    /// Offset of `sched.sp` in `runtime.g`, bytes.
+    pub sched_sp: u32,
+    /// Offset of `syscallsp` in `runtime.g`, bytes; 0: not known.
+    pub syscall_sp: u32,
 }
 
 /// No register.
@@ -208,6 +240,6 @@ pub const COMM_LEN: usize = 16;
 const _: () = assert!(size_of::<Event>() == 40);
 const _: () = assert!(size_of::<Section>() == 8);
 const _: () = assert!(size_of::<EventWithFrames>() == 48 + 8 * MAX_FRAMES);
-const _: () = assert!(size_of::<GoProgram>() == 16);
+const _: () = assert!(size_of::<GoProgram>() == 24);
 const _: () = assert!(size_of::<Jump>() == 64);
 const _: () = assert!(size_of::<Lane>() == 16);

@@ -1,7 +1,7 @@
 //! Records into the ring buffer, and the account of those that found no room.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-use probe_ebpf::abi::{Event, EventWithFrames, Lane, MAX_FRAMES, POINT_RESERVED, SECTION_FRAMES, Section};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use probe_ebpf::abi::{Event, EventWithFrames, Lane, MAX_FRAMES, POINT_RESERVED, POINT_STACK, SECTION_FRAMES, Section};
 
 use crate::{
     lane::Place,
@@ -38,6 +38,13 @@ pub(crate) fn event(place: &Place, point: u32, time_ns: u64) -> bool {
     true
 }
 
+/// A program made a stack of its own.
+#[inline(always)]
+pub(crate) fn stack(lowest: u64, bytes: u64) {
+    let place = Place { goid: bytes, depth: lowest, pid_tgid: bpf_get_current_pid_tgid() };
+    event(&place, POINT_STACK, 0);
+}
+
 /// A record with the callers that `walk` finds. False: it was lost.
 #[inline(always)]
 pub(crate) fn event_with_frames(place: &Place, point: u32, walk: Walk) -> bool {
@@ -69,7 +76,10 @@ pub(crate) fn event_with_frames(place: &Place, point: u32, walk: Walk) -> bool {
 #[inline(always)]
 fn lost(place: &Place, point: u32) {
     let lane: Lane = place.lane();
-    if LOST_IN.insert(&lane, &now(), 0).is_err() {
+    if point == POINT_STACK {
+        // Not a lane's: whatever runs on that stack is told wrongly.
+        add(LOST_UNKNOWN.get_ptr_mut(0));
+    } else if LOST_IN.insert(&lane, &now(), 0).is_err() {
         add(LOST_UNKNOWN.get_ptr_mut(0));
     }
     if point < POINT_RESERVED {
@@ -81,7 +91,7 @@ fn lost(place: &Place, point: u32) {
 /// Map values are shared between CPUs. `core`'s atomics have no `fetch_add` for this target (which lacks
 /// compare-and-swap before Linux 5.12); the instruction itself is as old as BPF.
 #[inline(always)]
-fn add(counter: Option<*mut u64>) {
+pub(crate) fn add(counter: Option<*mut u64>) {
     if let Some(counter) = counter {
         // SAFETY: a valid map value, 8-byte aligned.
         unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64) };

@@ -1,10 +1,10 @@
 //! Which goroutine or thread an event belongs to, and how deep its stack is.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
-use probe_ebpf::abi::{Cookie, Lane};
+use probe_ebpf::abi::{Cookie, GoProgram, Lane, goroutine_depth, thread_depth};
 
 use crate::{
-    maps::{GO_PROGRAMS, TASK_TP},
+    maps::{GO_PROGRAMS, TASK_ALTERNATE, TASK_TP},
     memory, regs,
 };
 
@@ -31,16 +31,28 @@ pub(crate) fn place(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Place {
     {
         return Place { goid, depth, pid_tgid };
     }
-    Place { goid: 0, depth: !sp, pid_tgid }
+    Place { goid: 0, depth: thread_depth(sp, on_alternate_stack(sp)), pid_tgid }
 }
 
-/// The goroutine that runs on this stack and the stack's depth; none on a system stack.
+/// Whether a signal handler runs, on the stack that `sigaltstack` has set.
+#[inline(always)]
+fn on_alternate_stack(sp: u64) -> bool {
+    let offset = TASK_ALTERNATE.load();
+    if offset == 0 {
+        return false;
+    }
+    // Linux: include/linux/sched.h, task_struct: sas_ss_sp, sas_ss_size.
+    let stack = memory::kernel::<[u64; 2]>(memory::current_task() + u64::from(offset));
+    stack.is_some_and(|[lowest, bytes]| sp.wrapping_sub(lowest).wrapping_sub(1) < bytes)
+}
+
+/// The goroutine that runs on this stack, or called the C code that does, and the stack's depth; none on a system stack.
 #[inline(always)]
 fn goroutine(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Option<(u64, u64)> {
     if !cookie.has_foreign_g()
-        && let Some(found) = on_stack_of(regs::go_g(ctx), cookie, sp)
+        && let Some(found) = Stack::of(regs::go_g(ctx), sp)
     {
-        return found;
+        return found.goroutine(cookie, sp);
     }
     let program = GO_PROGRAMS.get(cookie.program())?;
     let offset = TASK_TP.load();
@@ -49,22 +61,63 @@ fn goroutine(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Option<(u64, u64)> 
     }
     let tp: u64 = memory::kernel(memory::current_task() + u64::from(offset))?;
     let g: u64 = memory::user(tp.wrapping_add(program.tls as u64))?;
-    if let Some(found) = on_stack_of(g, cookie, sp) {
-        return found;
+    let stack = Stack::of(g, sp);
+    if let Some(stack) = &stack
+        && let Some(found) = stack.goroutine(cookie, sp)
+    {
+        return Some(found);
     }
     let m: u64 = memory::user(g + u64::from(program.m))?;
     let curg: u64 = memory::user(m + u64::from(program.curg))?;
-    on_stack_of(curg, cookie, sp)?
+    match stack {
+        Some(system) => called_c(curg, program, cookie, system.hi - sp),
+        None => Stack::of(curg, sp)?.goroutine(cookie, sp),
+    }
 }
 
-/// None: `sp` is not on the stack of this g. `Some(None)`: it is, and this g is a system goroutine (g0, gsignal).
+/// On the system stack: the goroutine that this thread works for, at the place where it is to go on.
 #[inline(always)]
-fn on_stack_of(g: u64, cookie: Cookie, sp: u64) -> Option<Option<(u64, u64)>> {
-    // runtime.g begins with stack{lo, hi}, in every version of Go.
-    let [lo, hi]: [u64; 2] = memory::user(g)?;
-    if sp <= lo || sp > hi {
+pub(crate) fn suspended(ctx: &ProbeContext, cookie: Cookie) -> Option<Place> {
+    let program = GO_PROGRAMS.get(cookie.program())?;
+    let m: u64 = memory::user(regs::go_g(ctx) + u64::from(program.m))?;
+    let g: u64 = memory::user(m + u64::from(program.curg))?;
+    let sp: u64 = memory::user(g + u64::from(program.sched_sp))?;
+    let (goid, depth) = Stack::of(g, sp)?.goroutine(cookie, sp)?;
+    Some(Place { goid, depth, pid_tgid: bpf_get_current_pid_tgid() })
+}
+
+/// The goroutine `curg`, if it has called C: that runs on the thread's own stack, of which it has used this many bytes.
+#[inline(always)]
+fn called_c(curg: u64, program: &GoProgram, cookie: Cookie, used: u64) -> Option<(u64, u64)> {
+    if program.syscall_sp == 0 {
         return None;
     }
-    let goid: u64 = memory::user(g + cookie.goid_offset())?;
-    Some(if goid == 0 { None } else { Some((goid, hi - sp)) })
+    // Go: runtime.cgocall enters a system call, so to speak: src/runtime/cgocall.go, entersyscall in proc.go.
+    let sp: u64 = memory::user(curg + u64::from(program.syscall_sp))?;
+    let stack = Stack::of(curg, sp)?;
+    let goid: u64 = memory::user(curg + cookie.goid_offset())?;
+    (goid != 0).then_some((goid, goroutine_depth(stack.hi - sp, used)))
+}
+
+/// The stack that a g has.
+struct Stack {
+    g: u64,
+    hi: u64,
+}
+
+impl Stack {
+    /// None: `sp` is not on the stack of this g.
+    #[inline(always)]
+    fn of(g: u64, sp: u64) -> Option<Self> {
+        // runtime.g begins with stack{lo, hi}, in every version of Go.
+        let [lo, hi]: [u64; 2] = memory::user(g)?;
+        (sp > lo && sp <= hi).then_some(Self { g, hi })
+    }
+
+    /// None: it is that of a system goroutine (g0, gsignal).
+    #[inline(always)]
+    fn goroutine(&self, cookie: Cookie, sp: u64) -> Option<(u64, u64)> {
+        let goid: u64 = memory::user(self.g + cookie.goid_offset())?;
+        (goid != 0).then_some((goid, goroutine_depth(self.hi - sp, 0)))
+    }
 }

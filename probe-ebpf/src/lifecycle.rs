@@ -10,11 +10,19 @@ use probe_ebpf::abi::{FILTER_TIDS, POINT_EXEC, POINT_PROCESS_EXIT, POINT_THREAD_
 use crate::{
     emit,
     lane::Place,
-    maps::{BY_COMM, COMM, FOLLOW, PID_FILTER, PIDS, SIGNAL_LIVE, TASK_SIGNAL, TASK_TGID},
-    memory,
+    maps::{BY_COMM, COMM, FOLLOW, NOT_TRACED, PID_FILTER, PIDS, SIGNAL_LIVE, TASK_SIGNAL, TASK_TGID},
+    memory, runners,
 };
 
 const MEMBER: u32 = 1;
+
+/// Takes a process into the traced ones. The reading half says how many found no room.
+#[inline(always)]
+fn trace(pid: u32) {
+    if PIDS.insert(&pid, &MEMBER, 0).is_err() {
+        emit::add(NOT_TRACED.get_ptr_mut(0));
+    }
+}
 
 /// `sched_process_fork(parent, child)`: runs before the child does.
 #[raw_tracepoint]
@@ -28,8 +36,7 @@ fn process_fork(ctx: RawTracePointContext) -> i32 {
         if let Some(child) = memory::kernel::<u32>(child + u64::from(TASK_TGID.load()))
             && child != parent
         {
-            // A full set is told of by the reading half, which counts its members.
-            let _ = PIDS.insert(&child, &MEMBER, 0);
+            trace(child);
         }
     }
     0
@@ -43,7 +50,7 @@ fn process_exec(_ctx: RawTracePointContext) -> i32 {
     let member = PIDS.get_ptr(&pid).is_some();
     if BY_COMM.load() != 0 {
         if has_comm() {
-            let _ = PIDS.insert(&pid, &MEMBER, 0);
+            trace(pid);
         } else if member {
             let _ = PIDS.remove(&pid);
         }
@@ -69,6 +76,9 @@ fn process_exit(_ctx: RawTracePointContext) -> i32 {
     emit::event(&place(pid_tgid), point, 0);
     if filter == FILTER_TIDS || last {
         let _ = PIDS.remove(&id);
+    }
+    if last {
+        runners::forget(pid);
     }
     0
 }

@@ -13,7 +13,9 @@ mod lane;
 mod lifecycle;
 mod maps;
 mod memory;
+mod outermost;
 mod regs;
+mod runners;
 mod walk;
 
 use aya_ebpf::{
@@ -25,8 +27,8 @@ use aya_ebpf::{
 use probe_ebpf::abi::{Cookie, FILTER_NONE, FILTER_TIDS};
 
 use crate::{
-    lane::place,
-    maps::{LINKS_FILTER, OUTERMOST, PID_FILTER, PIDS, STACK_ALL, STACK_DEPTH},
+    lane::{Place, place},
+    maps::{LINKS_FILTER, PID_FILTER, PIDS, STACK_ALL, STACK_DEPTH},
     walk::Walk,
 };
 
@@ -48,13 +50,20 @@ fn wanted() -> bool {
     PIDS.get_ptr(&id).is_some()
 }
 
+/// The point, and who passes it where; none when it is not to be told. `sp` is the entry's stack pointer.
 #[inline(always)]
-fn on_entry(ctx: &ProbeContext) {
+fn here(ctx: &ProbeContext, sp: u64) -> Option<(Cookie, Place)> {
     if !wanted() {
-        return;
+        return None;
     }
     let cookie = cookie(ctx);
-    let place = place(ctx, cookie, regs::sp(ctx));
+    Some((cookie, place(ctx, cookie, sp)))
+}
+
+#[inline(always)]
+fn on_entry(ctx: &ProbeContext) {
+    let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
+    runners::note(&place);
     if STACK_DEPTH.load() == 0 {
         emit::event(&place, cookie.point(), 0);
         return;
@@ -63,33 +72,19 @@ fn on_entry(ctx: &ProbeContext) {
         emit::event_with_frames(&place, cookie.point(), Walk::from_entry(ctx));
         return;
     }
-    let lane = place.lane();
-    // SAFETY: a racy read of a number that only this thread or goroutine writes.
-    let inside = OUTERMOST.get_ptr(&lane).is_some_and(|depth| place.depth > unsafe { *depth });
-    if inside {
+    if outermost::holds(&place) {
         emit::event(&place, cookie.point(), 0);
     } else if emit::event_with_frames(&place, cookie.point(), Walk::from_entry(ctx)) {
-        // A full map costs callers for inner calls, nothing else.
-        let _ = OUTERMOST.insert(&lane, &place.depth, 0);
+        outermost::begins(&place);
     }
 }
 
 #[inline(always)]
 fn leave(ctx: &ProbeContext, sp: u64) {
     let time_ns = emit::now();
-    if !wanted() {
-        return;
-    }
-    let cookie = cookie(ctx);
-    let place = place(ctx, cookie, sp);
+    let Some((cookie, place)) = here(ctx, sp) else { return };
     emit::event(&place, cookie.point(), time_ns);
-    if STACK_DEPTH.load() != 0 && STACK_ALL.load() == 0 {
-        let lane = place.lane();
-        // SAFETY: a racy read of a number that only this thread or goroutine writes.
-        if OUTERMOST.get_ptr(&lane).is_some_and(|depth| place.depth <= unsafe { *depth }) {
-            let _ = OUTERMOST.remove(&lane);
-        }
-    }
+    outermost::ends(&place);
 }
 
 /// At a RET, or at a jump that always leaves: SP is the entry's again.
@@ -100,11 +95,7 @@ fn on_exit(ctx: &ProbeContext) {
 
 #[inline(always)]
 fn on_point(ctx: &ProbeContext) {
-    if !wanted() {
-        return;
-    }
-    let cookie = cookie(ctx);
-    let place = place(ctx, cookie, regs::sp(ctx));
+    let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
     if STACK_DEPTH.load() == 0 {
         emit::event(&place, cookie.point(), 0);
     } else {
@@ -116,6 +107,49 @@ fn on_point(ctx: &ProbeContext) {
 fn on_jump(ctx: &ProbeContext) {
     if jump::leaves(ctx, cookie(ctx)) {
         leave(ctx, regs::sp(ctx));
+    }
+}
+
+/// Where an unwinder enters the frame that it unwound to: calls as deep and deeper are over. It has loaded that
+/// frame's stack pointer; at a RET its word below, which is as good: what called the unwinder stands there.
+#[inline(always)]
+fn on_landing(ctx: &ProbeContext) {
+    if runners::has_current() {
+        leave(ctx, regs::sp(ctx));
+    }
+}
+
+/// Where Go's runtime, on the system stack, sends a goroutine that recovered.
+#[inline(always)]
+fn on_recovery(ctx: &ProbeContext) {
+    let time_ns = emit::now();
+    if !wanted() {
+        return;
+    }
+    let cookie = cookie(ctx);
+    if let Some(place) = lane::suspended(ctx, cookie) {
+        emit::event(&place, cookie.point(), time_ns);
+        outermost::ends(&place);
+    }
+}
+
+/// `makecontext(ucp, …)`: a stack for a coroutine.
+#[inline(always)]
+fn on_makecontext(ctx: &ProbeContext) {
+    // glibc, musl, x86-64 and arm64: ucontext_t is uc_flags, uc_link, uc_stack {ss_sp, ss_flags, ss_size}.
+    if wanted()
+        && let Some([lowest, _flags, bytes]) = memory::user::<[u64; 3]>(regs::argument::<0>(ctx).wrapping_add(16))
+    {
+        emit::stack(lowest, bytes);
+    }
+}
+
+/// `make_fcontext(upper end, size, …)` of Boost.Context: the same.
+#[inline(always)]
+fn on_make_fcontext(ctx: &ProbeContext) {
+    if wanted() {
+        let (end, bytes) = (regs::argument::<0>(ctx), regs::argument::<1>(ctx));
+        emit::stack(end.wrapping_sub(bytes), bytes);
     }
 }
 
@@ -148,6 +182,10 @@ programs! {
     exit_multi, exit: on_exit;
     jump_multi, jump: on_jump;
     point_multi, point: on_point;
+    landing_multi, landing: on_landing;
+    recovery_multi, recovery: on_recovery;
+    makecontext_multi, makecontext: on_makecontext;
+    make_fcontext_multi, make_fcontext: on_make_fcontext;
 }
 
 #[uretprobe(multi)]

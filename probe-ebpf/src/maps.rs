@@ -41,6 +41,13 @@ pub(crate) static SIGNAL_LIVE: Global<u32> = Global::new(0);
 /// The user thread pointer: `task_struct.thread.fsbase` (x86-64), `thread.uw.tp_value` (arm64).
 #[unsafe(no_mangle)]
 pub(crate) static TASK_TP: Global<u32> = Global::new(0);
+/// `task_struct.sas_ss_sp`, the alternate signal stack; its size stands behind it.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_ALTERNATE: Global<u32> = Global::new(0);
+
+/// 1: unwinders in files that other programs share are watched in every process; see [`RUNS`].
+#[unsafe(no_mangle)]
+pub(crate) static SHARED_UNWINDERS: Global<u32> = Global::new(0);
 
 /// Records for the reading half.
 #[map]
@@ -48,6 +55,13 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Processes (or threads) that are traced.
 #[map]
 pub(crate) static PIDS: HashMap<u32, u32> = HashMap::with_max_entries(65536, 0);
+/// Processes that there was no room for in [`PIDS`]: they are not traced.
+#[map]
+pub(crate) static NOT_TRACED: Array<u64> = Array::with_max_entries(1, 0);
+/// With [`SHARED_UNWINDERS`], processes in which a traced function was entered: what an unwinder does in others is not
+/// told.
+#[map]
+pub(crate) static RUNS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(65536, 0);
 /// How to find g where R14 does not hold it.
 #[map]
 pub(crate) static GO_PROGRAMS: Array<GoProgram> = Array::with_max_entries(256, 0);

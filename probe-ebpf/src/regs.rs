@@ -6,6 +6,7 @@ use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel, programs::ProbeConte
 #[cfg(bpf_target_arch = "x86_64")]
 mod word {
     pub(super) const GO_G: usize = 1; // r14
+    pub(super) const ARGUMENTS: [usize; 2] = [14, 13]; // rdi, rsi
     pub(super) const FP: usize = 4; // rbp
     pub(super) const IP: usize = 16;
     pub(super) const FLAGS: usize = 18;
@@ -16,6 +17,7 @@ mod word {
 #[cfg(bpf_target_arch = "aarch64")]
 mod word {
     pub(super) const GO_G: usize = 28;
+    pub(super) const ARGUMENTS: [usize; 2] = [0, 1];
     pub(super) const FP: usize = 29;
     pub(super) const LR: usize = 30;
     pub(super) const SP: usize = 31;
@@ -47,6 +49,12 @@ pub(crate) fn frame_pointer(ctx: &ProbeContext) -> u64 {
 #[inline(always)]
 pub(crate) fn flags(ctx: &ProbeContext) -> u64 {
     word(ctx, word::FLAGS)
+}
+
+/// The first or second argument of a C function, at its entry.
+#[inline(always)]
+pub(crate) fn argument<const N: usize>(ctx: &ProbeContext) -> u64 {
+    word(ctx, word::ARGUMENTS[N])
 }
 
 /// Go's ABIInternal keeps the running g there.

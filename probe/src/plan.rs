@@ -3,6 +3,7 @@
 //! In: indexes of the files and the patterns. Out: a [`Plan`], which `attach` carries out and `--dry-run` prints.
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
+mod internal;
 mod jump;
 mod print;
 mod shape;
@@ -16,7 +17,7 @@ use anyhow::{Result, bail};
 use probe_ebpf::abi::{Cookie, GoProgram, Jump};
 use symbols::{
     addr::{FileOffset, Vaddr},
-    code::{self, EntryCost, Exit, ExitKind},
+    code::{EntryCost, Exit, ExitKind},
     index::{Function, FunctionId, Index, Language, LeftOut, Match, Matched},
     pattern::Pattern,
 };
@@ -50,18 +51,30 @@ pub enum PointKind {
     Passed,
     /// The running goroutine ends here without returns (`runtime.Goexit`).
     GoroutineEnd,
+    /// An unwinder is about to enter the frame it unwound to: calls as deep as the event and deeper are over.
+    Landing,
+    /// The same of Go's runtime, which sends a goroutine there from the system stack.
+    Recovery,
+}
+
+impl PointKind {
+    /// Whether unwinding ends here.
+    pub fn is_landing(self) -> bool {
+        matches!(self, Self::Landing | Self::Recovery)
+    }
 }
 
 /// A probe point.
 #[derive(Clone, Copy, Debug)]
 pub struct PlannedPoint {
-    /// Position in [`Plan::files`].
+    /// Position in [`Plan::files`], or beyond them in [`Plan::libraries`].
     pub file: usize,
     /// Where the uprobe sits.
     pub offset: FileOffset,
     /// What it means.
     pub kind: PointKind,
-    /// Position in [`Plan::functions`]; [`NO_FUNCTION`] for [`PointKind::GoroutineEnd`].
+    /// Position in [`Plan::functions`]; [`NO_FUNCTION`] for an internal point: `GoroutineEnd`, and where
+    /// unwinding ends.
     pub function: u32,
     /// What the kernel half has to know of it.
     pub cookie: Cookie,
@@ -90,6 +103,8 @@ pub struct PlannedFunction {
 pub struct Plan {
     /// Names of the files, as shown; the caller keeps the files themselves, in the same order.
     pub files: Vec<String>,
+    /// Names of files that are watched for unwinding only. The caller's files go on with them.
+    pub libraries: Vec<String>,
     /// Functions and points that are traced.
     pub functions: Vec<PlannedFunction>,
     /// Probe points, by the number that events carry.
@@ -106,6 +121,8 @@ pub struct Plan {
     pub jumps: Vec<(u32, Jump)>,
     /// Sentences for the user.
     pub notes: Vec<String>,
+    /// Why some calls that are unwound will have no end time.
+    pub unwatched: Vec<String>,
     /// Rust or C++ is among the traced functions.
     pub has_unwinding_languages: bool,
 }
@@ -212,7 +229,13 @@ impl<'a> FilePlanner<'a> {
                 program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
             let goid = u16::try_from(offsets.goid).map_err(|_| "goid is too far inside runtime.g")?;
             let position = u8::try_from(plan.go_programs.len()).map_err(|_| "it is the 257th Go program")?;
-            plan.go_programs.push(GoProgram { tls: offsets.tls, m: offsets.m, curg: offsets.m_curg });
+            plan.go_programs.push(GoProgram {
+                tls: offsets.tls,
+                m: offsets.m,
+                curg: offsets.m_curg,
+                sched_sp: offsets.sched_sp,
+                syscall_sp: offsets.syscall_sp.unwrap_or(0),
+            });
             Ok((goid, position))
         });
         Self { plan, number, index: &file.index, shown: &file.shown, options, go }
@@ -237,7 +260,7 @@ impl<'a> FilePlanner<'a> {
             }
         }
         if any_go {
-            self.add_goroutine_end();
+            self.add_go_unwinding();
         }
     }
 
@@ -329,10 +352,11 @@ impl<'a> FilePlanner<'a> {
     fn point(&mut self, offset: FileOffset, kind: PointKind, function: u32, is_go: bool, foreign_g: bool) {
         let number = self.plan.points.len() as u32;
         let mut cookie = match &self.go {
-            Some(Ok((goid, program))) if is_go => Cookie::go(number, *goid, *program),
+            Some(Ok((goid, program))) => Cookie::go(number, *goid, *program),
             _ => Cookie::native(number),
         };
-        if foreign_g {
+        // C in a Go program belongs to the goroutine that called it, and may have anything in R14.
+        if foreign_g || !is_go {
             cookie = cookie.foreign_g();
         }
         self.plan.points.push(PlannedPoint { file: self.number, offset, kind, function, cookie });
@@ -364,27 +388,6 @@ impl<'a> FilePlanner<'a> {
         });
         self.point(file_offset, PointKind::Passed, number, is_go, function.is_some_and(|f| f.go_asm));
         Ok(())
-    }
-
-    /// `runtime.Goexit` runs the deferred calls and then calls `goexit1`, which does not return: at that call all
-    /// frames of the goroutine are gone. Rare, so it costs nothing.
-    fn add_goroutine_end(&mut self) {
-        let by_name = |name: &str| {
-            let pattern = name.parse::<Pattern>().ok()?;
-            let found = self.index.select(&[pattern], true).matches.into_iter().next()?;
-            match found.what {
-                Matched::Function(id) => Some(self.index.function(id)),
-                Matched::Point { .. } => None,
-            }
-        };
-        let (Some(goexit), Some(goexit1)) = (by_name("runtime.Goexit"), by_name("runtime.goexit1")) else { return };
-        let binary = self.index.binary();
-        let Some(code) = binary.bytes_at(goexit.address, goexit.size) else { return };
-        for call in code::calls_to(binary.machine(), code, goexit.address, goexit1.address) {
-            if let Some(offset) = binary.file_offset(call) {
-                self.point(offset, PointKind::GoroutineEnd, NO_FUNCTION, true, false);
-            }
-        }
     }
 }
 

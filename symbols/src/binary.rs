@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::Error;
 use crate::addr::{FileOffset, Vaddr};
-use crate::bytes::{slice, u64_at};
+use crate::bytes::{c_bytes, slice, u64_at};
 use crate::elf::{Sections, SymbolTable};
 use crate::go;
 use crate::layout::{Layout, relative_relocations};
@@ -145,6 +145,11 @@ impl Binary {
         self.layout.needed.iter().map(String::as_str).collect()
     }
 
+    /// Folders in which the loader looks for needed libraries first (`DT_RUNPATH`, else `DT_RPATH`), with `:` between.
+    pub fn runpath(&self) -> Option<&str> {
+        self.layout.runpath.as_deref()
+    }
+
     /// The program that loads it (`PT_INTERP`).
     pub fn interpreter(&self) -> Option<&str> {
         self.layout.interpreter.as_deref()
@@ -200,6 +205,32 @@ impl Binary {
             })?;
             Some(found.value)
         })
+    }
+
+    /// The addresses at which the file itself has symbols of these names, each once.
+    pub fn symbol_values(&self, names: &[&str]) -> Vec<Vaddr> {
+        let mut found = Vec::new();
+        for table in self.symbol_tables() {
+            let strings = self.data.get(table.strings.clone()).unwrap_or_default();
+            let is_one = |at: u32| {
+                let Some(text) = usize::try_from(at).ok().and_then(|at| strings.get(at..)) else { return false };
+                names.iter().any(|name| text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0)))
+            };
+            let defined = table.symbols(&self.data).filter(|s| s.section != 0 && is_one(s.name));
+            found.extend(defined.map(|s| Vaddr(s.value)));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Whether a symbol of one of these names is taken from another file.
+    pub fn imports(&self, names: &[&str]) -> bool {
+        let Some(table) = self.symbol_tables().find(|table| table.dynamic) else { return false };
+        let strings = self.data.get(table.strings.clone()).unwrap_or_default();
+        let imported = table.symbols(&self.data).filter(|s| s.section == 0);
+        let mut imported = imported.filter_map(|s| c_bytes(strings, usize::try_from(s.name).ok()?));
+        imported.any(|imported| names.iter().any(|name| name.as_bytes() == imported))
     }
 
     /// The pointer stored at an address, as the loader leaves it with a load bias of 0: a relative relocation, if there

@@ -4,6 +4,9 @@
 //! `nm -C` shows it, without Rust's hash), and the *bare* name (no parameters, return type or ABI tags), which is what
 //! patterns are compared with. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
 
+mod cpp;
+mod rust;
+
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
@@ -120,71 +123,13 @@ fn bare_of(symbol: &[u8]) -> Cow<'_, str> {
     match scheme(base) {
         Scheme::Plain => String::from_utf8_lossy(base),
         Scheme::Rust => rust(base).map_or_else(|| String::from_utf8_lossy(base), Cow::Owned),
-        Scheme::Itanium => simple(base).map_or_else(|| bare_by_parsing(symbol), Cow::Owned),
+        Scheme::Itanium => cpp::bare(base).map_or_else(|| bare_by_parsing(symbol), Cow::Owned),
     }
 }
 
 fn bare_by_parsing(symbol: &[u8]) -> Cow<'_, str> {
     let name = name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type().no_params());
     if name.contains("[abi:") { Cow::Owned(without_abi_tags(&name)) } else { name }
-}
-
-/// The bare name of a symbol of C++ that needs no parser: namespaces, classes, constructors, destructors, but no template,
-/// operator or substitution. Most symbols are such, and to parse their parameters only to drop them takes ten times as
-/// long. `None` for all others. Itanium ABI 5.1.3: `_Z N <qualifiers> [St] <source name>… E <parameters>`, or one name.
-fn simple(base: &[u8]) -> Option<String> {
-    let rest = base.strip_prefix(b"_Z")?;
-    let nested = rest.strip_prefix(b"N");
-    let mut rest = nested.unwrap_or(rest);
-    while let (true, [b'r' | b'V' | b'K' | b'R' | b'O', after @ ..]) = (nested.is_some(), rest) {
-        rest = after;
-    }
-    let mut out = String::with_capacity(base.len());
-    if let Some(after) = rest.strip_prefix(b"St") {
-        out.push_str("std");
-        rest = after;
-    }
-    let mut last = "";
-    loop {
-        match rest {
-            [b'E', ..] if nested.is_some() && !last.is_empty() => return Some(out),
-            // A constructor or destructor closes its class's name.
-            [kind @ (b'C' | b'D'), b'0'..=b'5', after @ ..] if nested.is_some() && !last.is_empty() => {
-                out.push_str(if *kind == b'C' { "::" } else { "::~" });
-                out.push_str(last);
-                return after.starts_with(b"E").then_some(out);
-            }
-            _ => {}
-        }
-        let (name, after) = source_name(rest.strip_prefix(b"L").unwrap_or(rest))?;
-        last = if name == "_GLOBAL__N_1" { "(anonymous namespace)" } else { name };
-        if name.starts_with("_GLOBAL_") && name != "_GLOBAL__N_1" {
-            return None;
-        }
-        if !out.is_empty() {
-            out.push_str("::");
-        }
-        out.push_str(last);
-        rest = after;
-        while let Some(tag) = rest.strip_prefix(b"B") {
-            rest = source_name(tag)?.1;
-        }
-        match rest.first() {
-            // Arguments of a template.
-            Some(b'I') => return None,
-            _ if nested.is_none() => return Some(out),
-            _ => {}
-        }
-    }
-}
-
-/// `<length> <identifier>`
-fn source_name(text: &[u8]) -> Option<(&str, &[u8])> {
-    let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
-    let (digits, rest) = text.split_at_checked(digits)?;
-    let len: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    let (name, rest) = rest.split_at_checked(len)?;
-    Some((std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?, rest))
 }
 
 fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
@@ -201,6 +146,10 @@ fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
 }
 
 fn rust(base: &[u8]) -> Option<String> {
+    rust::bare(base).or_else(|| rust_by_parsing(base))
+}
+
+fn rust_by_parsing(base: &[u8]) -> Option<String> {
     let demangled = rustc_demangle::try_demangle(std::str::from_utf8(base).ok()?).ok()?;
     let mut out = Bounded(String::with_capacity(base.len()));
     write!(out, "{demangled:#}").ok()?;
@@ -314,6 +263,36 @@ mod tests {
         assert_eq!(whole_of_part(b"f.part.0"), None);
     }
 
+    /// The functions of a file whose symbols begin so.
+    fn symbols(file: &std::path::Path, beginning: &str) -> Vec<String> {
+        let binary = std::sync::Arc::new(crate::binary::Binary::open(file).expect("testdata/setup.sh installs it"));
+        let index = crate::index::Index::new(binary).expect("it has functions");
+        let all = (0..index.len() as u32).flat_map(|id| index.symbols(crate::index::FunctionId(id)));
+        let symbols = all.filter(|symbol| symbol.starts_with(beginning));
+        symbols.map(|symbol| String::from_utf8_lossy(base(symbol.as_bytes())).into_owned()).collect()
+    }
+
+    /// What `c++filt` calls them, without parameters.
+    fn filtered(symbols: &[String]) -> Vec<String> {
+        let mut command = std::process::Command::new("c++filt");
+        command.arg("--no-params").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("testdata/setup.sh installs it");
+        let (mut stdin, text) = (child.stdin.take().expect("it is piped"), symbols.join("\n"));
+        let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, text.as_bytes()));
+        let out = child.wait_with_output().expect("it runs").stdout;
+        writer.join().expect("no panic").expect("it reads all");
+        let names = String::from_utf8_lossy(&out);
+        // It spells out what a member's class is, `std::string`, but not what a type is.
+        let short = |name: &str| {
+            let name =
+                name.replace("std::basic_string<char, std::char_traits<char>, std::allocator<char> >", "std::string");
+            ["istream", "ostream", "iostream"].iter().fold(name, |name, stream| {
+                name.replace(&format!("std::basic_{stream}<char, std::char_traits<char> >"), &format!("std::{stream}"))
+            })
+        };
+        names.lines().map(|name| short(&without_abi_tags(name)).replace("std::string >", "std::string>")).collect()
+    }
+
     #[test]
     fn a_stub_is_called_as_what_it_calls() {
         for (symbol, expected) in [
@@ -327,24 +306,107 @@ mod tests {
     }
 
     #[test]
-    fn symbols_without_templates_need_no_parser() {
+    fn names_written_directly_are_those_of_cppfilt() {
+        for library in ["libLLVM.so.22.1", "libstdc++.so.6"] {
+            let symbols = symbols(&std::path::Path::new("/usr/lib/x86_64-linux-gnu").join(library), "_Z");
+            let mut direct = 0;
+            for (symbol, theirs) in symbols.iter().zip(filtered(&symbols)) {
+                if let Some(ours) = cpp::bare(symbol.as_bytes()) {
+                    assert_eq!(ours, theirs, "{symbol}");
+                    direct += 1;
+                }
+            }
+            // Few need a parser: that is what this is for.
+            assert!(direct * 10 > symbols.len() * 9, "{library}: {direct} of {}", symbols.len());
+        }
+    }
+
+    #[test]
+    fn names_of_rust_written_directly_are_those_of_rustc_demangle() {
+        let sysroot = std::process::Command::new("rustc").args(["--print", "sysroot"]).output().expect("rustc runs");
+        let libraries = std::path::Path::new(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib");
+        let mut files = std::fs::read_dir(libraries).expect("rustc has libraries").flatten().map(|entry| entry.path());
+        let driver = files.find(|path| path.to_string_lossy().contains("librustc_driver-"));
+        let symbols = symbols(&driver.expect("rustc is dynamically linked"), "_R");
+        let mut direct = 0;
+        for symbol in &symbols {
+            if let Some(ours) = rust::bare(symbol.as_bytes()) {
+                assert_eq!(Some(ours), rust_by_parsing(symbol.as_bytes()), "{symbol}");
+                direct += 1;
+            }
+        }
+        assert!(direct * 10 > symbols.len() * 9, "{direct} of {}", symbols.len());
+    }
+
+    #[test]
+    fn symbols_of_rust_are_read_to_their_end_and_no_further() {
         for (symbol, expected) in [
-            ("_ZN4shop5Order5priceEi", Some("shop::Order::price")),
-            ("_ZNK4shop5Order5priceEi", Some("shop::Order::price")),
-            ("_ZN4shop5OrderC2Ei", Some("shop::Order::Order")),
+            ("_RNvCs1234_4shop4sell", Some("shop::sell")),
+            ("_RNCNvCs1234_4shop4sells_0Cs5678_4main", Some("shop::sell::{closure#1}")),
+            ("_RINvCs1234_4shop4sellNtB2_5OrdertKj1f_E", Some("shop::sell::<shop::Order, u16, 31>")),
+            ("_RNvXCs1234_4shopNtB2_5OrderNtB2_5Price5price", Some("<shop::Order as shop::Price>::price")),
+            ("_RINvCs1234_4shop4sellDNtB2_5PriceEL_E", Some("shop::sell::<dyn shop::Price>")),
+            // A lifetime with a name, punycode, a string.
+            ("_RINvCs1234_4shop4sellFG_RL0_hEuE", None),
+            ("_RNvCs1234_4shopu8gdel_5qa", None),
+            ("_RINvCs1234_4shop4sellKRe616263_E", None),
+            // Cut, too long, going round in circles, of another version.
+            ("_RNvCs1234_4shop4sel", None),
+            ("_RNvCs1234_4shop4sellx", None),
+            ("_RNvCs1234_4shop99sell", None),
+            ("_RNvNvB_4sell4sell", None),
+            ("_RNvB2_4sell", None),
+            ("_R1NvC4shop4sell", None),
+            ("_R", None),
+        ] {
+            assert_eq!(rust::bare(symbol.as_bytes()).as_deref(), expected, "{symbol}");
+            if expected.is_some() {
+                assert_eq!(rust_by_parsing(symbol.as_bytes()).as_deref(), expected, "{symbol}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_symbol_of_rust_of_a_huge_name_stays_mangled() {
+        let digit = |n: usize| char::from(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[n]);
+        // Places count from behind the `_R`.
+        let back = |place: usize| format!("B{}{}_", digit((place - 1) / 62), digit((place - 1) % 62));
+        let pairs = |levels: usize| {
+            let mut symbol = String::from("_RINvC4shop4sell");
+            let mut before = "hh".to_owned();
+            for _ in 0..levels {
+                let place = symbol.len() - 2;
+                symbol.push_str(&format!("T{before}E"));
+                before = back(place).repeat(2);
+            }
+            symbol + "E"
+        };
+        assert_eq!(full(pairs(2).as_bytes()), "shop::sell::<(u8, u8), ((u8, u8), (u8, u8))>");
+        // Each argument is a pair of the one before: 2^40 letters.
+        assert_eq!(full(pairs(40).as_bytes()), pairs(40));
+    }
+
+    #[test]
+    fn what_needs_a_tree_is_not_written_directly() {
+        for (symbol, expected) in [
+            ("_ZN4shop5ScaleIiE4pushEi", Some("shop::Scale<int>::push")),
             ("_ZN4shop5OrderD0Ev", Some("shop::Order::~Order")),
             ("_ZN12_GLOBAL__N_16hiddenEi", Some("(anonymous namespace)::hidden")),
             ("_ZL6statici", Some("static")),
             ("_ZN4shop6taggedB2v2Ev", Some("shop::tagged")),
-            ("_ZNSt6thread4joinEv", Some("std::thread::join")),
-            ("_ZSt9terminatev", Some("std::terminate")),
-            ("_ZN4shop5ScaleIiE4pushEi", None),
-            ("_ZN4shoplsERSoi", None),
-            ("_ZNSs6appendEPKc", None),
+            ("_ZN4shoplsERSoi", Some("shop::operator<<")),
+            ("_ZN4shop3useIPFviEEEvT_", None),
+            ("_ZN4shop3useIXadL_ZNS_1fEvEEEEvv", None),
+            ("_ZNSs6appendEPKc", Some("std::string::append")),
             ("_ZN4shop", None),
+            ("_ZN4shopC", None),
+            ("_ZNC1Ev", None),
+            ("_ZN4shopIE1fEv", None),
+            ("_ZN4shopI", None),
+            ("_ZNS5_1fEv", None),
             ("_ZN99shop4overEi", None),
         ] {
-            assert_eq!(simple(symbol.as_bytes()).as_deref(), expected, "{symbol}");
+            assert_eq!(cpp::bare(symbol.as_bytes()).as_deref(), expected, "{symbol}");
             if let Some(expected) = expected {
                 assert_eq!(bare_by_parsing(symbol.as_bytes()), expected, "{symbol}");
             }

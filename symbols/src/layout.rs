@@ -29,11 +29,14 @@ pub(crate) struct Layout {
     pub(crate) interpreter: Option<String>,
     pub(crate) soname: Option<String>,
     pub(crate) needed: Vec<String>,
+    pub(crate) runpath: Option<String>,
     pub(crate) tls: Option<Tls>,
     /// The dynamic symbol table and its strings, as ranges of the file.
     pub(crate) dynamic_symbols: Option<DynamicSymbols>,
     /// `.rela.dyn` as (start, length) in the file.
     pub(crate) rela: Option<(usize, usize)>,
+    /// So many relocations at the beginning of `.rela.dyn` are relative ones.
+    pub(crate) relative: usize,
     pub(crate) init: Option<Vaddr>,
     pub(crate) fini: Option<Vaddr>,
     pub(crate) entry: Vaddr,
@@ -83,9 +86,11 @@ impl Layout {
             interpreter: None,
             soname: None,
             needed: Vec::new(),
+            runpath: None,
             tls: None,
             dynamic_symbols: None,
             rela: None,
+            relative: 0,
             init: None,
             fini: None,
             entry: Vaddr(header.e_entry),
@@ -159,6 +164,7 @@ impl Layout {
             self.soname = value(dynamic::DT_SONAME).and_then(text);
             self.needed =
                 dynamic.dyns.iter().filter(|d| d.d_tag == dynamic::DT_NEEDED).filter_map(|d| text(d.d_val)).collect();
+            self.runpath = value(dynamic::DT_RUNPATH).or_else(|| value(dynamic::DT_RPATH)).and_then(text);
             self.dynamic_symbols = at(dynamic::DT_SYMTAB).and_then(|(offset, left)| {
                 let hash = at(dynamic::DT_HASH).and_then(|(o, l)| slice(data, o.0, l));
                 let gnu = at(dynamic::DT_GNU_HASH).and_then(|(o, l)| slice(data, o.0, l));
@@ -175,6 +181,7 @@ impl Layout {
             let len = value(dynamic::DT_RELASZ)?.min(left);
             Some((usize::try_from(offset.0).ok()?, usize::try_from(len).ok()?))
         });
+        self.relative = value(dynamic::DT_RELACOUNT).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let code = |tag| value(tag).map(Vaddr);
         (self.init, self.fini) = (code(dynamic::DT_INIT), code(dynamic::DT_FINI));
     }

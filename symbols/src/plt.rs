@@ -50,8 +50,13 @@ impl Slot {
 }
 
 fn slots(binary: &Binary) -> impl Iterator<Item = Slot> {
-    let tables = [".rela.plt", ".rela.dyn"].into_iter().filter_map(|name| binary.section(name));
-    tables.flat_map(|(_, table)| table.chunks_exact(RELA_SIZE)).filter_map(Slot::read)
+    // Of hundreds of thousands of relative ones, which come first, none is for a call.
+    let tables = [(".rela.plt", 0), (".rela.dyn", binary.layout().relative)];
+    let entries = tables.into_iter().filter_map(|(name, skipped)| {
+        let (_, table) = binary.section(name)?;
+        Some(table.chunks_exact(RELA_SIZE).skip(skipped))
+    });
+    entries.flatten().filter_map(Slot::read)
 }
 
 /// The words that hold, when the program runs, what a resolver chose: (the word, the resolver).

@@ -74,6 +74,8 @@ fn oracle(file: &Path) -> RuntimeOffsets {
         stack_hi: stack + member(file, "runtime.stack", "hi").expect("in every version"),
         m: g("m").expect("in every version"),
         m_curg: member(file, "runtime.m", "curg").expect("in every version"),
+        sched_sp: g("sched").expect("in every version") + member(file, "runtime.gobuf", "sp").expect("in every version"),
+        syscall_sp: g("syscallsp"),
         parent_goid: g("parentGoid"),
         gopc: g("gopc"),
         tls: tls(file),

@@ -3,49 +3,19 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
 use symbols::index::{Index, Matched};
 
-/// One address as llvm-symbolizer has it: (function, file, line), innermost first.
-type Frames = Vec<(String, String, u32)>;
+use common::llvm;
 
-fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<Frames> {
-    let mut command = Command::new("llvm-symbolizer");
-    command.arg("--obj").arg(program).args([
-        "--functions=linkage",
-        "--inlines",
-        "--no-demangle",
-        "--output-style=LLVM",
-    ]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let text: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    assert!(output.status.success());
-    let output = String::from_utf8(output.stdout).unwrap();
-    // Each answer: pairs of lines (function; file:line:column), then an empty line.
-    let answers: Vec<Frames> = output.split_terminator("\n\n").map(answer).collect();
-    assert_eq!(answers.len(), addresses.len());
-    answers
-}
-
-fn answer(text: &str) -> Frames {
-    let lines: Vec<&str> = text.lines().collect();
-    let frames = lines.chunks_exact(2).map(|pair| {
-        let mut place = pair[1].rsplitn(3, ':');
-        let (_, line) = (place.next(), place.next().unwrap().parse().unwrap());
-        (pair[0].to_owned(), place.next().unwrap().to_owned(), line)
-    });
-    frames.collect()
+/// That of Debian's `llvm` reads old `.zdebug` sections, which later ones do not.
+fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<llvm::Frames> {
+    llvm::symbolizer(Command::new("llvm-symbolizer").arg("--obj").arg(program), addresses)
 }
 
 fn index(program: &Path) -> Index {
@@ -65,7 +35,7 @@ fn agrees(program: &Path, index: &Index, step: u64, wanted: impl Fn(&str) -> boo
         functions.flat_map(|f| (0..f.size).step_by(step as usize).map(move |i| f.address.0 + i)).collect();
     let mut agreed = Agreed { addresses: addresses.len(), inlined: 0 };
     let answers = symbolizer(program, &addresses);
-    let names = demangled(answers.iter().flatten().map(|(name, ..)| name.as_str()).collect());
+    let names = llvm::demangled(answers.iter().flatten().map(|(name, ..)| name.as_str()).collect());
     for (&address, expected) in addresses.iter().zip(&answers) {
         let frames = index.inlined(Vaddr(address));
         let at = format!("{} {address:#x}\n{expected:#?}\n{frames:#?}", program.display());
@@ -87,22 +57,6 @@ fn agrees(program: &Path, index: &Index, step: u64, wanted: impl Fn(&str) -> boo
         }
     }
     agreed
-}
-
-/// Mangled names, as llvm-cxxfilt demangles them. (The GNU tool of Debian 12 does not know Rust's new mangling.)
-fn demangled(names: BTreeSet<&str>) -> BTreeMap<String, String> {
-    let mut child =
-        Command::new("llvm-cxxfilt").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("llvm-cxxfilt");
-    let mut input = child.stdin.take().unwrap();
-    let text = names.iter().map(|name| format!("{name}\n")).collect::<String>();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
-    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    writer.join().unwrap();
-    let without_hash = |name: &str| match name.rsplit_once("::h") {
-        Some((name, hash)) if hash.len() == 16 => name.to_owned(),
-        _ => name.to_owned(),
-    };
-    names.iter().zip(output.lines()).map(|(name, line)| ((*name).to_owned(), without_hash(line))).collect()
 }
 
 const INLINED: &str = r#"
@@ -146,6 +100,8 @@ fn programs(dir: &Path, flags: &[&[&str]]) -> Vec<PathBuf> {
 #[test]
 fn lines_and_inlined_functions_agree_with_llvm_symbolizer() {
     let dir = tempfile::tempdir().unwrap();
+    // Debian builds its packages so: the folder of the compiler's is no absolute path.
+    let relative = format!("-fdebug-prefix-map={}=./place", dir.path().display());
     let flags: &[&[&str]] = &[
         &["-O2", "-g", "-gdwarf-4"],
         &["-O2", "-g", "-gdwarf-5"],
@@ -155,6 +111,8 @@ fn lines_and_inlined_functions_agree_with_llvm_symbolizer() {
         &["-O2", "-g", "-gz=zlib"],
         &["-O2", "-g", "-gz=zlib-gnu"],
         &["-O2", "-g", "-gdwarf-5", "-flto"],
+        &["-O2", "-g", "-gdwarf-4", &relative],
+        &["-O2", "-g", "-gdwarf-5", &relative],
     ];
     for program in programs(dir.path(), flags) {
         let agreed = agrees(&program, &index(&program), 1, |name| name.contains("outer") || name == "main");

@@ -30,6 +30,8 @@ pub struct KernelOffsets {
     pub signal_live: u32,
     /// `task_struct.thread.fsbase` (x86-64), `task_struct.thread.uw.tp_value` (arm64)
     pub task_tp: u32,
+    /// `task_struct.sas_ss_sp`, with `sas_ss_size` right behind it.
+    pub task_alternate: u32,
 }
 
 /// Reads the offsets; none when the bytes are no BTF or lack the members.
@@ -44,7 +46,14 @@ pub fn kernel_offsets(btf: &[u8]) -> Option<KernelOffsets> {
         task_signal: types.offset(task, &["signal"])?,
         signal_live: types.offset(signal, &["live"])?,
         task_tp: types.offset(task, thread)?,
+        task_alternate: alternate_stack(&types, task).unwrap_or(0),
     })
+}
+
+/// Where a thread's alternate signal stack is kept: two words, the kernel half reads them at once.
+fn alternate_stack(types: &Types<'_>, task: usize) -> Option<u32> {
+    let (lowest, size) = (types.offset(task, &["sas_ss_sp"])?, types.offset(task, &["sas_ss_size"])?);
+    (lowest.checked_add(8)? == size).then_some(lowest)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -189,6 +198,7 @@ mod tests {
         assert_eq!(offsets.task_signal, oracle("task_struct", "signal"));
         assert_eq!(offsets.signal_live, oracle("signal_struct", "live"));
         assert_eq!(offsets.task_tp, oracle("task_struct", "thread") + oracle("thread_struct", "fsbase"));
+        assert_eq!(offsets.task_alternate, oracle("task_struct", "sas_ss_sp"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use probe_ebpf::abi::{self, FILTER_NONE, FILTER_PIDS, FILTER_TIDS};
 
 use crate::{
     calls::Skipped,
-    plan::{Plan, PlannedPoint, PointKind},
+    plan::{NO_FUNCTION, Plan, PlannedPoint, PointKind},
     target::TracedFile,
 };
 use features::{Feature, Features};
@@ -136,6 +136,9 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
     let functions: BTreeSet<u32> =
         refused.points.iter().filter_map(|&p| plan.points.get(p as usize)).map(|p| p.function).collect();
     plan.remove(&functions, |function| Skipped { function, reason: refused.reason.clone() });
+    if functions.contains(&NO_FUNCTION) {
+        plan.unwatched.push(refused.reason.clone());
+    }
     if plan.functions.is_empty() {
         bail!("the kernel refused every probe: {}", refused.reason);
     }
@@ -164,6 +167,7 @@ impl Attachment {
         let stack_depth = options.stack_depth.min(abi::MAX_FRAMES as u32);
         let stack_all = u32::from(options.stack_all);
         let points = u32::try_from(plan.points.len()).context("too many points")?;
+        let shared_unwinders = u32::from(filter == FILTER_NONE && plan.watches_shared_files());
         let mut ebpf = EbpfLoader::new()
             .override_global("PID_FILTER", &filter, true)
             .override_global("LINKS_FILTER", &links_filter, true)
@@ -172,10 +176,12 @@ impl Attachment {
             .override_global("COMM", &comm, true)
             .override_global("STACK_DEPTH", &stack_depth, true)
             .override_global("STACK_ALL", &stack_all, true)
+            .override_global("SHARED_UNWINDERS", &shared_unwinders, true)
             .override_global("TASK_TGID", &kernel.task_tgid, true)
             .override_global("TASK_SIGNAL", &kernel.task_signal, true)
             .override_global("SIGNAL_LIVE", &kernel.signal_live, true)
             .override_global("TASK_TP", &kernel.task_tp, true)
+            .override_global("TASK_ALTERNATE", &kernel.task_alternate, true)
             .map_max_entries("EVENTS", options.buffer_bytes)
             .map_max_entries("LOST_AT", points.max(1))
             .map_max_entries("JUMPS", plan.jumps.len().max(1) as u32)
@@ -232,6 +238,12 @@ impl Attachment {
         &mut self.ring
     }
 
+    /// Processes that were not traced because there are too many.
+    pub fn not_traced(&mut self) -> u64 {
+        let count = |map| -> Option<u64> { Array::<_, u64>::try_from(map).ok()?.get(&0, 0).ok() };
+        self.ebpf.map("NOT_TRACED").and_then(count).unwrap_or(0)
+    }
+
     /// The account of lost records.
     ///
     /// # Errors
@@ -242,7 +254,7 @@ impl Attachment {
 
     fn attach_all(
         &mut self,
-        plan: &Plan,
+        plan: &mut Plan,
         files: &[TracedFile],
         features: &Features,
         options: &Options,
@@ -265,8 +277,12 @@ impl Attachment {
                 // Through our own descriptor: what was read is what is probed, whatever has its name by now.
                 let path = PathBuf::from(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
                 for scope in scopes(pids.as_deref())? {
-                    if let Err(refused) = self.attach_group(group, &path, &points, scope, &file.shown)? {
-                        return Ok(Err(refused));
+                    match self.attach_group(group, &path, &points, scope, &file.shown) {
+                        Ok(Ok(())) => {}
+                        Ok(Err(refused)) => return Ok(Err(refused)),
+                        // Without it some durations are missing, no more.
+                        Err(error) if number >= plan.files.len() => plan.unwatched.push(format!("{error:#}")),
+                        Err(error) => return Err(error),
                     }
                 }
             }
@@ -350,6 +366,8 @@ const GROUPS: &[Group] = &[
         single: "exit",
         kinds: &[PointKind::Return, PointKind::TailJump, PointKind::GoroutineEnd],
     },
+    Group { multi: "landing_multi", single: "landing", kinds: &[PointKind::Landing] },
+    Group { multi: "recovery_multi", single: "recovery", kinds: &[PointKind::Recovery] },
     Group { multi: "jump_multi", single: "jump", kinds: &[PointKind::MaybeJump] },
     Group { multi: "return_multi", single: "return_single", kinds: &[PointKind::AfterReturn] },
     Group { multi: "point_multi", single: "point", kinds: &[PointKind::Passed] },

@@ -1,15 +1,22 @@
 //! The tracker: which entry an exit belongs to.
 //!
-//! Calls are paired per lane (a goroutine, or a thread outside Go) by the depth of the stack, which is the same at a
-//! function's entry and at its exits. The rule that keeps everything right without watching the unwinder: an event
-//! at some depth proves that every deeper call is over.
+//! Calls are paired per lane (a goroutine, a coroutine with a stack of its own, else a thread) by the depth of the
+//! stack, which is the same at a function's entry and at its exits. The rule that keeps everything right: an event at
+//! some depth proves that every deeper call is over. An unwinder that is watched gives such an event (`unwind`).
+
+mod cost;
+mod lanes;
+mod unwind;
 
 use std::{io, ops::Range, rc::Rc};
 
-use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_THREAD_EXIT};
-use rustc_hash::FxHashMap;
+use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_STACK, POINT_THREAD_EXIT};
 use symbols::code::EntryCost;
 
+use self::{
+    cost::{Cost, Trap},
+    lanes::{LaneKey, Lanes},
+};
 use crate::{
     calls::{CallId, CallerStack, End, Enter, Leave, Point, Summary, Thread},
     events::{Frames, Record},
@@ -53,60 +60,6 @@ struct OpenCalls {
     last: Option<(Trap, u64)>,
 }
 
-/// What kind of trap an event is made in. They differ tenfold in cost.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trap {
-    /// An entry at an instruction that the kernel emulates.
-    CheapEntry,
-    /// An entry at one that it single-steps.
-    Entry,
-    /// A RET, always single-stepped.
-    Return,
-    /// A jump, emulated when it is direct.
-    Jump,
-}
-
-impl Trap {
-    const KINDS: usize = 4;
-
-    fn of(kind: PointKind, entry: EntryCost) -> Self {
-        match (kind, entry) {
-            (PointKind::Entry, EntryCost::SingleStep) => Self::Entry,
-            (PointKind::Entry, _) => Self::CheapEntry,
-            (PointKind::TailJump | PointKind::MaybeJump, _) => Self::Jump,
-            _ => Self::Return,
-        }
-    }
-}
-
-/// What the probes cost the target at least, from the events themselves: of many events some stand next to each
-/// other with hardly an instruction between, and the time between them is the first one's trap.
-#[derive(Default)]
-struct Cost {
-    /// Events, and the shortest time to the next event of the same lane (ns), by [`Trap`].
-    traps: [(u64, Option<u64>); Trap::KINDS],
-}
-
-/// Fewer events say nothing about the shortest time between two.
-const MIN_SAMPLES: u64 = 200;
-
-impl Cost {
-    fn event(&mut self, trap: Trap, last: Option<(Trap, u64)>, time_ns: u64) {
-        self.traps[trap as usize].0 += 1;
-        if let Some((before, at)) = last {
-            let gap = time_ns.saturating_sub(at);
-            let shortest = &mut self.traps[before as usize].1;
-            *shortest = Some(shortest.map_or(gap, |s| s.min(gap)));
-        }
-    }
-
-    /// All events together, ns; 0: not known.
-    fn total_ns(&self) -> u64 {
-        let known = self.traps.iter().filter(|(events, _)| *events >= MIN_SAMPLES);
-        known.map(|(events, shortest)| events.saturating_mul(shortest.unwrap_or(0))).sum()
-    }
-}
-
 #[derive(Clone, Copy)]
 struct PointInfo {
     kind: PointKind,
@@ -120,20 +73,11 @@ struct FunctionInfo {
     unprobed_jumps: bool,
 }
 
-/// Lanes that are kept without a look at whether they are empty.
-const MANY_LANES: usize = 4096;
-
 /// Pairs events into calls.
 pub struct Tracker {
     points: Vec<PointInfo>,
     functions: Vec<FunctionInfo>,
-    /// Where in `open` a lane's calls are. Empty ones stay until there are many: most call again soon.
-    lanes: FxHashMap<Lane, usize>,
-    open: Vec<OpenCalls>,
-    /// Places in `open` that no lane has.
-    spare: Vec<usize>,
-    /// Lanes at which empty ones are let go.
-    sweep_at: usize,
+    lanes: Lanes,
     /// While entries are seen (`CLOCK_MONOTONIC`, ns): returns outside are of calls that no probe could see begin.
     entries_ns: Range<u64>,
     limits: Limits,
@@ -153,10 +97,7 @@ impl Tracker {
                 .iter()
                 .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps })
                 .collect(),
-            lanes: FxHashMap::default(),
-            open: Vec::new(),
-            spare: Vec::new(),
-            sweep_at: MANY_LANES,
+            lanes: Lanes::default(),
             entries_ns: 0..u64::MAX,
             limits,
             last_id: 0,
@@ -181,15 +122,18 @@ impl Tracker {
         if event.point >= POINT_RESERVED {
             return self.lifecycle(event, world, sink);
         }
-        self.summary.events += 1;
-        let Some(&point) = self.points.get(event.point as usize) else { return Ok(()) };
-        let mut step = Step { tracker: self, event, lane: lane_of(event), world, sink };
+        let point = self.points.get(event.point as usize).copied();
+        self.summary.events += u64::from(point.is_none_or(|point| !point.kind.is_landing()));
+        let Some(point) = point else { return Ok(()) };
+        let lane = self.lanes.lane_of(event);
+        let mut step = Step { tracker: self, event, lane, world, sink };
         match point.kind {
             PointKind::Entry => step.entry(point, record.frames),
             PointKind::Return | PointKind::AfterReturn => step.exit(point, End::Return),
             PointKind::TailJump | PointKind::MaybeJump => step.exit(point, End::TailCall),
             PointKind::Passed => step.passed(point.function, record.frames),
             PointKind::GoroutineEnd => step.close_lane(End::Unwind),
+            PointKind::Landing | PointKind::Recovery => step.landed(),
         }
     }
 
@@ -205,61 +149,33 @@ impl Tracker {
 
     /// A thread or a process ended, or executed another program.
     fn lifecycle(&mut self, event: &Event, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
-        let pid = event.pid_tgid >> 32;
         let (whole_process, end) = match event.point {
             POINT_THREAD_EXIT => (false, End::Exit),
             POINT_PROCESS_EXIT => (true, End::Exit),
             POINT_EXEC => (true, End::Exec),
+            POINT_STACK => return self.stack_made(event, world, sink),
             _ => return Ok(()),
         };
         if !whole_process {
-            let lane = Lane { thread: event.pid_tgid, goid: 0 };
+            let lane = LaneKey::thread(event.pid_tgid);
             return Step { tracker: self, event, lane, world, sink }.close_lane(end);
         }
-        let mut lanes: Vec<Lane> = self.lanes.keys().filter(|l| l.thread >> 32 == pid).copied().collect();
-        lanes.sort_unstable_by_key(|lane| (lane.thread, lane.goid));
-        for lane in lanes {
+        let pid = (event.pid_tgid >> 32) as u32;
+        for lane in self.lanes.of_process(pid) {
             Step { tracker: self, event, lane, world, sink }.close_lane(end)?;
-            self.forget(lane);
+            self.lanes.forget(lane);
         }
+        self.lanes.forget_stacks(pid);
         Ok(())
     }
 
-    /// The place of a lane's calls.
-    fn place(&mut self, lane: Lane) -> usize {
-        if let Some(&place) = self.lanes.get(&lane) {
-            return place;
+    /// A coroutine gets a stack: what ran there before can never return.
+    fn stack_made(&mut self, event: &Event, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
+        for lane in self.lanes.add_stack((event.pid_tgid >> 32) as u32, event.depth, event.goid) {
+            Step { tracker: self, event, lane, world, sink }.close_abandoned()?;
+            self.lanes.forget(lane);
         }
-        if self.lanes.len() >= self.sweep_at {
-            self.sweep();
-        }
-        let place = self.spare.pop().unwrap_or_else(|| {
-            self.open.push(OpenCalls::default());
-            self.open.len() - 1
-        });
-        self.lanes.insert(lane, place);
-        place
-    }
-
-    /// Lets go of empty lanes: goroutines end without a word.
-    fn sweep(&mut self) {
-        let (open, spare) = (&mut self.open, &mut self.spare);
-        self.lanes.retain(|_, &mut place| {
-            let empty = open[place].calls.is_empty();
-            if empty {
-                open[place].last = None;
-                spare.push(place);
-            }
-            !empty
-        });
-        self.sweep_at = self.lanes.len() * 2 + MANY_LANES;
-    }
-
-    fn forget(&mut self, lane: Lane) {
-        if let Some(place) = self.lanes.remove(&lane) {
-            self.open[place].last = None;
-            self.spare.push(place);
-        }
+        Ok(())
     }
 
     fn tell(&mut self, open: Open, ended: Ended, sink: &mut dyn Sink) -> io::Result<()> {
@@ -279,11 +195,9 @@ impl Tracker {
     /// # Errors
     /// The sink's.
     pub fn finish(&mut self, sink: &mut dyn Sink) -> io::Result<Summary> {
-        let mut lanes: Vec<Lane> = self.lanes.keys().copied().collect();
-        lanes.sort_unstable_by_key(|lane| (lane.thread, lane.goid));
-        for lane in lanes {
-            let place = self.place(lane);
-            while let Some(call) = self.open[place].calls.pop() {
+        for key in self.lanes.keys() {
+            let place = self.lanes.place(key);
+            while let Some(call) = self.lanes.at(place).calls.pop() {
                 self.summary.open += u64::from(call.told);
                 let end_tid = call.call.thread.tid;
                 self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
@@ -306,7 +220,7 @@ struct Ended {
 struct Step<'a> {
     tracker: &'a mut Tracker,
     event: &'a Event,
-    lane: Lane,
+    lane: LaneKey,
     world: &'a mut dyn World,
     sink: &'a mut dyn Sink,
 }
@@ -440,6 +354,17 @@ impl Step<'_> {
         })
     }
 
+    /// The lane's stack has another use now.
+    fn close_abandoned(&mut self) -> io::Result<()> {
+        self.on_lane(|step, lane| {
+            while !lane.calls.is_empty() {
+                let lost = step.is_in_doubt(lane);
+                step.pop(lane, Ended { end: End::Unwind, end_ns: None, ..step.ended(lost) })?;
+            }
+            Ok(())
+        })
+    }
+
     /// Calls deeper than the event are over, and their exits were not seen.
     fn close_deeper(&mut self, lane: &mut OpenCalls) -> io::Result<()> {
         while lane.calls.last().is_some_and(|top| top.depth > self.event.depth) {
@@ -474,7 +399,11 @@ impl Step<'_> {
     fn is_in_doubt(&mut self, lane: &OpenCalls) -> bool {
         lane.calls.last().is_some_and(|top| {
             top.lost != self.event.lost
-                && self.world.last_loss(self.lane, self.event.lost).is_some_and(|at| at >= top.call.start_ns)
+                && match self.lane.in_kernel() {
+                    Some(lane) => self.world.last_loss(lane, self.event.lost).is_some_and(|at| at >= top.call.start_ns),
+                    // A coroutine changes threads: whose loss was it?
+                    None => true,
+                }
         })
     }
 
@@ -492,10 +421,10 @@ impl Step<'_> {
 
     /// Works on the lane's calls, which are out of the tracker meanwhile.
     fn on_lane(&mut self, work: impl FnOnce(&mut Self, &mut OpenCalls) -> io::Result<()>) -> io::Result<()> {
-        let place = self.tracker.place(self.lane);
-        let mut lane = std::mem::take(&mut self.tracker.open[place]);
+        let place = self.tracker.lanes.place(self.lane);
+        let mut lane = std::mem::take(self.tracker.lanes.at(place));
         let result = work(self, &mut lane);
-        self.tracker.open[place] = lane;
+        *self.tracker.lanes.at(place) = lane;
         result
     }
 }
@@ -503,12 +432,6 @@ impl Step<'_> {
 fn point_info(point: &PlannedPoint, functions: &[PlannedFunction]) -> PointInfo {
     let cost = functions.get(point.function as usize).map_or(EntryCost::SingleStep, |f| f.cost);
     PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point.kind, cost) }
-}
-
-/// The goroutine, or outside Go the thread.
-fn lane_of(event: &Event) -> Lane {
-    let thread = if event.goid == 0 { event.pid_tgid } else { event.pid_tgid & !0xffff_ffff };
-    Lane { thread, goid: event.goid }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use symbols::code::EntryCost;
 
-use super::{Plan, PlannedFunction, PlannedPoint, PointKind};
+use super::{NO_FUNCTION, Plan, PlannedFunction, PlannedPoint, PointKind};
 use crate::output::escape;
 
 impl Plan {
@@ -38,6 +38,11 @@ impl Plan {
                 )?;
             }
         }
+        for point in self.points.iter().filter(|point| point.function == NO_FUNCTION) {
+            let file = self.files.iter().chain(&self.libraries).nth(point.file).map_or("", String::as_str);
+            let (kind, offset) = (kind_name(point.kind), point.offset);
+            writeln!(out, "internal: {kind}, file offset {offset} ({})", escape::escaped(file))?;
+        }
         for skipped in &self.skipped {
             writeln!(out, "not probed: {}: {}", escape::escaped(&skipped.function), skipped.reason)?;
         }
@@ -54,6 +59,7 @@ fn kind_name(kind: PointKind) -> &'static str {
         PointKind::AfterReturn => "uretprobe",
         PointKind::Passed => "point",
         PointKind::GoroutineEnd => "Goexit",
+        PointKind::Landing | PointKind::Recovery => "end of unwinding",
     }
 }
 

@@ -27,7 +27,7 @@ fn run(command: &str, arguments: &[&str]) -> String {
 }
 
 fn plan_of(program: &Program, pattern: &str, returns: Returns) -> Result<Plan> {
-    let file = TracedFile::open(&program.path, "p", None)?;
+    let file = TracedFile::open(&program.path, "p")?;
     plan(&[file], &[pattern.parse().unwrap()], Options { all: false, returns })
 }
 

@@ -9,6 +9,7 @@ pub mod debuginfod;
 mod ifuncs;
 pub mod modules;
 pub mod processes;
+pub mod unwinders;
 
 use std::{
     fs::{self, File},
@@ -68,11 +69,45 @@ impl Identity {
 }
 
 impl TracedFile {
-    /// Opens and indexes a file. Debug files that are missing are fetched from `debuginfod`.
+    /// Opens and indexes a file.
     ///
     /// # Errors
     /// It cannot be read, is no ELF file of this machine, or has no functions.
-    pub fn open(path: &Path, shown: &str, debuginfod: Option<&Debuginfod>) -> Result<Self> {
+    pub fn open(path: &Path, shown: &str) -> Result<Self> {
+        Self::fetching(path, shown, None)
+    }
+
+    /// The same. A debug file that is missing is fetched.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn fetching(path: &Path, shown: &str, debuginfod: Option<&Debuginfod>) -> Result<Self> {
+        let search = debugfiles::search(path, Path::new(shown));
+        Self::indexed(path, shown, |binary, identity| {
+            if let Some(debuginfod) = debuginfod
+                && let Some(build_id) = debugfile::wanted(&binary, &search)
+            {
+                debuginfod.fetch(shown, &build_id);
+            }
+            let mut index = Index::with_debug(binary, &search)?;
+            ifuncs::learn(&mut index, identity, debugfiles::pid_of(path));
+            Ok(index)
+        })
+    }
+
+    /// The same without debug files: for what is not shown.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn plain(path: &Path, shown: &str) -> Result<Self> {
+        Self::indexed(path, shown, |binary, _| Index::new(binary))
+    }
+
+    fn indexed(
+        path: &Path,
+        shown: &str,
+        index: impl FnOnce(Arc<Binary>, Identity) -> Result<Index, symbols::Error>,
+    ) -> Result<Self> {
         let file = debugfiles::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidInput => anyhow!("failed to read {shown}: {error}"),
             _ => anyhow::Error::new(error).context(format!("failed to open {shown}")),
@@ -82,15 +117,8 @@ impl TracedFile {
             Some(line) => anyhow!("failed to read {shown}: a script ({line}); name the program that runs it with -x"),
             None => unreadable(shown, &error),
         })?;
-        let search = debugfiles::search(path, Path::new(shown));
-        if let Some(debuginfod) = debuginfod
-            && let Some(build_id) = debugfile::wanted(&binary, &search)
-        {
-            debuginfod.fetch(shown, &build_id);
-        }
-        let mut index = Index::with_debug(Arc::new(binary), &search).map_err(|error| unreadable(shown, &error))?;
         let identity = Identity::of(&metadata);
-        ifuncs::learn(&mut index, identity, debugfiles::pid_of(path));
+        let index = index(Arc::new(binary), identity).map_err(|error| unreadable(shown, &error))?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),
@@ -212,7 +240,7 @@ pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedF
     let (path, shown) = program_of(pid)?;
     let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
     // The link names the file even after it was deleted or replaced; to be told of that, watch the path.
-    let file = TracedFile::open(&path, shown, debuginfod)?;
+    let file = TracedFile::fetching(&path, shown, debuginfod)?;
     Ok(TracedFile { path: in_root_of(pid, Path::new(shown)), through: Some(pid), ..file })
 }
 
@@ -227,7 +255,7 @@ pub fn file_here(path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedF
             path.display()
         );
     }
-    TracedFile::open(path, &path.display().to_string(), debuginfod)
+    TracedFile::fetching(path, &path.display().to_string(), debuginfod)
 }
 
 /// A file as a process sees it: an absolute path in its root, or the name of a library that it has mapped
@@ -241,7 +269,7 @@ pub fn file_of(pid: u32, path: &Path, debuginfod: Option<&Debuginfod>) -> Result
         return file_here(&path, debuginfod);
     }
     let shown = path.display().to_string();
-    let file = TracedFile::open(&in_root_of(pid, &path), &shown, debuginfod)?;
+    let file = TracedFile::fetching(&in_root_of(pid, &path), &shown, debuginfod)?;
     Ok(TracedFile { through: Some(pid), ..file })
 }
 

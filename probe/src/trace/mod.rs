@@ -32,9 +32,12 @@ pub fn run(request: &Trace) -> Result<u8> {
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
-    let files = files(request)?;
+    let mut files = files(request)?;
     of_this_machine(&files)?;
     let mut plan = plan::plan(&files, &patterns, plan::Options { all: request.all, returns: request.returns })?;
+    if request.returns != Returns::None {
+        files.extend(watch_unwinders(request, &mut plan, &files)?);
+    }
     if request.dry_run {
         plan.print(&mut io::stdout().lock())?;
         return Ok(0);
@@ -78,6 +81,17 @@ pub fn run(request: &Trace) -> Result<u8> {
     session::Session::new(request, plan, files, sources, sink)?.run(waiting)
 }
 
+/// Has the unwinders of what is traced watched: the libraries that they are in.
+fn watch_unwinders(request: &Trace, plan: &mut Plan, files: &[TracedFile]) -> Result<Vec<TracedFile>> {
+    let named = processes(&request.target)?;
+    let starts = named.is_empty();
+    let running = if starts { running(&Scope::Everyone, files) } else { named };
+    let target::unwinders::Unwinders { files: libraries, missing } = target::unwinders::find(files, &running, starts);
+    plan.watch_unwinders(files, &libraries);
+    plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", output::escape::escaped(name))));
+    Ok(libraries)
+}
+
 fn parse_patterns(patterns: &[String]) -> Result<Vec<Pattern>> {
     Ok(patterns.iter().map(|p| p.parse()).collect::<Result<_, _>>()?)
 }
@@ -108,7 +122,7 @@ fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     let program = program.transpose()?;
     if request.binaries.is_empty() {
         if let Some(path) = program {
-            return Ok(vec![TracedFile::open(&path, &path.display().to_string(), debuginfod)?]);
+            return Ok(vec![TracedFile::fetching(&path, &path.display().to_string(), debuginfod)?]);
         }
         let programs = pids.iter().map(|&pid| target::program_file(pid, debuginfod));
         return programs.collect::<Result<Vec<_>>>().map(distinct);
@@ -257,6 +271,9 @@ fn announce(plan: &Plan, verbose: u8, out: &mut dyn Write) -> io::Result<()> {
     if verbose > 0 {
         for (reason, count) in &plan.left_out {
             writeln!(out, "probe: left out: {count} of {reason}")?;
+        }
+        for reason in &plan.unwatched {
+            writeln!(out, "probe: some unwound calls will have no duration: {reason}")?;
         }
     }
     for note in &plan.notes {

@@ -149,7 +149,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self> {
         let Sources { mut attachment, recorder, signals, clocks, processes } = sources;
         let mut modules = Modules::default();
-        for file in &files {
+        for file in &files[..plan.files.len()] {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
         }
         let world = Live::new(processes, modules, attachment.losses()?);
@@ -280,7 +280,7 @@ impl<'a> Session<'a> {
 
     fn watch_files(&mut self) -> Option<Ended> {
         let mut overwritten = false;
-        for (file, said) in self.files.iter().zip(&mut self.said) {
+        for (number, (file, said)) in self.files.iter().zip(&mut self.said).enumerate() {
             let change = file.change();
             if change == *said {
                 continue;
@@ -289,6 +289,8 @@ impl<'a> Session<'a> {
             let shown = output::escape::escaped(&file.shown);
             match change {
                 None => {}
+                // Of a library that was only watched for unwinding.
+                Some(Change::Replaced | Change::Deleted) if number >= self.plan.files.len() => {}
                 Some(Change::Overwritten) => {
                     overwritten = true;
                     talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
@@ -346,7 +348,7 @@ impl<'a> Session<'a> {
     }
 
     /// Adds what the tracker does not know.
-    fn complete(&self, summary: &mut Summary) {
+    fn complete(&mut self, summary: &mut Summary) {
         summary.duration_ns = self.detached_ns.saturating_sub(self.attached_ns);
         if summary.events == 0 && summary.lost() == 0 {
             summary.notes.push(self.nothing_seen());
@@ -368,7 +370,11 @@ impl<'a> Session<'a> {
         let of_points = summary.lost();
         if self.world.losses.total() > of_points {
             let others = self.world.losses.total() - of_points;
-            summary.notes.push(format!("{others} records of ended threads and processes were lost"));
+            summary.notes.push(format!("{others} records of ended threads and processes, and of unwinding, were lost"));
+        }
+        let not_traced = self.attachment.not_traced();
+        if not_traced > 0 {
+            summary.notes.push(format!("{not_traced} processes were not traced: 65,536 are at once"));
         }
         let mut remarks = self.remarks.clone();
         remarks.dedup();
@@ -377,10 +383,9 @@ impl<'a> Session<'a> {
 
     /// What to look at when no event came.
     fn nothing_seen(&self) -> String {
-        let files: Vec<&str> = self.files.iter().map(|f| f.shown.as_str()).collect();
         format!(
             "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
-            files.join(" or ")
+            self.plan.files.join(" or ")
         )
     }
 

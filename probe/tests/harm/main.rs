@@ -5,199 +5,20 @@ mod ending;
 mod kernel;
 mod left;
 mod refusal;
+mod run;
 mod server;
 mod target;
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read, Write as _},
-    os::unix::process::ExitStatusExt as _,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::{Duration, Instant},
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use tempfile::TempDir;
 
-/// Nothing here takes so long; what does, hangs.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Waits for something to become true, which happens elsewhere and cannot tell us.
-#[track_caller]
-fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(value) = poll() {
-            return value;
-        }
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A test program, such as `c/counts`.
-fn program(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/build").join(name);
-    assert!(path.exists(), "{} is missing: make programs", path.display());
-    path.canonicalize().expect("its path")
-}
-
-fn as_text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
-
-/// Sends a signal; a negative id means a process group.
-fn signal(name: &str, id: i64) {
-    let status = Command::new("kill").args(["-s", name, "--", &id.to_string()]).status();
-    assert!(status.expect("kill runs").success(), "kill -s {name} {id}");
-}
-
-/// Everything a stream said so far.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<(String, bool)>>);
-
-impl Said {
-    fn collect(mut stream: impl Read + Send + 'static) -> Self {
-        let said = Self::default();
-        let into = said.clone();
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            loop {
-                let count = stream.read(&mut bytes).unwrap_or(0);
-                let mut said = into.0.lock().unwrap_or_else(PoisonError::into_inner);
-                said.0.push_str(&String::from_utf8_lossy(&bytes[..count]));
-                said.1 = count == 0;
-                if said.1 {
-                    return;
-                }
-            }
-        });
-        said
-    }
-
-    fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
-    }
-}
-
-/// A `probe` that runs. Killed when dropped.
-struct Probe {
-    child: Child,
-    stdout: Said,
-    stderr: Said,
-}
-
-/// A `probe` that has ended.
-struct Ended {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
-}
-
-impl Probe {
-    fn command(args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_probe"));
-        command.args(args).stdin(Stdio::null()).env_remove("PROBE_KERNEL_LACKS");
-        command
-    }
-
-    fn start(args: &[&str]) -> Self {
-        Self::spawn(Self::command(args))
-    }
-
-    fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("probe can be started");
-        let stdout = Said::collect(child.stdout.take().expect("a pipe"));
-        let stderr = Said::collect(child.stderr.take().expect("a pipe"));
-        Self { child, stdout, stderr }
-    }
-
-    /// Started, and its probes are in place.
-    #[track_caller]
-    fn attached(args: &[&str]) -> Self {
-        Self::start(args).when_said("Ctrl-C ends")
-    }
-
-    #[track_caller]
-    fn when_said(mut self, word: &str) -> Self {
-        until(&format!("{word:?} on stderr"), || {
-            let ended = self.child.try_wait().expect("its state");
-            let stderr = self.stderr.text();
-            assert!(ended.is_none() || stderr.contains(word), "it ended: {ended:?}: {stderr}");
-            stderr.contains(word).then_some(())
-        });
-        self
-    }
-
-    fn id(&self) -> i64 {
-        i64::from(self.child.id())
-    }
-
-    /// Waits for its end.
-    #[track_caller]
-    fn status(&mut self) -> ExitStatus {
-        until("the end of probe", || self.child.try_wait().expect("its state"))
-    }
-
-    /// Waits for its end, and for the ends of its streams.
-    #[track_caller]
-    fn ended(mut self) -> Ended {
-        let status = self.status();
-        until("the ends of its streams", || (self.stdout.is_over() && self.stderr.is_over()).then_some(()));
-        let ended = Ended { status, stdout: self.stdout.text(), stderr: self.stderr.text() };
-        assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
-        ended
-    }
-
-    /// Ends it as Ctrl-C does.
-    #[track_caller]
-    fn interrupted(self) -> Ended {
-        signal("INT", self.id());
-        self.ended()
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Ended {
-    #[track_caller]
-    fn code(&self, code: i32) -> &Self {
-        assert_eq!(self.status.code(), Some(code), "{:?}: {}", self.status.signal(), self.stderr);
-        self
-    }
-
-    #[track_caller]
-    fn says(&self, words: &[&str]) -> &Self {
-        for word in words {
-            assert!(self.stderr.contains(word), "no {word:?} in: {}", self.stderr);
-        }
-        self
-    }
-
-    /// Calls of a function in `--json`.
-    #[track_caller]
-    fn calls(&self, function: &str) -> usize {
-        calls(&self.stdout, function)
-    }
-}
-
-/// Calls of a function in JSON lines, all of which must be whole.
-#[track_caller]
-fn calls(lines: &str, function: &str) -> usize {
-    let values = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
-    values.filter(|value| value["type"] == "call" && value["function"] == function).count()
-}
+use run::{Ended, Probe, as_text, calls, program, signal, until};
 
 /// `beat` and its library, built in a folder of their own: free to be replaced, deleted or spoilt.
 struct Built(TempDir);

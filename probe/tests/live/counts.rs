@@ -4,6 +4,7 @@ mod c;
 mod cpp;
 mod go;
 mod rust;
+mod stacks;
 
 use std::collections::BTreeMap;
 

@@ -8,12 +8,14 @@
 //! * `entry`: the cheapest right place for the entry probe.
 //! * `exits`: which of the branches leave the function.
 //! * `depth`: how much a function has pushed at a jump, which tells a jump table from a tail call.
+//! * `landing`: where an unwinder enters the frame that it unwound to.
 //!
 //! The facts and their sources: `docs/uprobes.md`.
 
 mod depth;
 mod entry;
 mod exits;
+mod landing;
 mod sweep;
 mod uprobes;
 
@@ -22,6 +24,8 @@ use std::fmt;
 use crate::addr::Vaddr;
 use crate::binary::Machine;
 use sweep::Sweep;
+
+pub use landing::{callees, landings};
 
 /// What a hit of the entry probe costs the target, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -147,12 +147,16 @@ pub(super) fn files(dwarf: &Dwarf<'_>, unit: &Unit<'_>, place: &Range<usize>, bu
     bounded.collect()
 }
 
-/// The folder where the compiler ran, the file's folder, its name: each may be absolute.
+/// The folder where the compiler ran, the file's folder, its name: each may be absolute. Folder 0 is where the compiler
+/// ran: since DWARF 5 the table has it, before it is the unit's to tell (DWARF 5, 6.2.4).
 fn path<'a>(dwarf: &Dwarf<'a>, unit: &Unit<'a>, header: &Header<'a>, file: &FileEntry<Reader<'a>>) -> String {
     let text = |value: AttributeValue<Reader<'a>>| dwarf.attr_string(unit, value).ok();
-    let mut path = unit.comp_dir.map(|dir| shortened(dir).into_owned()).unwrap_or_default();
-    // Before DWARF 5, folder 0 is where the compiler ran.
-    let folder = (header.version() >= 5 || file.directory_index() != 0).then(|| file.directory(header)).flatten();
+    let is_first = file.directory_index() == 0;
+    let folder = (header.version() >= 5 || !is_first).then(|| file.directory(header)).flatten();
+    let mut path = match (is_first, folder) {
+        (true, Some(_)) => String::new(),
+        _ => unit.comp_dir.map(|dir| shortened(dir).into_owned()).unwrap_or_default(),
+    };
     for part in folder.into_iter().chain([file.path_name()]).filter_map(text) {
         push(&mut path, &shortened(part));
     }

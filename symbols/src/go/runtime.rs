@@ -26,6 +26,10 @@ pub struct RuntimeOffsets {
     pub m: u32,
     /// `m.curg`
     pub m_curg: u32,
+    /// `g.sched.sp`: where the goroutine's stack pointer is while it does not run.
+    pub sched_sp: u32,
+    /// `g.syscallsp`: where Go's frames end while the goroutine is in a system call or in C.
+    pub syscall_sp: Option<u32>,
     /// `g.parentGoid`, Go 1.21+
     pub parent_goid: Option<u32>,
     /// `g.gopc`
@@ -95,6 +99,8 @@ fn offsets(binary: &Binary, g: Vaddr, tls: i64) -> Option<RuntimeOffsets> {
     let bounds = Struct::read(binary, stack.kind)?;
     let m = g.field("m")?;
     let machine = Struct::read(binary, pointee(binary, m.kind)?)?;
+    let sched = g.field("sched")?;
+    let saved = Struct::read(binary, sched.kind)?;
     let in_stack = |name| u32::checked_add(stack.offset, bounds.field(name)?.offset);
     Some(RuntimeOffsets {
         goid: g.field("goid")?.offset,
@@ -102,6 +108,8 @@ fn offsets(binary: &Binary, g: Vaddr, tls: i64) -> Option<RuntimeOffsets> {
         stack_hi: in_stack("hi")?,
         m: m.offset,
         m_curg: machine.field("curg")?.offset,
+        sched_sp: sched.offset.checked_add(saved.field("sp")?.offset)?,
+        syscall_sp: g.field("syscallsp").map(|f| f.offset),
         parent_goid: g.field("parentGoid").map(|f| f.offset),
         gopc: g.field("gopc").map(|f| f.offset),
         tls,
@@ -236,7 +244,10 @@ fn from_version(version: &str, tls: i64) -> Option<RuntimeOffsets> {
         26 | 27 => (0x98, 0xb8, Some(0x118), Some(0x120)),
         _ => return None,
     };
-    Some(RuntimeOffsets { goid, stack_lo: 0, stack_hi: 8, m: 0x30, m_curg, parent_goid, gopc, tls })
+    // Go 1.25: gobuf has no `ret` any more.
+    let syscall_sp = Some(if minor < 25 { 0x70 } else { 0x68 });
+    let (stack_lo, stack_hi, m, sched_sp) = (0, 8, 0x30, 0x38);
+    Some(RuntimeOffsets { goid, stack_lo, stack_hi, m, m_curg, sched_sp, syscall_sp, parent_goid, gopc, tls })
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use rustc_hash::FxHashMap;
 
 use super::Index;
 use super::name::{Name, Rank, Source};
+use super::sort;
 use super::tables::View;
-use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::{Binary, Segment};
 use crate::demangle;
@@ -13,19 +13,10 @@ use crate::elf::{
     SHN_ABS, SHN_COMMON, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_FILE, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, SYMBOL_SIZE,
     Sections, Symbol,
 };
-use crate::unwind;
 
-/// What a file's functions are called, and the sizes of those without a name.
-pub(super) struct Names {
-    /// By address and rank.
-    pub(super) names: Vec<Name>,
-    /// Bytes, by [`Name::position`].
-    pub(super) nameless: Vec<u64>,
-}
-
-/// All names. No text is looked at, but for the few that decide whether there is a function: most questions are about a
+/// All names, by address and rank. No text is looked at, but for the few that decide whether there is a function: most questions are about a
 /// handful of names, and to touch them all would cost more than the answers.
-pub(super) fn names(binary: &Binary, tables: &[View<'_>], nameless: bool) -> Result<Names, Error> {
+pub(super) fn names(binary: &Binary, tables: &[View<'_>]) -> Vec<Name> {
     let go = binary.go();
     let bytes: usize = tables.iter().map(|table| table.symbols.entries.len()).sum();
     let mut names = Vec::with_capacity(bytes / SYMBOL_SIZE + go.map_or(0, |program| program.addresses(binary).len()));
@@ -47,64 +38,12 @@ pub(super) fn names(binary: &Binary, tables: &[View<'_>], nameless: bool) -> Res
         });
         names.extend(functions);
     }
-    sort(&mut names);
+    sort::sort(&mut names);
     if names.iter().any(|name| name.is_untyped()) {
         names = without_labels(tables, &names);
     }
-    let nameless = if nameless { add_nameless(binary, tables, &mut names) } else { Vec::new() };
-    if names.is_empty() {
-        return Err(match binary.go_error() {
-            Some(Error::GoTable(why)) => Error::GoTable(why),
-            _ => Error::NoSymbols,
-        });
-    }
-    Ok(Names { names, nameless })
+    names
 }
-
-/// Functions that only the unwind tables know, where no named one is. Their sizes.
-fn add_nameless(binary: &Binary, tables: &[View<'_>], names: &mut Vec<Name>) -> Vec<u64> {
-    let (mut found, mut sizes) = (Vec::new(), Vec::new());
-    let mut named = names.iter().peekable();
-    let mut covered = 0;
-    for (address, size) in unwind::code_ranges(binary) {
-        while let Some(name) = named.next_if(|n| n.address() <= address) {
-            let size = symbol(tables, *name).map_or(0, |symbol| symbol.size);
-            covered = covered.max(name.address().0.saturating_add(size.max(1)));
-        }
-        if address.0 >= covered
-            && !binary.in_plt(address)
-            && let Ok(position) = u32::try_from(sizes.len())
-        {
-            covered = address.0.saturating_add(size);
-            found.push(Name::of_nameless(address, position));
-            sizes.push(size);
-        }
-    }
-    names.append(&mut found);
-    // Both are in order: they are merged.
-    names.sort();
-    sizes
-}
-
-/// Two halves at a time, then together: the standard library's stable sort merges what is in order already.
-fn sort(names: &mut [Name]) {
-    if names.is_sorted() {
-        return;
-    }
-    let (first, second) = names.split_at_mut(names.len() / 2);
-    if first.len() < MIN_SHARED_SORT {
-        return names.sort_unstable();
-    }
-    std::thread::scope(|scope| {
-        let other = std::thread::Builder::new().spawn_scoped(scope, || second.sort_unstable());
-        first.sort_unstable();
-        drop(other);
-    });
-    names.sort();
-}
-
-/// Fewer names are sorted before another thread has started.
-const MIN_SHARED_SORT: usize = 8 << 10;
 
 /// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins.
 fn is_go_mark(table: &View<'_>, name: &Name) -> bool {
@@ -200,8 +139,8 @@ fn symbol(tables: &[View<'_>], name: Name) -> Option<Symbol> {
 
 /// Where the names of each function begin.
 pub(super) fn functions(names: &[Name]) -> Vec<u32> {
-    let count = names.chunk_by(|a, b| a.address() == b.address()).count();
-    let mut first = Vec::with_capacity(count);
+    // What is not used of it is not touched.
+    let mut first = Vec::with_capacity(names.len());
     let mut last = None;
     for (i, name) in names.iter().enumerate().map_while(|(i, name)| Some((u32::try_from(i).ok()?, name))) {
         if last.replace(name.address()) != Some(name.address()) {
@@ -215,15 +154,15 @@ pub(super) fn functions(names: &[Name]) -> Vec<u32> {
 pub(super) fn enclosing(index: &Index) -> Vec<u32> {
     let mut open: Vec<(u64, u32)> = Vec::new();
     let mut enclosing = Vec::with_capacity(index.len());
-    for i in 0..index.len() {
+    for i in 0..index.functions.len() {
         let start = index.start(i);
         while open.last().is_some_and(|&(end, _)| end <= start.0) {
             open.pop();
         }
         enclosing.push(open.last().map_or(u32::MAX, |&(_, i)| i));
         // Functions of Go do not overlap.
-        let name = index.names_of(i).next().and_then(|at| index.names.get(at));
-        let size = name.filter(|name| !name.is_go()).map_or(0, |name| index.size(name));
+        let name = index.names_of(i).next().and_then(|at| index.entry(at));
+        let size = name.filter(|name| !name.is_go()).map_or(0, |name| index.size(&name));
         if size > 0 {
             open.push((start.0.saturating_add(size), i as u32));
         }
@@ -239,10 +178,10 @@ pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
         Source::Elf(table) => files.get(usize::from(table)).map(|f| f.partition_point(|&at| at < name.position())),
         Source::Go | Source::Nameless => None,
     };
-    let mut wanted: FxHashMap<&[u8], Vec<(u32, &Name)>> = FxHashMap::default();
+    let mut wanted: FxHashMap<&[u8], Vec<(u32, Name)>> = FxHashMap::default();
     for function in 0..index.functions.len() {
         if let Some(name) = index.first_name(function).filter(|n| !n.is_go())
-            && let Some(whole) = demangle::whole_of_part(index.raw(name))
+            && let Some(whole) = demangle::whole_of_part(index.raw(&name))
         {
             wanted.entry(whole).or_default().push((function as u32, name));
         }
@@ -253,14 +192,14 @@ pub(super) fn parts(index: &Index) -> FxHashMap<u32, Vec<u32>> {
     // For each part the best owner so far.
     let mut owners: FxHashMap<u32, (u8, u32)> = FxHashMap::default();
     for function in 0..index.functions.len() {
-        for name in index.names_of(function).filter_map(|at| index.names.get(at)) {
+        for name in index.names_of(function).filter_map(|at| index.entry(at)) {
             // A part of a part is no owner.
-            if name.is_go() || index.is_part_name(name) {
+            if name.is_go() || index.is_part_name(&name) {
                 continue;
             }
-            let parts = wanted.get(demangle::unversioned(index.raw(name))).map(Vec::as_slice).unwrap_or_default();
+            let parts = wanted.get(demangle::unversioned(index.raw(&name))).map(Vec::as_slice).unwrap_or_default();
             for &(part, part_name) in parts.iter().take(MAX_NAMESAKES) {
-                let fit = match (name.is_local(), file_of(name) == file_of(part_name)) {
+                let fit = match (name.is_local(), file_of(&name) == file_of(&part_name)) {
                     (true, true) => 2,
                     (false, _) => 1,
                     (true, false) => continue,

@@ -155,6 +155,11 @@ impl Index {
         format!("{}+{}", self.own_name(), name.address())
     }
 
+    /// Whether the word may be in the name of a function without one.
+    pub(super) fn may_name_nameless(&self, word: &str) -> bool {
+        self.own_name().contains(word) || word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'x')
+    }
+
     pub(super) fn is_own_name(&self, text: &str) -> bool {
         self.own_name() == text
     }
@@ -182,7 +187,8 @@ impl Index {
         let wanted = |file: &str| is_tail_of_path(file, path);
         let Some(line) = line else {
             let units = debug.units_from(wanted);
-            for (function, start) in self.starts().iter().enumerate() {
+            for function in 0..self.len() {
+                let start = self.start(function);
                 let Some(there) = map.map_or(Some(start.0), |map| map.to_debug(start.0)) else { continue };
                 if debug.line_from(&units, there).is_some_and(|l| wanted(l.file)) {
                     found.hits.extend(self.elf_hit(function as u32));
@@ -209,7 +215,7 @@ impl Index {
     /// A function by the name it is shown by, unless it is Go's.
     fn elf_hit(&self, function: u32) -> Option<Hit> {
         let name = self.shown(function as usize)?;
-        let is_go = self.names.get(name)?.is_go();
+        let is_go = self.entry(name)?.is_go();
         (!is_go).then_some(Hit { function, name: u32::try_from(name).ok()? })
     }
 }

@@ -85,6 +85,6 @@ impl Index {
 
     fn name_at(&self, v: Vaddr) -> String {
         let function = self.at(v).and_then(|f| self.first_name(f.id.0 as usize));
-        function.map_or_else(|| v.to_string(), |name| self.bare(name))
+        function.map_or_else(|| v.to_string(), |name| self.bare(&name))
     }
 }

@@ -5,6 +5,7 @@
 //! Names stay in the file, as offsets; they are demangled when they are first asked for. Opening costs a sort of addresses;
 //! a name is looked for in the string tables first, and only symbols in which it occurs are demangled.
 
+mod address;
 mod build;
 mod debug;
 mod fit;
@@ -15,11 +16,12 @@ mod name;
 mod occurrences;
 mod places;
 mod select;
+mod sort;
 mod tables;
+mod text;
 
-use std::borrow::Cow;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
@@ -27,7 +29,7 @@ use rustc_hash::FxHashMap;
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
-use crate::demangle::{self, Scheme};
+use crate::demangle;
 use crate::go;
 use crate::plt;
 
@@ -57,13 +59,14 @@ pub use select::{Match, Matched, Selection};
 pub struct Index {
     binary: Arc<Binary>,
     names: Vec<Name>,
-    /// Demangled texts of `names`, made when asked for.
-    texts: OnceLock<Box<[OnceLock<Box<str>>]>>,
+    /// Texts of `names` and of `nameless`, made when asked for.
+    texts: text::Texts,
+    nameless_texts: text::Texts,
     /// The symbol tables that `names` refer to.
     tables: Vec<Table>,
-    /// Sizes of functions without a name, in bytes.
-    nameless: Vec<u64>,
-    /// Where each function begins, ascending. Made for the first look-up by address.
+    /// Functions without a name: where each begins, ascending, and its bytes. Numbered after those with names.
+    nameless: OnceLock<Vec<(Vaddr, u64)>>,
+    /// Where each function with a name begins, ascending. Made for the first look-up by address.
     starts: OnceLock<Vec<Vaddr>>,
     /// Where each function's names begin in `names`.
     functions: Vec<u32>,
@@ -77,22 +80,13 @@ pub struct Index {
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     is_rust_program: OnceLock<bool>,
     /// What IFUNC resolvers chose, by the resolver's address.
-    chosen: FxHashMap<Vaddr, FunctionId>,
+    chosen: FxHashMap<Vaddr, Vaddr>,
     debug: debug::Sources,
 }
 
 // Go: internal/abi/symtab.go, FuncFlag.
 const GO_TOP_FRAME: u8 = 1;
 const GO_ASM: u8 = 4;
-
-/// How far a function of unknown size may reach when there is nothing behind it in its section.
-const MAX_UNSIZED: u64 = 16 << 10;
-
-/// Functions within functions: entry points inside assembly have a few levels, hostile files any number.
-const MAX_NESTING: usize = 256;
-
-/// Bytes of demangled text that are kept, besides eight times the file's length. Beyond, names stay as the file has them.
-const MIN_TEXT: usize = 64 << 20;
 
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
@@ -103,15 +97,16 @@ impl Index {
     fn from_sources(binary: Arc<Binary>, debug: debug::Sources) -> Result<Self, Error> {
         let tables = Table::all(&binary, &debug);
         let views: Vec<_> = tables.iter().filter_map(|table| table.view(&binary, &debug)).collect();
-        let build::Names { names, nameless } = build::names(&binary, &views, debug.adds_nameless(&binary))?;
+        let names = build::names(&binary, &views);
         let functions = build::functions(&names);
-        let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(MIN_TEXT));
-        Ok(Self {
+        let text_left = AtomicUsize::new(binary.data().len().saturating_mul(8).saturating_add(text::MIN_TEXT));
+        let index = Self {
             binary,
             names,
             texts: OnceLock::new(),
+            nameless_texts: OnceLock::new(),
             tables,
-            nameless,
+            nameless: OnceLock::new(),
             starts: OnceLock::new(),
             functions,
             enclosing: OnceLock::new(),
@@ -121,7 +116,14 @@ impl Index {
             is_rust_program: OnceLock::new(),
             chosen: FxHashMap::default(),
             debug,
-        })
+        };
+        if index.names.is_empty() && index.nameless().is_empty() {
+            return Err(match index.binary.go_error() {
+                Some(Error::GoTable(why)) => Error::GoTable(why),
+                _ => Error::NoSymbols,
+            });
+        }
+        Ok(index)
     }
 
     /// The file.
@@ -131,12 +133,12 @@ impl Index {
 
     /// How many functions (addresses) there are.
     pub fn len(&self) -> usize {
-        self.functions.len()
+        self.functions.len() + self.nameless().len()
     }
 
     /// Whether there are none; never so after [`Self::new`].
     pub fn is_empty(&self) -> bool {
-        self.functions.is_empty()
+        self.functions.is_empty() && self.nameless().is_empty()
     }
 
     /// The function with this id.
@@ -154,11 +156,11 @@ impl Index {
     /// If the id is not from this index.
     pub fn outline(&self, id: FunctionId) -> Outline {
         let at = self.shown(id.0 as usize).expect("the id is from this index");
-        let name = self.names.get(at).expect("functions point to names");
-        let go = name.is_go().then(|| self.go_function(name)).flatten();
+        let name = self.entry(at).expect("functions point to names");
+        let go = name.is_go().then(|| self.go_function(&name)).flatten();
         Outline {
             address: name.address(),
-            size: go.as_ref().map_or_else(|| self.size(name), go::Function::size),
+            size: go.as_ref().map_or_else(|| self.size(&name), go::Function::size),
             is_go: name.is_go(),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
@@ -169,19 +171,23 @@ impl Index {
     /// # Panics
     /// If the id is not from this index.
     pub fn symbol(&self, id: FunctionId) -> &str {
-        let raw = self.first_name(id.0 as usize).map(|name| self.raw(name)).expect("the id is from this index");
-        std::str::from_utf8(raw).unwrap_or_else(|_| valid_beginning(raw))
+        let raw = self.first_name(id.0 as usize).map(|name| self.raw(&name)).expect("the id is from this index");
+        std::str::from_utf8(raw).unwrap_or_else(|_| text::valid_beginning(raw))
     }
 
     /// All names of the function with this id as the file spells them, each as often as it stands there.
     pub fn symbols(&self, id: FunctionId) -> impl Iterator<Item = &str> {
-        let names = self.names_of(id.0 as usize).filter_map(|at| self.names.get(at));
-        names.map(|name| valid_beginning(self.raw(name)))
+        let names = self.names_of(id.0 as usize).filter_map(|at| self.entry(at));
+        names.map(|name| text::valid_beginning(self.raw(&name)))
     }
 
     /// All functions, by address.
     pub fn functions(&self) -> impl Iterator<Item = Function<'_>> {
-        (0..self.functions.len()).map(|i| self.function(FunctionId(i as u32)))
+        let mut all: Vec<FunctionId> = (0..self.len() as u32).map(FunctionId).collect();
+        if !self.nameless().is_empty() {
+            all.sort_by_key(|id| self.start(id.0 as usize));
+        }
+        all.into_iter().map(|id| self.function(id))
     }
 
     /// The other names at the same address, each once.
@@ -203,34 +209,14 @@ impl Index {
     /// of the file holds there, as an address of this file. Then the symbols select what was chosen.
     pub fn learn_ifuncs(&mut self, mut word: impl FnMut(Vaddr) -> Option<Vaddr>) {
         for (place, resolver) in plt::resolved(&self.binary) {
-            let chosen = word(place).and_then(|v| self.starting_at(v));
-            if let Some(function) = chosen.and_then(|function| u32::try_from(function).ok()) {
-                self.chosen.insert(resolver, FunctionId(function));
-            }
+            self.chosen.extend(word(place).map(|chosen| (resolver, chosen)));
         }
     }
 
     /// The implementation that a function's resolver chose, if it is one and that is known.
     fn implementation(&self, function: usize) -> Option<FunctionId> {
-        self.chosen.get(&self.start(function)).copied()
-    }
-
-    /// The function whose code holds `v`.
-    pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
-        self.id_at(v).map(|id| self.function(id))
-    }
-
-    /// The id of the function whose code holds `v`.
-    pub fn id_at(&self, v: Vaddr) -> Option<FunctionId> {
-        let mut at = self.starts().partition_point(|&start| start <= v).checked_sub(1)?;
-        for _ in 0..MAX_NESTING {
-            if self.holds(at, v) {
-                return Some(FunctionId(at as u32));
-            }
-            let enclosing = self.enclosing.get_or_init(|| build::enclosing(self));
-            at = enclosing.get(at).copied().filter(|&e| e != u32::MAX)? as usize;
-        }
-        None
+        let chosen = self.chosen.get(&self.start(function))?;
+        self.starting_at(*chosen).and_then(|function| u32::try_from(function).ok()).map(FunctionId)
     }
 
     /// The name of the function with this id, as in [`Function::name`]. Demangled once.
@@ -241,60 +227,17 @@ impl Index {
         self.display(self.shown(id.0 as usize).expect("the id is from this index"))
     }
 
-    /// Whether a known function begins here. A `.cold` part is none, and what has no name may be one.
-    pub fn starts_function(&self, v: Vaddr) -> bool {
-        self.starting_at(v).is_some_and(|at| !self.is_part(at) && !self.is_nameless(at))
-    }
-
-    /// The parts of a function that were moved elsewhere: (address, bytes).
-    pub fn parts(&self, id: FunctionId) -> Vec<(Vaddr, u64)> {
-        let parts = self.parts.get_or_init(|| build::parts(self));
-        let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
-        of.iter()
-            .filter_map(|&part| self.first_name(part as usize))
-            .map(|name| (name.address(), self.size(name)))
-            .collect()
-    }
-
-    /// The position of the function that begins at `v`.
-    fn starting_at(&self, v: Vaddr) -> Option<usize> {
-        self.starts().binary_search(&v).ok()
-    }
-
-    fn starts(&self) -> &[Vaddr] {
-        self.starts.get_or_init(|| (0..self.len()).map(|function| self.start(function)).collect())
-    }
-
-    /// Where a function begins; 0 if there is none such.
-    fn start(&self, function: usize) -> Vaddr {
-        let name = self.functions.get(function).and_then(|&at| self.names.get(at as usize));
-        name.map_or(Vaddr(0), |name| name.address())
-    }
-
-    fn is_nameless(&self, function: usize) -> bool {
-        self.first_name(function).is_some_and(|n| n.source() == Source::Nameless)
-    }
-
-    fn is_part(&self, function: usize) -> bool {
-        self.first_name(function).is_some_and(|n| self.is_part_name(n))
-    }
-
-    /// Whether the symbol names a part (`f.cold`) of a function.
-    fn is_part_name(&self, name: &Name) -> bool {
-        matches!(name.source(), Source::Elf(_)) && demangle::whole_of_part(self.raw(name)).is_some()
-    }
-
     /// The name that a function is shown by.
-    fn first_name(&self, function: usize) -> Option<&Name> {
-        self.names.get(self.shown(function)?)
+    fn first_name(&self, function: usize) -> Option<Name> {
+        self.entry(self.shown(function)?)
     }
 
     /// The position of the name that a function is shown by. What `.dynsym` calls it, `.symtab` does too.
     fn shown(&self, function: usize) -> Option<usize> {
         let range = self.names_of(function);
-        let first = self.names.get(range.start)?;
+        let first = self.entry(range.start)?;
         let rival =
-            |at: &usize| self.names.get(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()));
+            |at: &usize| self.entry(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()));
         let rivals = range.clone().take_while(rival);
         if rivals.clone().nth(1).is_none() {
             return Some(range.start);
@@ -313,7 +256,7 @@ impl Index {
 
     /// Of two names of one function, the one to show first: by rank, then the one that looks least internal.
     fn compare(&self, a: usize, b: usize) -> std::cmp::Ordering {
-        let (Some(a), Some(b)) = (self.names.get(a), self.names.get(b)) else {
+        let (Some(a), Some(b)) = (self.entry(a), self.entry(b)) else {
             return a.cmp(&b);
         };
         let look = |text: &[u8]| {
@@ -322,68 +265,37 @@ impl Index {
             (if mangled { 0 } else { underscores }, text.len())
         };
         a.rank().cmp(&b.rank()).then_with(|| {
-            let (x, y) = (demangle::unversioned(self.raw(a)), demangle::unversioned(self.raw(b)));
-            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| self.size(b).cmp(&self.size(a)))
+            let (x, y) = (demangle::unversioned(self.raw(&a)), demangle::unversioned(self.raw(&b)));
+            look(x).cmp(&look(y)).then_with(|| x.cmp(y)).then_with(|| self.size(&b).cmp(&self.size(&a)))
         })
     }
 
     /// Positions of the names of a function.
     fn names_of(&self, function: usize) -> std::ops::Range<usize> {
+        if let Some(nameless) = function.checked_sub(self.functions.len()) {
+            let at = self.names.len().saturating_add(nameless);
+            return at..at.saturating_add(1);
+        }
         let start = self.functions.get(function).map_or(self.names.len(), |&n| n as usize);
         start..self.functions.get(function + 1).map_or(self.names.len(), |&n| n as usize)
     }
 
-    fn holds(&self, function: usize, v: Vaddr) -> bool {
-        match self.names_of(function).next().and_then(|at| self.names.get(at)) {
-            Some(name) if name.is_go() => v.0 - name.address().0.min(v.0) < self.size_of_go(name),
-            _ => v < self.end(function),
-        }
-    }
-
-    /// The address after a function's last byte, as far as it may be attributed to it.
-    fn end(&self, function: usize) -> Vaddr {
-        let Some(name) = self.first_name(function) else {
-            return Vaddr(0);
+    /// The function that has the name at a position.
+    fn function_of(&self, name: u32) -> Option<u32> {
+        let functions = match (name as usize).checked_sub(self.names.len()) {
+            Some(nameless) => self.functions.len() + nameless,
+            None => self.functions.partition_point(|&first| first <= name).checked_sub(1)?,
         };
-        match self.size(name) {
-            0 => self.end_of_unsized(function, name),
-            size => Vaddr(name.address().0.saturating_add(size)),
-        }
+        u32::try_from(functions).ok()
     }
 
-    /// Assembly without a size reaches to the next symbol of its section. Its padding goes with it.
-    fn end_of_unsized(&self, function: usize, name: &Name) -> Vaddr {
-        let start = name.address();
-        let next = if function + 1 < self.len() { self.start(function + 1).0 } else { u64::MAX };
-        let section = self.binary.sections().at(start).map_or(start, |s| s.end());
-        let bound = if name.is_go() { start.0 } else { section.0.min(next) };
-        Vaddr(bound.min(start.0.saturating_add(MAX_UNSIZED)))
-    }
-
-    fn size(&self, name: &Name) -> u64 {
-        match name.source() {
-            Source::Elf(_) => self.symbol_of(*name).map_or(0, |symbol| symbol.size),
-            Source::Go => self.go_function(name).map_or(0, |f| f.size()),
-            Source::Nameless => self.nameless.get(name.position() as usize).copied().unwrap_or(0),
-        }
-    }
-
-    fn size_of_go(&self, name: &Name) -> u64 {
-        let count = || self.binary.go().map_or(0, |program| program.addresses(&self.binary).len());
-        let sizes = self.go_sizes.get_or_init(|| (0..count()).map(|_| AtomicU32::new(0)).collect());
-        let size = || self.go_function(name).map_or(0, |f| f.size());
-        let Some(place) = sizes.get(name.position() as usize) else {
-            return size();
+    /// The name at a position: behind the last of `names` come those of functions without one.
+    fn entry(&self, at: usize) -> Option<Name> {
+        let Some(nameless) = at.checked_sub(self.names.len()) else {
+            return self.names.get(at).copied();
         };
-        match place.load(Ordering::Relaxed) {
-            0 => {
-                let size = size();
-                // What does not fit is looked up each time.
-                place.store(u32::try_from(size.saturating_add(1)).unwrap_or(0), Ordering::Relaxed);
-                size
-            }
-            known => u64::from(known - 1),
-        }
+        let (address, _) = self.nameless().get(nameless)?;
+        Some(Name::of_nameless(*address, u32::try_from(nameless).ok()?))
     }
 
     fn go_function(&self, name: &Name) -> Option<go::Function<'_>> {
@@ -391,106 +303,19 @@ impl Index {
     }
 
     fn view(&self, id: FunctionId, at: usize) -> Function<'_> {
-        let name = self.names.get(at).expect("functions point to names");
-        let go = name.is_go().then(|| self.go_function(name)).flatten();
+        let name = self.entry(at).expect("functions point to names");
+        let go = name.is_go().then(|| self.go_function(&name)).flatten();
         let flags = go.as_ref().map_or(0, go::Function::flags);
         Function {
             id,
             address: name.address(),
-            size: self.size(name),
+            size: self.size(&name),
             name: self.display(at),
-            symbol: std::str::from_utf8(self.raw(name)).unwrap_or_else(|_| self.display(at)),
-            language: self.language(name),
-            left_out: self.left_out(name),
+            symbol: std::str::from_utf8(self.raw(&name)).unwrap_or_else(|_| self.display(at)),
+            language: self.language(&name),
+            left_out: self.left_out(&name),
             go_asm: flags & GO_ASM != 0,
             go_top_frame: flags & GO_TOP_FRAME != 0,
-        }
-    }
-
-    /// A name as the file has it.
-    fn raw(&self, name: &Name) -> &[u8] {
-        let found = match name.source() {
-            Source::Elf(table) => self.table(table).and_then(|table| table.name(name.position())),
-            Source::Go => self.go_function(name).and_then(|f| f.name_bytes()),
-            Source::Nameless => None,
-        };
-        found.unwrap_or_default()
-    }
-
-    fn language(&self, name: &Name) -> Language {
-        self.language_of(name, self.raw(name))
-    }
-
-    fn language_of(&self, name: &Name, raw: &[u8]) -> Language {
-        match name.source() {
-            Source::Go => Language::Go,
-            Source::Nameless => Language::C,
-            Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
-                Scheme::Rust => Language::Rust,
-                Scheme::Itanium => Language::Cpp,
-                Scheme::Plain => Language::C,
-            },
-        }
-    }
-
-    /// The name as a person writes it, parameters included.
-    fn display(&self, at: usize) -> &str {
-        let texts = self.texts.get_or_init(|| self.names.iter().map(|_| OnceLock::new()).collect());
-        let Some((name, text)) = self.names.get(at).zip(texts.get(at)) else {
-            return "";
-        };
-        if let Some(text) = text.get() {
-            return text;
-        }
-        let raw = self.raw(name);
-        let made = match name.source() {
-            Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
-            Source::Elf(_) => demangle::full(raw),
-            Source::Nameless => Cow::Owned(self.name_of_nameless(name)),
-        };
-        match made {
-            Cow::Borrowed(plain) => plain,
-            Cow::Owned(made) => self.keep(text, made).unwrap_or_else(|| valid_beginning(raw)),
-        }
-    }
-
-    /// Stores a demangled name, unless a hostile file's names fill the memory.
-    fn keep<'a>(&self, place: &'a OnceLock<Box<str>>, made: String) -> Option<&'a str> {
-        let take = |left: usize| left.checked_sub(made.len());
-        self.text_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-        Some(place.get_or_init(|| made.into_boxed_str()))
-    }
-
-    /// Why globs leave a name out.
-    fn left_out(&self, name: &Name) -> Option<LeftOut> {
-        self.left_out_by(name, self.raw(name))
-    }
-
-    fn left_out_by(&self, name: &Name, raw: &[u8]) -> Option<LeftOut> {
-        if name.is_ifunc() {
-            return Some(LeftOut::Ifunc);
-        }
-        match name.source() {
-            Source::Nameless => Some(LeftOut::Nameless),
-            _ if raw.is_empty() => Some(LeftOut::Nameless),
-            Source::Go => self.go_left_out(name, std::str::from_utf8(raw).unwrap_or_default()),
-            Source::Elf(_) if demangle::whole_of_part(raw).is_some() => Some(LeftOut::Part),
-            Source::Elf(_) => function::elf_left_out(demangle::unversioned(raw)),
-        }
-    }
-
-    fn go_left_out(&self, name: &Name, text: &str) -> Option<LeftOut> {
-        let wrapper = || {
-            let program = self.binary.go()?;
-            program.is_wrapper(&program.function(&self.binary, name.position() as usize)?).then_some(LeftOut::GoWrapper)
-        };
-        match go::names::kind(text) {
-            go::names::Kind::Runtime => Some(LeftOut::GoRuntime),
-            go::names::Kind::Internal => Some(LeftOut::GoInternal),
-            go::names::Kind::Vendor => Some(LeftOut::GoVendor),
-            go::names::Kind::Generated => Some(LeftOut::GoWrapper),
-            go::names::Kind::Ordinary if go::names::has_no_package(text) => Some(LeftOut::GoRuntime),
-            go::names::Kind::Ordinary => wrapper(),
         }
     }
 
@@ -501,7 +326,7 @@ impl Index {
             let finder = regex::bytes::Regex::new("^(_ZN3std2rt|_R.*2rt)(10lang_start|19lang_start_internal)");
             let finder = finder.expect("the pattern is ours");
             let starts = self.names_with(&["lang_start"]);
-            starts.iter().filter_map(|&at| self.names.get(at as usize)).any(|n| finder.is_match(self.raw(n)))
+            starts.iter().filter_map(|&at| self.entry(at as usize)).any(|n| finder.is_match(self.raw(&n)))
         })
     }
 }
@@ -510,9 +335,4 @@ impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Index").field("binary", &self.binary).field("functions", &self.len()).finish_non_exhaustive()
     }
-}
-
-/// The part of a name before its first byte that is no UTF-8.
-fn valid_beginning(raw: &[u8]) -> &str {
-    raw.utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }

@@ -16,16 +16,19 @@ impl Index {
     /// Positions of the names that contain all `words`, ascending. Without words: of all names.
     pub(super) fn names_with(&self, words: &[&str]) -> Vec<u32> {
         let Some(longest) = words.iter().max_by_key(|word| word.len()) else {
-            return (0..self.names.len() as u32).collect();
+            return (0..(self.names.len() + self.nameless().len()) as u32).collect();
         };
         let finders: Vec<Finder<'_>> = words.iter().map(|word| Finder::new(word.as_bytes())).collect();
         let holds_all = |at: &usize| {
-            let raw = self.names.get(*at).map(|name| self.raw(name)).unwrap_or_default();
+            let raw = self.entry(*at).map(|name| self.raw(&name)).unwrap_or_default();
             finders.iter().all(|finder| finder.find(raw).is_some())
         };
         let candidates = self.names_marked(&Finder::new(longest.as_bytes()));
         let mut found: Vec<u32> = candidates.into_iter().filter(holds_all).map(|at| at as u32).collect();
         found.sort_unstable();
+        if words.iter().all(|word| self.may_name_nameless(word)) {
+            found.extend((0..self.nameless().len()).map(|nameless| (self.names.len() + nameless) as u32));
+        }
         found
     }
 

@@ -55,7 +55,7 @@ impl Index {
         };
         for (function, name) in (0..self.len()).filter_map(|function| Some((function, self.shown(function)? as u32))) {
             let hit = Hit { function: function as u32, name };
-            let entry = self.names.get(name as usize).filter(|n| n.is_go());
+            let entry = self.entry(name as usize).filter(|n| n.is_go());
             let Some(code) = entry.and_then(|n| program.function(&self.binary, n.position() as usize)) else {
                 continue;
             };

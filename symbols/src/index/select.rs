@@ -143,10 +143,10 @@ impl Index {
         };
         // Both questions in one go: most of the time is spent on fetching the names from memory.
         let described = parallel::map_chunks(&found.hits, CHUNK, |hits| {
-            let entries: Vec<&Entry> = hits.iter().filter_map(|hit| self.names.get(hit.name as usize)).collect();
+            let entries: Vec<Entry> = hits.iter().filter_map(|hit| self.entry(hit.name as usize)).collect();
             // On their own, these reads overlap; between demanglings each would be waited for.
             let raws: Vec<&[u8]> = self.raws(&entries);
-            let describe = |(entry, raw): (&&Entry, &&[u8])| {
+            let describe = |(entry, raw): (&Entry, &&[u8])| {
                 let why = self.left_out_by(entry, raw);
                 let name = if takes(why) { Ok(self.bare_of(entry, raw)) } else { Err(why?) };
                 Some((name, self.language_of(entry, raw)))
@@ -171,8 +171,8 @@ impl Index {
             }
         }
         chosen.extend(found.points.iter().map(|&(address, function, offset)| {
-            let entry = function.and_then(|hit| self.names.get(hit.name as usize));
-            let (name, language) = (entry.map(|n| self.bare(n)), entry.map(|n| self.language(n)));
+            let entry = function.and_then(|hit| self.entry(hit.name as usize));
+            let (name, language) = (entry.map(|n| self.bare(&n)), entry.map(|n| self.language(&n)));
             let name = name.map_or_else(|| address.to_string(), |name| format!("{name}+{offset:#x}"));
             let what = Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset };
             Chosen { address, found: Match { what, pattern, name, language, exact: true } }
@@ -181,10 +181,10 @@ impl Index {
 
     /// What an IFUNC's resolver chose: where it is, itself, and what to call it.
     fn chosen_by(&self, hit: &Hit) -> Option<(Vaddr, Matched, String)> {
-        let entry = self.names.get(hit.name as usize).filter(|entry| entry.is_ifunc())?;
+        let entry = self.entry(hit.name as usize).filter(|entry| entry.is_ifunc())?;
         let id = self.implementation(hit.function as usize)?;
         let implementation = self.first_name(id.0 as usize)?;
-        let name = format!("{} (IFUNC: {})", self.bare(entry), self.bare(implementation));
+        let name = format!("{} (IFUNC: {})", self.bare(&entry), self.bare(&implementation));
         Some((implementation.address(), Matched::Function(id), name))
     }
 
@@ -248,10 +248,10 @@ impl Index {
             return hits;
         };
         let has = |hit: &Hit, fits: &dyn Fn(&str) -> bool| {
-            let own = self.names.get(hit.name as usize).map(|name| self.raw(name)).unwrap_or_default();
-            let names = self.names_of(hit.function as usize).take(MAX_ALIASES).filter_map(|at| self.names.get(at));
+            let own = self.entry(hit.name as usize).map(|name| self.raw(&name)).unwrap_or_default();
+            let names = self.names_of(hit.function as usize).take(MAX_ALIASES).filter_map(|at| self.entry(at));
             let mut same = names.filter(|name| demangle::unversioned(self.raw(name)) == demangle::unversioned(own));
-            same.any(|name| self.version(name).is_some_and(fits))
+            same.any(|name| self.version(&name).is_some_and(fits))
         };
         if !hits.iter().any(|hit| has(hit, &|_| true)) {
             return hits;
@@ -279,10 +279,10 @@ impl Index {
             return None;
         }
         let is_main = |hit: &&Hit| {
-            self.names.get(hit.name as usize).is_some_and(|n| match n.source() {
-                Source::Go => self.raw(n) == b"main.main",
+            self.entry(hit.name as usize).is_some_and(|n| match n.source() {
+                Source::Go => self.raw(&n) == b"main.main",
                 Source::Nameless => false,
-                Source::Elf(_) => !is_go && self.bare(n).matches("::").count() == 1,
+                Source::Elf(_) => !is_go && self.bare(&n).matches("::").count() == 1,
             })
         };
         let found: Vec<Hit> = tails.iter().filter(is_main).copied().collect();
@@ -292,8 +292,8 @@ impl Index {
     /// In Go, a wrapper often has the name of what it wraps (assembly, value receivers): one call would count twice.
     fn without_wrappers_of_others(&self, hits: Vec<Hit>) -> Vec<Hit> {
         let text = |hit: &Hit| -> Option<(String, bool)> {
-            let entry = self.names.get(hit.name as usize).filter(|e| e.is_go())?;
-            let raw = String::from_utf8_lossy(self.raw(entry));
+            let entry = self.entry(hit.name as usize).filter(|e| e.is_go())?;
+            let raw = String::from_utf8_lossy(self.raw(&entry));
             let plain = go_names::without_receiver_marks(&raw).unwrap_or_else(|| raw.into_owned());
             let program = self.binary.go()?;
             Some((plain, program.is_wrapper(&program.function(&self.binary, entry.position() as usize)?)))
@@ -311,13 +311,10 @@ impl Index {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let names = self.names_with(&words);
         let fits = parallel::map_chunks(&names, CHUNK, |names| {
-            let fitting = names.iter().filter_map(|&name| Some((name, fit(self.names.get(name as usize)?)?)));
+            let fitting = names.iter().filter_map(|&name| Some((name, fit(&self.entry(name as usize)?)?)));
             fitting.collect::<Vec<_>>()
         });
-        let hit = |name: u32| {
-            let after = self.functions.partition_point(|&first| first <= name);
-            Some(Hit { function: u32::try_from(after.checked_sub(1)?).ok()?, name })
-        };
+        let hit = |name: u32| Some(Hit { function: self.function_of(name)?, name });
         fits.into_iter().flatten().filter_map(|(name, fit)| Some((hit(name)?, fit))).collect()
     }
 

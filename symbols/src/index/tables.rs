@@ -101,14 +101,14 @@ impl Index {
     }
 
     /// What [`Self::raw`] says of many names, sooner: first where all of them begin, then where they end.
-    pub(super) fn raws(&self, names: &[&Name]) -> Vec<&[u8]> {
-        let text = |name: &&Name| match name.source() {
+    pub(super) fn raws(&self, names: &[Name]) -> Vec<&[u8]> {
+        let text = |name: &Name| match name.source() {
             Source::Elf(table) => self.table(table)?.text(name.position()),
             Source::Go => self.go_function(name)?.name_bytes(),
             Source::Nameless => None,
         };
         let texts: Vec<Option<&[u8]>> = names.iter().map(text).collect();
-        let ended = |text: &Option<&'_ [u8]>, name: &&Name| match name.source() {
+        let ended = |text: &Option<&'_ [u8]>, name: &Name| match name.source() {
             Source::Elf(_) => text.and_then(|text| name_at(text, 0).map(<[u8]>::len)),
             Source::Go | Source::Nameless => text.map(<[u8]>::len),
         };

@@ -1,8 +1,11 @@
 //! Programs built for the tests, and the oracles they are compared with.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
 
+pub mod llvm;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The Go toolchain of the tests: `PROBE_TEST_GO`, or where `make test` puts it.
 pub fn go_tool() -> PathBuf {
@@ -16,6 +19,30 @@ pub fn run(command: &mut Command) -> String {
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{complaint}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command that must succeed, with lines to read; its standard output.
+pub fn filtered(command: &mut Command, lines: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = spawned.unwrap_or_else(|e| panic!("failed to start {command:?}: {e}"));
+    let mut input = child.stdin.take().unwrap();
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A program that nobody here wrote: `testdata/corpus.sh`.
+pub fn corpus(name: &str) -> PathBuf {
+    let path = corpus_folder().join("bin").join(name);
+    path.canonicalize().unwrap_or_else(|e| panic!("{}: {e}: `testdata/corpus.sh` brings it", path.display()))
+}
+
+/// Where the corpus's programs (`bin`) and their debug files (`debug`) are.
+pub fn corpus_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/corpus")
 }
 
 pub fn go(dir: &Path) -> Command {

@@ -37,6 +37,9 @@ func Of(name string) *Counter {
 // Here counts a call.
 func (c *Counter) Here() { atomic.AddUint64(&c.calls, 1) }
 
+// Count tells of calls that were counted elsewhere.
+func Count(name string, calls uint64) { notes[name] = calls }
+
 // Note adds a fact that is no count of calls: kind as in the package's comment.
 func Note(kind, name string, value uint64) { notes["_"+kind+":"+name] = value }
 

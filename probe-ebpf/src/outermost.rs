@@ -1,0 +1,33 @@
+//! Which calls are outermost, as far as the kernel half needs to know it: their callers are collected.
+
+use crate::{
+    lane::Place,
+    maps::{OUTERMOST, STACK_ALL, STACK_DEPTH},
+};
+
+/// Whether an outermost call is open around this place.
+#[inline(always)]
+pub(crate) fn holds(place: &Place) -> bool {
+    // SAFETY: a racy read of a number that only this thread or goroutine writes.
+    OUTERMOST.get_ptr(&place.lane()).is_some_and(|depth| place.depth > unsafe { *depth })
+}
+
+/// An outermost call begins here.
+#[inline(always)]
+pub(crate) fn begins(place: &Place) {
+    // A full map costs callers for inner calls, nothing else.
+    let _ = OUTERMOST.insert(&place.lane(), &place.depth, 0);
+}
+
+/// Calls at this place and deeper are over.
+#[inline(always)]
+pub(crate) fn ends(place: &Place) {
+    if STACK_DEPTH.load() == 0 || STACK_ALL.load() != 0 {
+        return;
+    }
+    let lane = place.lane();
+    // SAFETY: a racy read of a number that only this thread or goroutine writes.
+    if OUTERMOST.get_ptr(&lane).is_some_and(|depth| place.depth <= unsafe { *depth }) {
+        let _ = OUTERMOST.remove(&lane);
+    }
+}

@@ -1,0 +1,123 @@
+//! Internal points: on the unwinders themselves, so that a call which a panic, exception or longjmp took away gets the
+//! time at which that happened. They are never shown and are no calls; they cost nothing until somebody unwinds.
+
+use symbols::{
+    addr::Vaddr,
+    binary::Binary,
+    code,
+    index::{Function, Matched},
+    pattern::Pattern,
+    unwind,
+};
+
+use super::{Cookie, FilePlanner, NO_FUNCTION, Plan, PlannedPoint, PointKind, Returns};
+use crate::{output::escape, target::TracedFile};
+
+/// Functions that end by entering another frame (Itanium C++ ABI: Exception Handling, level I). Rust's panics and
+/// `pthread_cancel` use the same. The last is where LLVM's libunwind does it.
+const UNWINDERS: [&str; 5] = [
+    "_Unwind_RaiseException",
+    "_Unwind_Resume",
+    "_Unwind_Resume_or_Rethrow",
+    "_Unwind_ForcedUnwind",
+    "__libunwind_Registers_x86_64_jumpto",
+];
+/// Names under which C libraries jump, some of them in a function that those call.
+const JUMPERS: [&str; 6] = ["longjmp", "_longjmp", "siglongjmp", "__longjmp_chk", "__longjmp", "____longjmp_chk"];
+/// What a program calls that uses them.
+const USES_JUMPS: [&str; 7] =
+    ["setjmp", "_setjmp", "__sigsetjmp", "longjmp", "_longjmp", "siglongjmp", "__longjmp_chk"];
+
+/// Why a library's unwinder is not watched.
+const UNKNOWN: &str = "where it enters the frame it unwound to is not known";
+
+impl FilePlanner<'_> {
+    /// Where Go's runtime takes frames away without returns. `runtime.Goexit` runs the deferred calls and then calls
+    /// `goexit1`, which does not return: at that call all frames of the goroutine are gone. `runtime.recovery` runs on
+    /// the system stack after `recover`, writes down where the goroutine is to go on, and calls `gogo`.
+    pub(super) fn add_go_unwinding(&mut self) {
+        if self.options.returns == Returns::None {
+            return;
+        }
+        self.add_calls("runtime.Goexit", "runtime.goexit1", PointKind::GoroutineEnd);
+        self.add_calls("runtime.recovery", "runtime.gogo", PointKind::Recovery);
+    }
+
+    fn add_calls(&mut self, caller: &str, callee: &str, kind: PointKind) {
+        let binary = self.index.binary();
+        let Some(caller) = self.named(caller).next() else { return };
+        let Some(code) = binary.bytes_at(caller.address, caller.size) else { return };
+        // Assembly and its wrapper share one name.
+        let callees: Vec<Vaddr> = self.named(callee).map(|f| f.address).collect();
+        let calls = callees.iter().flat_map(|&to| code::calls_to(binary.machine(), code, caller.address, to));
+        for offset in calls.filter_map(|call| binary.file_offset(call)) {
+            self.point(offset, kind, NO_FUNCTION, true, false);
+        }
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = Function<'_>> {
+        let matches = name.parse::<Pattern>().map(|pattern| self.index.select(&[pattern], true).matches);
+        matches.unwrap_or_default().into_iter().filter_map(|found| match found.what {
+            Matched::Function(id) => Some(self.index.function(id)),
+            Matched::Point { .. } => None,
+        })
+    }
+}
+
+impl Plan {
+    /// Watches native unwinders: those within the traced files, and those of `libraries`, which the caller appends to
+    /// the files.
+    pub fn watch_unwinders(&mut self, traced: &[TracedFile], libraries: &[TracedFile]) {
+        self.libraries = libraries.iter().map(|library| library.shown.clone()).collect();
+        let jumps = traced.iter().any(|file| uses_jumps(file.index.binary()));
+        for (number, file) in traced.iter().chain(libraries).enumerate() {
+            let binary = file.index.binary();
+            // What it takes from elsewhere it does not have itself: no need to look through its symbols.
+            let unwinders = if binary.imports(&UNWINDERS) { Vec::new() } else { binary.symbol_values(&UNWINDERS) };
+            let jumpers = if jumps { binary.symbol_values(&JUMPERS) } else { Vec::new() };
+            let mut places: Vec<Vaddr> = unwinders.iter().flat_map(|&f| landings(binary, f)).collect();
+            let of_jumpers = jumpers.iter().flat_map(|&f| callees(binary, f)).chain(jumpers.iter().copied());
+            places.extend(of_jumpers.flat_map(|f| landings(binary, f)));
+            places.sort_unstable();
+            places.dedup();
+            if places.is_empty() && !(unwinders.is_empty() && jumpers.is_empty()) {
+                self.unwatched.push(format!("{}: {UNKNOWN}", escape::escaped(&file.shown)));
+            }
+            for offset in places.into_iter().filter_map(|place| binary.file_offset(place)) {
+                let cookie = self.native_cookie(self.points.len() as u32);
+                let (kind, function) = (PointKind::Landing, NO_FUNCTION);
+                self.points.push(PlannedPoint { file: number, offset, kind, function, cookie });
+            }
+        }
+    }
+
+    /// C that Go called belongs to the goroutine, also where it unwinds.
+    fn native_cookie(&self, point: u32) -> Cookie {
+        let go = self.points.iter().map(|point| point.cookie).find(|cookie| cookie.goid_offset() != 0);
+        go.map_or(Cookie::native(point), |go| {
+            Cookie::go(point, go.goid_offset() as u16, go.program() as u8).foreign_g()
+        })
+    }
+
+    /// Whether unwinders are watched in files that programs which are not traced run too.
+    pub fn watches_shared_files(&self) -> bool {
+        self.points.iter().any(|point| point.file >= self.files.len())
+    }
+}
+
+fn uses_jumps(binary: &Binary) -> bool {
+    binary.imports(&USES_JUMPS) || binary.interpreter().is_none() && !binary.symbol_values(&JUMPERS).is_empty()
+}
+
+fn code_of(binary: &Binary, function: Vaddr) -> Option<(Vaddr, &[u8])> {
+    let (start, size) = unwind::code_range(binary, function)?;
+    Some((start, binary.bytes_at(start, size)?))
+}
+
+fn landings(binary: &Binary, function: Vaddr) -> Vec<Vaddr> {
+    code_of(binary, function).map_or_default(|(start, code)| code::landings(binary.machine(), code, start))
+}
+
+fn callees(binary: &Binary, function: Vaddr) -> Vec<Vaddr> {
+    code_of(binary, function).map_or_default(|(start, code)| code::callees(binary.machine(), code, start))
+}
