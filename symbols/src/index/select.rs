@@ -325,7 +325,7 @@ impl Index {
     }
 
     fn all_functions(&self) -> Vec<Hit> {
-        let numbers: Vec<u32> = (0..self.functions.len() as u32).collect();
+        let numbers: Vec<u32> = (0..self.len() as u32).collect();
         let hits = parallel::map_chunks(&numbers, CHUNK, |functions| {
             let hit = |&function: &u32| Some(Hit { function, name: self.shown(function as usize)? as u32 });
             functions.iter().filter_map(hit).collect::<Vec<_>>()
