@@ -97,7 +97,7 @@ setup_test() {
     setup_bench
     setup_esbuild
     setup_bpf
-    apt redis-server redis-tools
+    apt redis-server redis-tools libboost-context1.74.0
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
     apt_for npm npm
     testdata/corpus.sh

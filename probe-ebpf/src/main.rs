@@ -133,11 +133,18 @@ fn on_recovery(ctx: &ProbeContext) {
     }
 }
 
+/// Whether a coroutine that is made here may run in what is traced: any thread of the process may resume it, and in a
+/// library that all processes share it may be made before the first traced call.
+#[inline(always)]
+fn may_be_resumed() -> bool {
+    PID_FILTER.load() == FILTER_TIDS || wanted()
+}
+
 /// `makecontext(ucp, …)`: a stack for a coroutine.
 #[inline(always)]
 fn on_makecontext(ctx: &ProbeContext) {
     // glibc, musl, x86-64 and arm64: ucontext_t is uc_flags, uc_link, uc_stack {ss_sp, ss_flags, ss_size}.
-    if wanted()
+    if may_be_resumed()
         && let Some([lowest, _flags, bytes]) = memory::user::<[u64; 3]>(regs::argument::<0>(ctx).wrapping_add(16))
     {
         emit::stack(lowest, bytes);
@@ -147,7 +154,7 @@ fn on_makecontext(ctx: &ProbeContext) {
 /// `make_fcontext(upper end, size, …)` of Boost.Context: the same.
 #[inline(always)]
 fn on_make_fcontext(ctx: &ProbeContext) {
-    if wanted() {
+    if may_be_resumed() {
         let (end, bytes) = (regs::argument::<0>(ctx), regs::argument::<1>(ctx));
         emit::stack(end.wrapping_sub(bytes), bytes);
     }

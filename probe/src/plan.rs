@@ -55,6 +55,10 @@ pub enum PointKind {
     Landing,
     /// The same of Go's runtime, which sends a goroutine there from the system stack.
     Recovery,
+    /// A coroutine gets its stack (`makecontext`).
+    Context,
+    /// The same of Boost.Context (`make_fcontext`).
+    BoostContext,
 }
 
 impl PointKind {

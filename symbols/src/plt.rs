@@ -98,17 +98,19 @@ const MAX_NAME: usize = 16 << 10;
 fn stubs_in(binary: &Binary, start: Vaddr, len: u64) -> impl Iterator<Item = (Vaddr, Vaddr)> {
     let bytes = binary.bytes_at(start, len).unwrap_or_default();
     // Stubs of `.plt.got` have 8 bytes on x86-64; AArch64's begin anywhere.
-    let (step, read): (usize, fn(&[u8], u64) -> Option<Vaddr>) = match binary.machine() {
-        Machine::X86_64 => (8, x86_64),
-        Machine::Aarch64 => (4, aarch64),
-    };
+    let machine = binary.machine();
+    let step = if machine == Machine::X86_64 { 8 } else { 4 };
     let mut after = 0;
     (0..bytes.len()).step_by(step).filter_map(move |at| {
         if at < after {
             return None;
         }
         let address = start.checked_add(at as u64)?;
-        let place = read(bytes.get(at..)?, address.0)?;
+        let code = bytes.get(at..)?;
+        let place = match machine {
+            Machine::X86_64 => x86_64(code, address.0)?,
+            Machine::Aarch64 => aarch64(code, address.0)?,
+        };
         // `bti c` belongs to the stub: the `adrp` behind it is none of its own.
         after = at + step + 1;
         Some((address, place))

@@ -368,6 +368,8 @@ const GROUPS: &[Group] = &[
     },
     Group { multi: "landing_multi", single: "landing", kinds: &[PointKind::Landing] },
     Group { multi: "recovery_multi", single: "recovery", kinds: &[PointKind::Recovery] },
+    Group { multi: "makecontext_multi", single: "makecontext", kinds: &[PointKind::Context] },
+    Group { multi: "make_fcontext_multi", single: "make_fcontext", kinds: &[PointKind::BoostContext] },
     Group { multi: "jump_multi", single: "jump", kinds: &[PointKind::MaybeJump] },
     Group { multi: "return_multi", single: "return_single", kinds: &[PointKind::AfterReturn] },
     Group { multi: "point_multi", single: "point", kinds: &[PointKind::Passed] },

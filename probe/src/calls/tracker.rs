@@ -134,6 +134,8 @@ impl Tracker {
             PointKind::Passed => step.passed(point.function, record.frames),
             PointKind::GoroutineEnd => step.close_lane(End::Unwind),
             PointKind::Landing | PointKind::Recovery => step.landed(),
+            // They tell of themselves: POINT_STACK.
+            PointKind::Context | PointKind::BoostContext => Ok(()),
         }
     }
 

@@ -28,6 +28,10 @@ const JUMPERS: [&str; 6] = ["longjmp", "_longjmp", "siglongjmp", "__longjmp_chk"
 const USES_JUMPS: [&str; 7] =
     ["setjmp", "_setjmp", "__sigsetjmp", "longjmp", "_longjmp", "siglongjmp", "__longjmp_chk"];
 
+/// What gives a coroutine its stack. Who makes them otherwise has calls that look as if they had been unwound.
+const CONTEXTS: [(&str, PointKind); 2] =
+    [("makecontext", PointKind::Context), ("make_fcontext", PointKind::BoostContext)];
+
 /// Why a library's unwinder is not watched.
 const UNKNOWN: &str = "where it enters the frame it unwound to is not known";
 
@@ -70,6 +74,7 @@ impl Plan {
     pub fn watch_unwinders(&mut self, traced: &[TracedFile], libraries: &[TracedFile]) {
         self.libraries = libraries.iter().map(|library| library.shown.clone()).collect();
         let jumps = traced.iter().any(|file| uses_jumps(file.index.binary()));
+        self.watch_contexts(traced, libraries);
         for (number, file) in traced.iter().chain(libraries).enumerate() {
             let binary = file.index.binary();
             // What it takes from elsewhere it does not have itself: no need to look through its symbols.
@@ -83,11 +88,27 @@ impl Plan {
             if places.is_empty() && !(unwinders.is_empty() && jumpers.is_empty()) {
                 self.unwatched.push(format!("{}: {UNKNOWN}", escape::escaped(&file.shown)));
             }
-            for offset in places.into_iter().filter_map(|place| binary.file_offset(place)) {
-                let cookie = self.native_cookie(self.points.len() as u32);
-                let (kind, function) = (PointKind::Landing, NO_FUNCTION);
-                self.points.push(PlannedPoint { file: number, offset, kind, function, cookie });
+            self.push_internal(number, binary, places, PointKind::Landing);
+        }
+    }
+
+    /// Watches who makes coroutines, where a traced file does.
+    fn watch_contexts(&mut self, traced: &[TracedFile], libraries: &[TracedFile]) {
+        for (name, kind) in CONTEXTS {
+            if !traced.iter().any(|file| uses(file.index.binary(), &[name])) {
+                continue;
             }
+            for (number, file) in traced.iter().chain(libraries).enumerate() {
+                let binary = file.index.binary();
+                self.push_internal(number, binary, binary.symbol_values(&[name]), kind);
+            }
+        }
+    }
+
+    fn push_internal(&mut self, file: usize, binary: &Binary, places: Vec<Vaddr>, kind: PointKind) {
+        for offset in places.into_iter().filter_map(|place| binary.file_offset(place)) {
+            let cookie = self.native_cookie(self.points.len() as u32);
+            self.points.push(PlannedPoint { file, offset, kind, function: NO_FUNCTION, cookie });
         }
     }
 
@@ -107,6 +128,10 @@ impl Plan {
 
 fn uses_jumps(binary: &Binary) -> bool {
     binary.imports(&USES_JUMPS) || binary.interpreter().is_none() && !binary.symbol_values(&JUMPERS).is_empty()
+}
+
+fn uses(binary: &Binary, names: &[&str]) -> bool {
+    binary.imports(names) || !binary.symbol_values(names).is_empty()
 }
 
 fn code_of(binary: &Binary, function: Vaddr) -> Option<(Vaddr, &[u8])> {

@@ -60,6 +60,7 @@ fn kind_name(kind: PointKind) -> &'static str {
         PointKind::Passed => "point",
         PointKind::GoroutineEnd => "Goexit",
         PointKind::Landing | PointKind::Recovery => "end of unwinding",
+        PointKind::Context | PointKind::BoostContext => "coroutine's stack",
     }
 }
 

@@ -76,6 +76,7 @@ pub(crate) fn check(program: &str, mode: &[&str], options: &[&str]) -> (Traced, 
     let lines = |stdout: &str| stdout.lines().count();
     assert_eq!(lines(&traced.ended.stdout), lines(&alone.stdout), "{program} {mode:?} wrote something else");
     assert_counts(&format!("{program} {mode:?}"), &traced, &truth);
+    assert!(mode[0] == "migrate" || !traced.trace.has_moved(), "{program} {mode:?}: a thread's call ended on another");
     (traced, truth)
 }
 

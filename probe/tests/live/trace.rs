@@ -138,6 +138,7 @@ impl Trace {
     /// Children stand before their parents, in the same thread or goroutine, within their parents' time, one after the
     /// other, one deeper.
     fn check_nesting(&self) {
+        let moves = self.has_moved();
         let mut children: HashMap<u64, Vec<&Call>> = HashMap::new();
         let mut seen = std::collections::HashSet::with_capacity(self.calls.len());
         for call in &self.calls {
@@ -147,13 +148,18 @@ impl Trace {
             assert!(!call.lost || call.duration_ns.is_none(), "a guessed duration: {call:?}");
             let timed = !call.lost && matches!(&*call.end, "return" | "tailcall" | "exit" | "exec");
             assert!(!timed || call.duration_ns.is_some(), "{call:?}");
-            check_children(call, &children.remove(&call.id).unwrap_or_default());
+            check_children(call, &children.remove(&call.id).unwrap_or_default(), moves);
             if let Some(parent) = call.parent {
                 assert!(!seen.contains(&parent), "a child after its parent: {call:?}");
                 children.entry(parent).or_default().push(call);
             }
         }
         assert!(children.is_empty(), "parents that are not in the file: {:?}", children.keys());
+    }
+
+    /// Whether a call outside of goroutines ended on another thread than it began on: only coroutines' do.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.calls.iter().any(|call| call.goroutine.is_none() && call.end_tid.is_some_and(|end| end != call.tid))
     }
 
     /// Calls of each function, by name.
@@ -171,14 +177,15 @@ impl Trace {
     }
 }
 
-fn check_children(parent: &Call, children: &[&Call]) {
+/// `moves`: there are coroutines that change threads.
+fn check_children(parent: &Call, children: &[&Call], moves: bool) {
     let end = |call: &Call| call.duration_ns.map(|duration| call.start_ns + duration);
     let mut not_before = parent.start_ns;
     let mut sum = 0;
     for child in children {
         assert_eq!(child.depth, parent.depth + 1, "{child:?} in {parent:?}");
         assert_eq!((child.pid, child.goroutine), (parent.pid, parent.goroutine), "{child:?} in {parent:?}");
-        assert!(child.goroutine.is_some() || child.tid == parent.tid, "{child:?} in {parent:?}");
+        assert!(moves || child.goroutine.is_some() || child.tid == parent.tid, "{child:?} in {parent:?}");
         assert!(child.start_ns >= not_before, "begins too early: {child:?} in {parent:?}");
         not_before = end(child).unwrap_or(child.start_ns);
         assert!(end(parent).is_none_or(|end| not_before <= end), "ends too late: {child:?} in {parent:?}");

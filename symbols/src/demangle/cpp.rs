@@ -139,7 +139,7 @@ impl<'s> Writer<'s> {
     /// `<source-name>` or `<operator-name>`, and tags, which are left out.
     fn unqualified(&mut self) -> Option<()> {
         if let [b'a'..=b'z', _, rest @ ..] = self.rest {
-            let operator = OPERATORS.iter().find(|(code, _)| self.rest.starts_with(*code))?.1;
+            let operator = OPERATORS.iter().find(|(code, _)| self.rest.starts_with(code))?.1;
             self.rest = rest;
             self.write("operator");
             self.write(operator);

@@ -74,9 +74,8 @@ pub(super) fn elf_name(
         return None;
     }
     if !typed {
-        // Assembler's local labels, and arm64's `$x` that mark code and data.
         let raw = table.name(position)?;
-        if !is_in_own_code_section(table.sections, symbol) || raw.starts_with(b".L") || raw.starts_with(b"$") {
+        if !is_in_own_code_section(table.sections, symbol) || MARKS.iter().any(|mark| raw.starts_with(mark)) {
             return None;
         }
     }
@@ -89,6 +88,10 @@ pub(super) fn elf_name(
     let (ifunc, local) = (symbol.kind == STT_GNU_IFUNC, symbol.binding == STB_LOCAL);
     Some(Name::of_elf(address, rank, ifunc, local, number, position))
 }
+
+/// Labels without a type that are places, not functions: an assembler's local ones, arm64's `$x` that mark code and data,
+/// the notes of gcc's plugin annobin.
+const MARKS: [&[u8]; 3] = [b".L", b"$", b".annobin_"];
 
 /// The executable segment that held the symbol before: it most often holds the next one too.
 #[derive(Default)]

@@ -97,8 +97,10 @@ fn record(binary: &Binary, v: Vaddr) -> Option<(Record<'_>, Frames<'_>, BaseAddr
     let bases = BaseAddresses::default().set_eh_frame(start.0);
     let record = match at {
         Some(at) => {
-            let at = usize::try_from(at.0.checked_sub(start.0)?).ok().filter(|&at| at < bytes.len())?;
-            frames.fde_from_offset(&bases, EhFrameOffset(at), EhFrame::cie_from_offset).ok()?
+            let at = usize::try_from(at.0.checked_sub(start.0)?).ok()?;
+            let read = |at: usize| frames.fde_from_offset(&bases, EhFrameOffset(at), EhFrame::cie_from_offset).ok();
+            let mut places = std::iter::once(at).chain(following(bytes, at)).filter(|&at| at < bytes.len());
+            places.find_map(|at| read(at).filter(|record| record.contains(v.0)))?
         }
         None => search(&frames, &bases, v)?,
     };
@@ -149,10 +151,18 @@ impl<'a> Header<'a> {
         let frames = binary.bytes_from(self.frames)?;
         let range = |entry: &[u8]| {
             let (start, record) = (offset(self.address, u32_at(entry, 0)?), offset(self.address, u32_at(entry, 4)?));
-            // A record: length, distance to the common part, address, length of the code.
-            let at = usize::try_from(record.0.checked_sub(self.frames.0)?).ok()?.checked_add(8)?;
-            let usual = offset(record.checked_add(8)?, u32_at(frames, at)?) == start;
-            usual.then_some((start, u64::from(u32_at(frames, at.checked_add(4)?)?)))
+            let at = usize::try_from(record.0.checked_sub(self.frames.0)?).ok()?;
+            let bytes = |at: usize| {
+                // A record: length, distance to the common part, address, length of the code.
+                let place = at.checked_add(8)?;
+                let usual = offset(self.frames.checked_add(place as u64)?, u32_at(frames, place)?) == start;
+                usual.then_some(u64::from(u32_at(frames, place.checked_add(4)?)?))
+            };
+            let size = match bytes(at)? {
+                0 => following(frames, at).find_map(|at| bytes(at).filter(|&size| size > 0)).unwrap_or(0),
+                size => size,
+            };
+            Some((start, size))
         };
         let mut ranges = Vec::with_capacity(self.table.len() / ENTRY);
         for entry in self.table.chunks_exact(ENTRY) {
@@ -175,6 +185,16 @@ impl<'a> Header<'a> {
         }
         word(low.checked_sub(1)?, 4)
     }
+}
+
+/// Where the records behind that at `at` begin. A linker enters one record for each address into the table, be it that of
+/// a function without code (one that can never be called), which begins where the next one does.
+fn following(frames: &[u8], at: usize) -> impl Iterator<Item = usize> {
+    /// Records; in libLLVM up to twenty such functions follow each other.
+    const MOST: usize = 64;
+    // A longer form of the length (all ones) occurs in no file below 4 GiB.
+    let next = |&at: &usize| at.checked_add(4)?.checked_add(usize::try_from(u32_at(frames, at)?).ok()?);
+    std::iter::successors(Some(at), next).skip(1).take(MOST)
 }
 
 /// `base` plus a signed 4-byte offset.

@@ -6,6 +6,25 @@ use crate::harness::{self, Process, Tracer};
 const BOTH: [&str; 2] = ["c/stacks", "c/stacks-O0"];
 
 #[test]
+fn a_coroutine_that_gives_way_amid_its_calls_goes_on_with_them() {
+    for (program, mode) in [("c/stacks", "coroutine"), ("c/stacks-O0", "coroutine"), ("c/fcontext", "calls")] {
+        let (traced, _) = check(program, &[mode], &ROOM);
+        assert_inside(&traced, "produce", "generator");
+        for outermost in ["generator", "consume"] {
+            let calls = traced.trace.calls.iter().filter(|call| &*call.function == outermost);
+            assert!(calls.into_iter().all(|call| call.depth == 0), "{program}: {outermost} is in another call");
+        }
+    }
+}
+
+#[test]
+fn a_coroutine_may_be_resumed_by_another_thread() {
+    let (traced, _) = check("c/stacks", &["migrate"], &ROOM);
+    assert_inside(&traced, "produce", "generator");
+    assert!(traced.trace.has_moved(), "some end on another thread");
+}
+
+#[test]
 fn a_handler_on_an_alternate_stack_is_inside_of_what_it_interrupted() {
     for program in BOTH {
         let (traced, _) = check(program, &["altstack", "-n", "25000"], &ROOM);
