@@ -51,7 +51,7 @@ pub(crate) fn unversioned(symbol: &[u8]) -> &[u8] {
 }
 
 /// What `objdump` puts behind the name of the function that a stub calls.
-const PLT: &[u8] = b"@plt";
+pub(crate) const PLT: &[u8] = b"@plt";
 
 /// What `demangle` makes of a symbol; of a stub's, of the function's that it calls.
 fn with_plt<'a>(symbol: &'a [u8], demangle: impl Fn(&'a [u8]) -> Cow<'a, str>) -> Cow<'a, str> {

@@ -11,6 +11,7 @@ use crate::addr::Vaddr;
 use crate::binary::{Binary, Machine};
 use crate::bytes::{c_bytes, u32_at, u64_at};
 use crate::debugfile::{AddressMap, DebugFile, Made, Origin};
+use crate::demangle::PLT;
 
 /// Bytes of a relocation with addend, in an ELF64 file.
 const RELA_SIZE: usize = 24;
@@ -76,6 +77,8 @@ pub(crate) fn stubs(binary: &Binary) -> Option<DebugFile> {
     let symbols = binary.symbol_tables().find(|table| table.dynamic)?;
     let strings = binary.data().get(symbols.strings.clone())?;
     let mut made = Made::default();
+    // Names may be the ends of others, but not all of them of long ones.
+    let mut left = strings.len().saturating_mul(2).saturating_add(64 << 10);
     for &(start, len) in binary.plt() {
         let found: Vec<(Vaddr, Vaddr)> = stubs_in(binary, start, len).collect();
         for (number, &(stub, place)) in found.iter().enumerate() {
@@ -83,16 +86,13 @@ pub(crate) fn stubs(binary: &Binary) -> Option<DebugFile> {
             let Ok(slot) = slots.binary_search_by_key(&place, |s| s.place) else { continue };
             let symbol = slots.get(slot).and_then(|slot| symbols.symbol(binary.data(), slot.symbol));
             let name = symbol.and_then(|symbol| c_bytes(strings, usize::try_from(symbol.name).ok()?));
-            if let Some(name) = name.filter(|name| name.len() <= MAX_NAME) {
-                made.function(name, b"@plt", stub.0, (end.saturating_sub(stub.0)).min(MAX_STUB));
-            }
+            let Some(name) = name else { continue };
+            left = left.checked_sub(name.len() + PLT.len())?;
+            made.function(name, PLT, stub.0, (end.saturating_sub(stub.0)).min(MAX_STUB));
         }
     }
     made.finish(AddressMap::default(), Origin::Plt)
 }
-
-/// Longer names are not copied: as many stubs may have each.
-const MAX_NAME: usize = 16 << 10;
 
 /// Stubs in a section: where each begins, and the word it jumps through.
 fn stubs_in(binary: &Binary, start: Vaddr, len: u64) -> impl Iterator<Item = (Vaddr, Vaddr)> {

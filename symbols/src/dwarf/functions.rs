@@ -3,7 +3,7 @@
 use gimli::{Attribute, AttributeValue, constants};
 
 use super::budget::Budget;
-use super::units::target;
+use super::units::{bounded, target};
 use super::{Dwarf, Reader, Unit};
 
 /// Functions with code, and the functions inlined into them.
@@ -81,6 +81,7 @@ impl Functions {
             let depth = entries.next_depth();
             let at = entries.next_offset();
             let Some(abbreviation) = entries.read_abbreviation().ok()? else { continue };
+            let abbreviation = bounded(abbreviation)?;
             let tag = abbreviation.tag();
             // Entries of all kinds end what is not around them.
             while inside.last().is_some_and(|i| i.depth >= depth) {

@@ -212,7 +212,7 @@ impl Debug {
     }
 
     fn supplement(&self) -> Option<&Supplement> {
-        let find = || Supplement::find(&self.sections, self.split_files.as_deref()?, &self.budget);
+        let find = || Supplement::find(&self.sections, self.split_files.as_deref()?);
         self.supplement.get_or_init(find).as_ref()
     }
 

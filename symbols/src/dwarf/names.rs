@@ -2,7 +2,7 @@
 
 use gimli::{AttributeValue, UnitOffset, constants};
 
-use super::units::{Units, own_info, target};
+use super::units::{Units, bounded, own_info, target};
 use super::{Dwarf, Reader};
 
 /// From a concrete function to its abstract one, to its declaration: three steps in real files.
@@ -34,7 +34,7 @@ impl<'d, 'a> Entries<'d, 'a> {
             let root = self.units.root(self.dwarf, unit)?;
             let into = UnitOffset(offset.checked_sub(data.offset)?);
             let mut entries = root.unit.entries_raw(Some(into)).ok()?;
-            let abbreviation = entries.read_abbreviation().ok()??;
+            let abbreviation = bounded(entries.read_abbreviation().ok()??)?;
             for &specification in abbreviation.attributes() {
                 let attribute = entries.read_attribute(specification).ok()?;
                 let text = |value: AttributeValue<Reader<'a>>| {

@@ -23,12 +23,14 @@ pub(super) struct Supplement {
 
 impl Supplement {
     /// The supplementary file of a file, if it has one that can be found.
-    pub(super) fn find(of: &Sections, files: &dyn Files, budget: &Budget) -> Option<Self> {
+    pub(super) fn find(of: &Sections, files: &dyn Files) -> Option<Self> {
         let (name, id) = link(of)?;
         let is_right = |data: &[u8]| debugfile::build_id_in(data) == Some(id) || own_checksum(data) == Some(id);
         let data: Arc<Data> = Arc::new(files.supplement(name, id, &is_right)?);
-        let sections = Sections::of(&data, budget)?;
-        let units = Units::read(&sections.dwarf(), budget, &|_| false);
+        // It is shared by many: its size says nothing of the file's.
+        let budget = Budget::for_file(data.len());
+        let sections = Sections::of(&data, &budget)?;
+        let units = Units::read(&sections.dwarf(), &budget, &|_| false);
         Some(Self { sections, units })
     }
 

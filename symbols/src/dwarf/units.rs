@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{
-    Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset, DwarfFileType,
-    LittleEndian, Section as _, UnitHeader, UnitSectionOffset, UnitType, constants,
+    Abbreviation, Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset,
+    DwarfFileType, LittleEndian, Section as _, UnitHeader, UnitSectionOffset, UnitType, constants,
 };
 
 use super::budget::Budget;
@@ -70,6 +70,15 @@ pub(super) struct Root<'a> {
     pub(super) split: Option<Reader<'a>>,
     /// It has code, and does not say where: its functions do.
     is_vague: bool,
+}
+
+/// More attributes than any entry has. They need no bytes of their own: every entry of a hostile file could have as many as
+/// fill half of it.
+const MAX_ATTRIBUTES: usize = 256;
+
+/// An abbreviation, unless it has too many attributes to be read for each entry.
+pub(super) fn bounded(abbreviation: &Abbreviation) -> Option<&Abbreviation> {
+    (abbreviation.attributes().len() <= MAX_ATTRIBUTES).then_some(abbreviation)
 }
 
 /// Ranges that hold an address; more overlap in broken files only.
@@ -241,12 +250,12 @@ impl<'a> Root<'a> {
             dwo_id,
             header,
         };
-        let mut cursor = unit.header.entries(&unit.abbreviations);
-        cursor.next_dfs().ok()?;
-        let entry = cursor.current()?;
+        let mut entries = unit.header.entries_raw(&unit.abbreviations, None).ok()?;
+        let abbreviation = bounded(entries.read_abbreviation().ok()??)?;
+        let mut attributes: Vec<Attribute<Reader<'a>>> = Vec::new();
+        entries.read_attributes(abbreviation.attributes(), &mut attributes).ok()?;
         // Partial units have no code.
-        let is_whole = entry.tag() == constants::DW_TAG_compile_unit && file == DwarfFileType::Main;
-        let attributes: Vec<Attribute<Reader<'a>>> = entry.attrs().to_vec();
+        let is_whole = abbreviation.tag() == constants::DW_TAG_compile_unit && file == DwarfFileType::Main;
         // Bases come behind what is read through them.
         attributes.iter().for_each(|a| set_base(&mut unit, a));
         let says_where = |a: &Attribute<_>| matches!(a.name(), constants::DW_AT_ranges | constants::DW_AT_high_pc);
