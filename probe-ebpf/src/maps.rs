@@ -3,6 +3,7 @@
 
 use aya_ebpf::{
     Global,
+    bindings::BPF_F_MMAPABLE,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -49,6 +50,13 @@ pub(crate) static TASK_ALTERNATE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static SHARED_UNWINDERS: Global<u32> = Global::new(0);
 
+/// Points in one row of [`COUNTS`]; 0: nothing is counted.
+#[unsafe(no_mangle)]
+pub(crate) static COUNTS_ROW: Global<u32> = Global::new(0);
+/// Rows of [`COUNTS`], a power of two, less one.
+#[unsafe(no_mangle)]
+pub(crate) static COUNTS_LAST_ROW: Global<u32> = Global::new(0);
+
 /// Records for the reading half.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
@@ -74,6 +82,10 @@ pub(crate) static LOST: Array<u64> = Array::with_max_entries(1, 0);
 /// Records lost, by point.
 #[map]
 pub(crate) static LOST_AT: Array<u64> = Array::with_max_entries(1, 0);
+/// How often points were passed, by any process: rows of points, a row for each CPU (or for several). Mapped by the
+/// reading half, which so reads thousands of counters without a system call.
+#[map]
+pub(crate) static COUNTS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// When a thread or goroutine last lost a record (`CLOCK_MONOTONIC`, ns).
 #[map]
 pub(crate) static LOST_IN: HashMap<Lane, u64> = HashMap::with_max_entries(65536, 0);

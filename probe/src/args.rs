@@ -168,6 +168,13 @@ pub struct TraceArgs {
     /// Memory for events on their way out of the kernel: bytes, or with k, M, G. Rounded up to a power of two
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64M", help_heading = "Probes")]
     pub buffer: u64,
+    /// Events a second that functions matched by a glob, regex or file may make together; 0: any number. Beyond it the
+    /// hottest are detached while the trace goes on, and this is said. What is named exactly, or by the end of its name,
+    /// is always traced and does not count. What counts is the cost: the entry and the return of a usual call are two
+    /// events; alone, one at an instruction that the kernel emulates (a push, a jump) counts 0.1, any other (every
+    /// return) 1.9
+    #[arg(long, value_name = "N", default_value = "20000", help_heading = "Probes")]
+    pub budget: u64,
     /// Attach more than 200 points also where each takes 0.1 s to remove (kernels before 6.6)
     #[arg(long, help_heading = "Probes")]
     pub force: bool,

@@ -7,6 +7,7 @@ mod internal;
 mod jump;
 mod print;
 mod shape;
+mod standard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -100,6 +101,8 @@ pub struct PlannedFunction {
     pub cost: EntryCost,
     /// Named exactly or by its tail: a budget does not shed it.
     pub exact: bool,
+    /// Of the language's own library: the first that a budget does without.
+    pub standard: bool,
 }
 
 /// What is to be done.
@@ -298,6 +301,7 @@ impl<'a> FilePlanner<'a> {
             unprobed_jumps: shape.unprobed_jumps || dropped,
             cost: entry.cost,
             exact: found.exact,
+            standard: standard::is_standard(function.language, &found.name),
         });
         self.point(offset, PointKind::Entry, number, is_go, function.go_asm);
         match self.options.returns {
@@ -363,6 +367,9 @@ impl<'a> FilePlanner<'a> {
         if foreign_g || !is_go {
             cookie = cookie.foreign_g();
         }
+        if self.plan.functions.get(function as usize).is_some_and(|f| !f.exact) {
+            cookie = cookie.counted();
+        }
         self.plan.points.push(PlannedPoint { file: self.number, offset, kind, function, cookie });
     }
 
@@ -389,6 +396,7 @@ impl<'a> FilePlanner<'a> {
             unprobed_jumps: false,
             cost: EntryCost::SingleStep,
             exact: true,
+            standard: false,
         });
         self.point(file_offset, PointKind::Passed, number, is_go, function.is_some_and(|f| f.go_asm));
         Ok(())

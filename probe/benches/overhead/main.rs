@@ -9,6 +9,7 @@ mod bare;
 mod cost;
 mod report;
 mod run;
+mod server;
 mod throughput;
 
 use std::time::Instant;
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
         }
     }
     attaching::bench(&server, &mut verdicts)?;
+    server::bench(&server, &mut verdicts)?;
 
     println!("\nWanted");
     verdicts.print();

@@ -263,6 +263,7 @@ fn perf_events(pid: u32) -> usize {
 /// The running Go server; ended when dropped.
 pub(crate) struct Server {
     child: Child,
+    address: String,
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -272,7 +273,12 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
         let mut ready = String::new();
         stdout.read_line(&mut ready)?;
-        Ok(Self { child, _stdout: stdout })
+        let address = ready.strip_prefix("ready ").context("it is not ready")?.trim().to_owned();
+        Ok(Self { child, address, _stdout: stdout })
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -60,6 +60,7 @@ fn unread(subject: &Subject, returns: Returns, calls: u64) -> Result<Measured> {
         stack_all: false,
         buffer_bytes: CEILING_BUFFER,
         force: false,
+        counted: false,
     };
     let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options)?;
     let measured = subject.run(calls, THREADS)?;

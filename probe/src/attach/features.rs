@@ -72,7 +72,7 @@ impl Feature {
 }
 
 fn io_error(error: aya::programs::ProgramError) -> io::Error {
-    match super::os_error(&error) {
+    match super::error::os_error(&error) {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::other(error),
     }

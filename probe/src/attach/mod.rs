@@ -4,35 +4,33 @@
 //! behind when dropped or killed: everything hangs on file descriptors of this process.
 
 pub mod btf;
+mod counters;
+mod error;
 pub mod features;
+mod links;
 pub mod losses;
 pub mod recorder;
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    num::NonZeroU32,
-    os::fd::AsRawFd as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, RingBuf},
-    programs::{
-        ProgramError, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
-    },
 };
 use probe_ebpf::abi::{self, FILTER_NONE, FILTER_PIDS, FILTER_TIDS};
 
 use crate::{
     calls::Skipped,
-    plan::{NO_FUNCTION, Plan, PlannedPoint, PointKind},
+    plan::{NO_FUNCTION, Plan},
     target::TracedFile,
 };
+pub use counters::Counters;
+use error::explain;
+pub use error::how_to_be_permitted;
 use features::{Feature, Features};
+pub use links::Exchange;
+use links::Links;
 
 /// The compiled kernel half of this architecture.
 #[cfg(target_arch = "x86_64")]
@@ -78,6 +76,8 @@ pub struct Options {
     pub buffer_bytes: u32,
     /// More than [`MANY_SINGLE`] points one by one.
     pub force: bool,
+    /// Count how often the points are passed whose functions share in a budget.
+    pub counted: bool,
 }
 
 /// Points beyond which attaching one by one wants `--force`.
@@ -87,9 +87,7 @@ pub const MANY_SINGLE: usize = 200;
 pub struct Attachment {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
-    /// In the order of attaching: exits before entries, so that no call is seen to begin that cannot be seen to end.
-    links: Vec<(&'static str, UProbeLinkId)>,
-    multi: bool,
+    links: Links,
     /// The trace is of processes named by the user: it ends with the last of them.
     ends_with_processes: bool,
 }
@@ -121,7 +119,7 @@ pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, option
     }
     loop {
         let mut attachment = Attachment::load(plan, features, options, multi)?;
-        match attachment.attach_all(plan, files, features, options)? {
+        match attachment.attach_all(plan, files)? {
             Ok(()) => return Ok(attachment),
             Err(refused) => {
                 drop(attachment);
@@ -166,7 +164,10 @@ impl Attachment {
         let links_filter = u32::from(link_pids(options, features, multi).is_some() && filter != FILTER_TIDS);
         let stack_depth = options.stack_depth.min(abi::MAX_FRAMES as u32);
         let stack_all = u32::from(options.stack_all);
-        let points = u32::try_from(plan.points.len()).context("too many points")?;
+        let points =
+            u32::try_from(plan.points.len()).ok().filter(|&n| n <= abi::MAX_POINTS).context("too many points")?;
+        let rows = counters::rows();
+        let counted = if options.counted { points.max(1) } else { 0 };
         let shared_unwinders = u32::from(filter == FILTER_NONE && plan.watches_shared_files());
         let mut ebpf = EbpfLoader::new()
             .override_global("PID_FILTER", &filter, true)
@@ -181,8 +182,11 @@ impl Attachment {
             .override_global("TASK_SIGNAL", &kernel.task_signal, true)
             .override_global("SIGNAL_LIVE", &kernel.signal_live, true)
             .override_global("TASK_TP", &kernel.task_tp, true)
+            .override_global("COUNTS_ROW", &counted, true)
+            .override_global("COUNTS_LAST_ROW", &(rows - 1), true)
             .override_global("TASK_ALTERNATE", &kernel.task_alternate, true)
             .map_max_entries("EVENTS", options.buffer_bytes)
+            .map_max_entries("COUNTS", counted.max(1).saturating_mul(rows))
             .map_max_entries("LOST_AT", points.max(1))
             .map_max_entries("JUMPS", plan.jumps.len().max(1) as u32)
             .load(OBJECT)
@@ -190,7 +194,8 @@ impl Attachment {
         let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
         let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
-        let mut attachment = Self { ebpf, ring, links: Vec::new(), multi, ends_with_processes };
+        let links = Links::new(plan, multi, link_pids(options, features, multi));
+        let mut attachment = Self { ebpf, ring, links, ends_with_processes };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)
     }
@@ -252,42 +257,38 @@ impl Attachment {
         losses::Losses::take(&mut self.ebpf)
     }
 
-    fn attach_all(
-        &mut self,
-        plan: &mut Plan,
-        files: &[TracedFile],
-        features: &Features,
-        options: &Options,
-    ) -> Result<Result<(), Refused>> {
+    /// How often points are passed, where [`Options::counted`] asked for it.
+    ///
+    /// # Errors
+    /// The map is not there, or cannot be mapped.
+    pub fn counters(&mut self, plan: &Plan) -> Result<Counters> {
+        Counters::take(&mut self.ebpf, plan.points.len())
+    }
+
+    fn attach_all(&mut self, plan: &mut Plan, files: &[TracedFile]) -> Result<Result<(), Refused>> {
         self.attach_lifecycle()?;
-        let pids = link_pids(options, features, self.multi);
-        // The kernel validates instructions only when a process maps the file; else a bad one would attach, and
-        // never fire. So we are that process, until all is attached.
-        let _mapped: Vec<_> = match pids {
-            None => files.iter().filter_map(map_code).collect(),
-            Some(_) => Vec::new(),
-        };
-        for group in GROUPS {
-            for (number, file) in files.iter().enumerate() {
-                let points: Vec<&PlannedPoint> =
-                    plan.points.iter().filter(|p| p.file == number && group.kinds.contains(&p.kind)).collect();
-                if points.is_empty() {
-                    continue;
-                }
-                // Through our own descriptor: what was read is what is probed, whatever has its name by now.
-                let path = PathBuf::from(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
-                for scope in scopes(pids.as_deref())? {
-                    match self.attach_group(group, &path, &points, scope, &file.shown) {
-                        Ok(Ok(())) => {}
-                        Ok(Err(refused)) => return Ok(Err(refused)),
-                        // Without it some durations are missing, no more.
-                        Err(error) if number >= plan.files.len() => plan.unwatched.push(format!("{error:#}")),
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
-        Ok(Ok(()))
+        let attached = self.links.attach_all(&mut self.ebpf, plan, files)?;
+        plan.unwatched.append(&mut self.links.unwatched);
+        Ok(attached)
+    }
+
+    /// Goes on without these functions: see [`Links::shed`].
+    ///
+    /// # Errors
+    /// The others could not be attached anew. Nothing was detached then.
+    pub fn shed(
+        &mut self,
+        plan: &Plan,
+        files: &[TracedFile],
+        functions: &BTreeSet<u32>,
+        called: &dyn Fn(u32) -> bool,
+    ) -> Result<Exchange> {
+        self.links.shed(&mut self.ebpf, plan, files, functions, called)
+    }
+
+    /// Removes every probe: entries first, so that the last calls are seen to end.
+    pub fn detach(&mut self) {
+        self.links.detach(&mut self.ebpf);
     }
 
     fn attach_lifecycle(&mut self) -> Result<()> {
@@ -303,46 +304,6 @@ impl Attachment {
         }
         Ok(())
     }
-
-    fn attach_group(
-        &mut self,
-        group: &Group,
-        path: &Path,
-        points: &[&PlannedPoint],
-        scope: UProbeScope,
-        shown: &str,
-    ) -> Result<Result<(), Refused>> {
-        let name = if self.multi { group.multi } else { group.single };
-        let program: &mut UProbe =
-            self.ebpf.program_mut(name).with_context(|| format!("the kernel half has no {name}"))?.try_into()?;
-        if program.fd().is_err() {
-            program.load().map_err(|error| explain("failed to load the kernel half", error))?;
-        }
-        match program.attach(points.iter().map(|p| attach_point(p)), path, scope) {
-            Ok(link) => {
-                self.links.push((name, link));
-                Ok(Ok(()))
-            }
-            Err(error) if is_refusal(&error) => {
-                let points = find_refused(program, path, points, scope)
-                    .map_err(|error| explain(&format!("failed to attach to {shown}"), error))?;
-                Ok(Err(Refused { points, reason: "the kernel refuses a probe on one of its instructions".to_owned() }))
-            }
-            Err(error) => Err(explain(&format!("failed to attach to {shown}"), error)),
-        }
-    }
-
-    /// Removes every probe: entries first, so that the last calls are seen to end.
-    pub fn detach(&mut self) {
-        for (name, link) in self.links.drain(..).rev() {
-            let program: Option<&mut UProbe> = self.ebpf.program_mut(name).and_then(|p| p.try_into().ok());
-            if let Some(program) = program
-                && let Err(error) = program.detach(link)
-            {
-                log::warn!("failed to remove a link: {error}");
-            }
-        }
-    }
 }
 
 impl Drop for Attachment {
@@ -350,31 +311,6 @@ impl Drop for Attachment {
         self.detach();
     }
 }
-
-/// A program and the points it is for.
-struct Group {
-    multi: &'static str,
-    single: &'static str,
-    kinds: &'static [PointKind],
-}
-
-/// In the order of attaching. The kernel calls the youngest probe of a place first (Linux: `consumer_add` in
-/// kernel/events/uprobes.c), so where an entry is also an exit, the entry is told first.
-const GROUPS: &[Group] = &[
-    Group {
-        multi: "exit_multi",
-        single: "exit",
-        kinds: &[PointKind::Return, PointKind::TailJump, PointKind::GoroutineEnd],
-    },
-    Group { multi: "landing_multi", single: "landing", kinds: &[PointKind::Landing] },
-    Group { multi: "recovery_multi", single: "recovery", kinds: &[PointKind::Recovery] },
-    Group { multi: "makecontext_multi", single: "makecontext", kinds: &[PointKind::Context] },
-    Group { multi: "make_fcontext_multi", single: "make_fcontext", kinds: &[PointKind::BoostContext] },
-    Group { multi: "jump_multi", single: "jump", kinds: &[PointKind::MaybeJump] },
-    Group { multi: "return_multi", single: "return_single", kinds: &[PointKind::AfterReturn] },
-    Group { multi: "point_multi", single: "point", kinds: &[PointKind::Passed] },
-    Group { multi: "entry_multi", single: "entry", kinds: &[PointKind::Entry] },
-];
 
 /// Processes that the links themselves can be confined to: none when the kernel half has to choose.
 fn link_pids(options: &Options, features: &Features, multi: bool) -> Option<Vec<u32>> {
@@ -393,86 +329,6 @@ fn link_pids(options: &Options, features: &Features, multi: bool) -> Option<Vec<
     }
 }
 
-fn scopes(pids: Option<&[u32]>) -> Result<Vec<UProbeScope>> {
-    let Some(pids) = pids else { return Ok(vec![UProbeScope::AllProcesses]) };
-    pids.iter()
-        .map(|&pid| Ok(UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or_else(|| anyhow!("no process 0"))?)))
-        .collect()
-}
-
-fn attach_point(point: &PlannedPoint) -> UProbeAttachPoint<'static> {
-    UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(point.offset.0), cookie: Some(point.cookie.0) }
-}
-
-/// Bisects: halves that attach are good (and detached again at once), single points that do not are refused.
-fn find_refused(
-    program: &mut UProbe,
-    path: &Path,
-    points: &[&PlannedPoint],
-    scope: UProbeScope,
-) -> Result<BTreeSet<u32>, ProgramError> {
-    let mut refused = BTreeSet::new();
-    let mut pending = vec![points];
-    while let Some(points) = pending.pop() {
-        match program.attach(points.iter().map(|p| attach_point(p)), path, scope) {
-            Ok(link) => program.detach(link)?,
-            Err(error) if is_refusal(&error) => match points {
-                [point] => {
-                    refused.insert(point.cookie.point());
-                }
-                _ => {
-                    let (left, right) = points.split_at(points.len() / 2);
-                    pending.extend([left, right]);
-                }
-            },
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(refused)
-}
-
-/// `ENOTSUPP`, which libc does not know: the instruction cannot be probed.
-const ENOTSUPP: i32 = 524;
-
-fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
-    os_error(error).is_some_and(|code| code == ENOTSUPP || code == libc::EOPNOTSUPP || code == libc::EILSEQ)
-}
-
-/// The system's error number at the bottom of an error.
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(code) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
-            return Some(code);
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// Says what to do where we know it.
-fn explain(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
-    let code = os_error(&error);
-    let denied = matches!(code, Some(libc::EPERM | libc::EACCES));
-    let missing = features::missing_capabilities();
-    if denied && !missing.is_empty() {
-        return anyhow!("{what}: permission denied: {}", how_to_be_permitted(&missing));
-    }
-    if denied {
-        return anyhow!(error)
-            .context(format!("{what}: the kernel refuses it in spite of our capabilities (lockdown? seccomp?)"));
-    }
-    anyhow!(error).context(what.to_owned())
-}
-
-/// What gives the missing capabilities.
-pub fn how_to_be_permitted(missing: &[&str]) -> String {
-    format!(
-        "{} missing; run it with sudo, or once: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep PATH/TO/probe",
-        missing.join(" and ")
-    )
-}
-
 fn comm_bytes(scope: &Scope) -> [u8; abi::COMM_LEN] {
     let mut bytes = [0; abi::COMM_LEN];
     if let Scope::Comm { comm, .. } = scope {
@@ -481,13 +337,6 @@ fn comm_bytes(scope: &Scope) -> [u8; abi::COMM_LEN] {
         }
     }
     bytes
-}
-
-#[expect(unsafe_code, reason = "a mapping of a file")]
-fn map_code(file: &TracedFile) -> Option<memmap2::Mmap> {
-    // Linux: `valid_vma` in kernel/events/uprobes.c takes private mappings that may be executed, not shared ones.
-    // SAFETY: the mapping is never read: it only has to exist.
-    unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file.file) }.ok()
 }
 
 #[repr(transparent)]
@@ -509,3 +358,9 @@ unsafe impl Pod for Jump {}
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "aya wants it of map keys")]
 unsafe impl Pod for Lane {}
+
+/// `CLOCK_MONOTONIC`, ns: the clock of the events.
+pub fn monotonic_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+}

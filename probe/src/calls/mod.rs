@@ -4,6 +4,7 @@
 //! in the order in which it became known. No kernel, no files: tests feed it made-up events.
 
 pub mod tracker;
+pub mod twice;
 
 use std::rc::Rc;
 
@@ -58,6 +59,17 @@ pub struct Thread {
     pub tid: u32,
 }
 
+/// A function that is not traced any more: it was too hot for the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shed {
+    /// Position in [`TraceInfo::functions`].
+    pub function: u32,
+    /// Its events a second, until then.
+    pub rate: u64,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub at_ns: u64,
+}
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -73,6 +85,8 @@ pub enum End {
     Exec,
     /// It had not ended when the trace did (or its end is not watched: `--returns=none`).
     Open,
+    /// It had not ended when its function was shed.
+    Shed,
 }
 
 /// A call began.
@@ -114,6 +128,11 @@ pub struct Leave {
 }
 
 impl Leave {
+    /// Whether its end was seen.
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.end, End::Open | End::Shed) && !self.lost
+    }
+
     /// How long it took, ns; none when not known.
     pub fn duration_ns(&self) -> Option<u64> {
         self.end_ns.map(|end| end.saturating_sub(self.call.start_ns))
@@ -201,6 +220,8 @@ pub struct Summary {
     pub open: u64,
     /// Calls marked lost.
     pub marked_lost: u64,
+    /// Functions that were shed, in order.
+    pub shed: Vec<Shed>,
     /// Length of the trace, ns.
     pub duration_ns: u64,
     /// Estimated time the probes themselves took in the target, ns, summed over threads.

@@ -6,9 +6,10 @@
 
 mod cost;
 mod lanes;
+mod shed;
 mod unwind;
 
-use std::{io, ops::Range, rc::Rc};
+use std::{collections::VecDeque, io, ops::Range, rc::Rc};
 
 use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_STACK, POINT_THREAD_EXIT};
 use symbols::code::EntryCost;
@@ -18,7 +19,7 @@ use self::{
     lanes::{LaneKey, Lanes},
 };
 use crate::{
-    calls::{CallId, CallerStack, End, Enter, Leave, Point, Summary, Thread},
+    calls::{CallId, CallerStack, End, Enter, Leave, Point, Shed, Summary, Thread},
     events::{Frames, Record},
     output::Sink,
     plan::{NO_FUNCTION, PlannedFunction, PlannedPoint, PointKind},
@@ -65,12 +66,15 @@ struct PointInfo {
     kind: PointKind,
     function: u32,
     trap: Trap,
+    /// Later events do not count: its function was shed (`CLOCK_MONOTONIC`, ns).
+    until_ns: u64,
 }
 
 #[derive(Clone, Copy)]
 struct FunctionInfo {
     may_repeat: bool,
     unprobed_jumps: bool,
+    shed: bool,
 }
 
 /// Pairs events into calls.
@@ -81,6 +85,8 @@ pub struct Tracker {
     /// While entries are seen (`CLOCK_MONOTONIC`, ns): returns outside are of calls that no probe could see begin.
     entries_ns: Range<u64>,
     limits: Limits,
+    /// Functions to be shed once the events are so far.
+    to_shed: VecDeque<Shed>,
     last_id: CallId,
     outermost_begun: u64,
     outermost_ended: u64,
@@ -95,11 +101,12 @@ impl Tracker {
             points: points.iter().map(|p| point_info(p, functions)).collect(),
             functions: functions
                 .iter()
-                .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps })
+                .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps, shed: false })
                 .collect(),
             lanes: Lanes::default(),
             entries_ns: 0..u64::MAX,
             limits,
+            to_shed: VecDeque::new(),
             last_id: 0,
             outermost_begun: 0,
             outermost_ended: 0,
@@ -119,10 +126,16 @@ impl Tracker {
     /// The sink's.
     pub fn record(&mut self, record: &Record<'_>, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
         let event = &record.event;
+        if self.to_shed.front().is_some_and(|shed| shed.at_ns < event.time_ns) {
+            self.shed_until(event.time_ns, sink)?;
+        }
         if event.point >= POINT_RESERVED {
             return self.lifecycle(event, world, sink);
         }
         let point = self.points.get(event.point as usize).copied();
+        if point.is_some_and(|point| event.time_ns > point.until_ns) {
+            return Ok(());
+        }
         self.summary.events += u64::from(point.is_none_or(|point| !point.kind.is_landing()));
         let Some(point) = point else { return Ok(()) };
         let lane = self.lanes.lane_of(event);
@@ -184,6 +197,11 @@ impl Tracker {
         if open.call.depth == 0 && open.told {
             self.outermost_ended += 1;
         }
+        let ended = if self.is_shed(open.call.function) && ended.end_ns.is_none() {
+            Ended { end: End::Shed, lost: false, ..ended }
+        } else {
+            ended
+        };
         self.summary.marked_lost += u64::from(ended.lost);
         if !open.told {
             return Ok(());
@@ -197,10 +215,11 @@ impl Tracker {
     /// # Errors
     /// The sink's.
     pub fn finish(&mut self, sink: &mut dyn Sink) -> io::Result<Summary> {
+        self.shed_until(u64::MAX, sink)?;
         for key in self.lanes.keys() {
             let place = self.lanes.place(key);
             while let Some(call) = self.lanes.at(place).calls.pop() {
-                self.summary.open += u64::from(call.told);
+                self.summary.open += u64::from(call.told && !self.is_shed(call.call.function));
                 let end_tid = call.call.thread.tid;
                 self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
             }
@@ -303,11 +322,11 @@ impl Step<'_> {
                 self.pop(lane, Ended { end, end_ns: Some(self.event.time_ns), ..self.ended(lost) })
             }
             Some(top) if top.depth == self.event.depth => {
-                self.unmatched();
+                self.unmatched(function);
                 self.close_left(lane)
             }
             _ => {
-                self.unmatched();
+                self.unmatched(function);
                 Ok(())
             }
         }
@@ -317,8 +336,9 @@ impl Step<'_> {
         self.on_lane(|step, lane| step.pass(lane, function, frames))
     }
 
-    fn unmatched(&mut self) {
-        self.tracker.summary.unmatched_returns += u64::from(self.tracker.entries_ns.contains(&self.event.time_ns));
+    fn unmatched(&mut self, function: u32) {
+        let counts = self.tracker.entries_ns.contains(&self.event.time_ns) && !self.tracker.is_shed(function);
+        self.tracker.summary.unmatched_returns += u64::from(counts);
     }
 
     fn pass(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
@@ -410,7 +430,7 @@ impl Step<'_> {
     }
 
     fn info(&self, function: u32) -> FunctionInfo {
-        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false };
+        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false, shed: false };
         if function == NO_FUNCTION {
             return none;
         }
@@ -425,7 +445,10 @@ impl Step<'_> {
     fn on_lane(&mut self, work: impl FnOnce(&mut Self, &mut OpenCalls) -> io::Result<()>) -> io::Result<()> {
         let place = self.tracker.lanes.place(self.lane);
         let mut lane = std::mem::take(self.tracker.lanes.at(place));
-        let result = work(self, &mut lane);
+        let mut result = work(self, &mut lane);
+        if !self.tracker.summary.shed.is_empty() && result.is_ok() {
+            result = self.tracker.close_shed(&mut lane, self.sink);
+        }
         *self.tracker.lanes.at(place) = lane;
         result
     }
@@ -433,7 +456,7 @@ impl Step<'_> {
 
 fn point_info(point: &PlannedPoint, functions: &[PlannedFunction]) -> PointInfo {
     let cost = functions.get(point.function as usize).map_or(EntryCost::SingleStep, |f| f.cost);
-    PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point.kind, cost) }
+    PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point.kind, cost), until_ns: u64::MAX }
 }
 
 #[cfg(test)]

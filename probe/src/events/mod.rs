@@ -2,13 +2,15 @@
 //!
 //! In: the bytes of one ring buffer record. Out: a [`Record`] that borrows them. No allocation.
 
-use probe_ebpf::abi::{Event, SECTION_FRAMES, Section};
+use probe_ebpf::abi::{Event, POINT_RESERVED, SECTION_FRAMES, Section, generation, position};
 
 /// One record.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Who, where, when.
+    /// Who, where, when; of its point only the position.
     pub event: Event,
+    /// Generation of the point's link.
+    pub generation: u32,
     /// The callers, where they were collected.
     pub frames: Option<Frames<'a>>,
 }
@@ -54,12 +56,14 @@ fn quarter(bytes: &[u8], at: usize) -> u16 {
 /// section that reaches beyond the record ends it.
 pub fn decode(record: &[u8]) -> Option<Record<'_>> {
     let (head, mut rest) = record.split_at_checked(size_of::<Event>())?;
+    let point = half(head, 32);
+    let (point, generation) = if point < POINT_RESERVED { (position(point), generation(point)) } else { (point, 0) };
     let event = Event {
         time_ns: word(head, 0),
         depth: word(head, 8),
         goid: word(head, 16),
         pid_tgid: word(head, 24),
-        point: half(head, 32),
+        point,
         lost: half(head, 36),
     };
     let mut frames = None;
@@ -72,7 +76,7 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
         let padding = data.len().next_multiple_of(8) - data.len();
         rest = after.get(padding..).unwrap_or_default();
     }
-    Some(Record { event, frames })
+    Some(Record { event, generation, frames })
 }
 
 #[cfg(test)]
@@ -106,6 +110,14 @@ mod tests {
         let expected = Event { time_ns: 11, depth: 22, goid: 33, pid_tgid: 44 << 32 | 45, point: 5, lost: 7 };
         assert_eq!(record.event, expected);
         assert!(record.frames.is_none());
+    }
+
+    #[test]
+    fn a_points_position_is_told_apart_from_its_links_generation() {
+        let at = |point| decode(&event_bytes(point)).map(|r| (r.event.point, r.generation));
+        assert_eq!(at(5 | (3 << 26)), Some((5, 3)));
+        assert_eq!(at(((1 << 26) - 1) | (31 << 26)), Some(((1 << 26) - 1, 31)));
+        assert_eq!(at(probe_ebpf::abi::POINT_EXEC), Some((probe_ebpf::abi::POINT_EXEC, 0)));
     }
 
     #[test]

@@ -9,13 +9,17 @@ use std::rc::Rc;
 use rustc_hash::FxHashMap;
 
 use super::{Sink, escape, text::cut_reason};
-use crate::calls::{CallerStack, End, Enter, Frame, Leave, Point, Skipped, Summary, Thread, TraceInfo, TracedFunction};
+use crate::calls::{
+    CallerStack, End, Enter, Frame, Leave, Point, Shed, Skipped, Summary, Thread, TraceInfo, TracedFunction,
+};
 
 /// Callers rendered and kept; when there are more, all are forgotten and rendered anew.
 const FRAMES_KEPT: usize = 8192;
 
 /// What one function contributes to a line.
 struct Fragment {
+    /// The name alone.
+    name: Vec<u8>,
     /// From `"function"` to the colon after `"start_ns"`.
     call: Vec<u8>,
     /// The same for a point, with its offset.
@@ -45,6 +49,7 @@ impl Json {
             origin_ns: 0,
             fragments: Vec::new(),
             unknown: Fragment {
+                name: b"null".to_vec(),
                 call: br#","function":null,"binary":null,"address":null,"start_ns":"#.to_vec(),
                 point: br#","function":null,"offset":null,"binary":null,"address":null,"start_ns":"#.to_vec(),
             },
@@ -167,8 +172,7 @@ impl Sink for Json {
         self.optional(br#","duration_ns":"#, duration);
         self.thread(call.thread);
         // Where a call ended is known only if its end was seen.
-        let ended = leave.end != End::Open && !leave.lost;
-        self.optional(br#","end_tid":"#, ended.then_some(leave.end_tid.into()));
+        self.optional(br#","end_tid":"#, leave.has_ended().then_some(leave.end_tid.into()));
         self.context(&call.comm, call.goroutine, call.depth);
         self.text(end_fields(leave.end, leave.lost));
         self.stack(call.stack.as_ref());
@@ -186,6 +190,16 @@ impl Sink for Json {
         self.write_line()
     }
 
+    fn shed(&mut self, shed: &Shed) -> io::Result<()> {
+        self.text(br#"{"type":"shed","function":"#);
+        let name = usize::try_from(shed.function).ok().and_then(|at| self.fragments.get(at)).map(|f| &f.name);
+        self.line.extend_from_slice(name.map_or(b"null", Vec::as_slice));
+        self.number(br#","rate":"#, shed.rate);
+        self.number(br#","at_ns":"#, shed.at_ns.saturating_sub(self.origin_ns));
+        self.line.push(b'}');
+        self.write_line()
+    }
+
     fn tick(&mut self, _: u64) -> io::Result<()> {
         self.out.flush()
     }
@@ -196,7 +210,8 @@ impl Sink for Json {
         self.number(br#","lost":"#, summary.lost());
         self.number(br#","unmatched_returns":"#, summary.unmatched_returns);
         self.number(br#","open":"#, summary.open);
-        self.text(br#","shed":0}"#);
+        self.number(br#","shed":"#, summary.shed.len() as u64);
+        self.line.push(b'}');
         self.write_line()?;
         self.out.flush()
     }
@@ -218,18 +233,21 @@ fn end_fields(end: End, lost: bool) -> &'static [u8] {
         End::Unwind => fields!("unwind"),
         End::Exit => fields!("exit"),
         End::Exec => fields!("exec"),
-        End::Open => fields!("open"),
+        // For the trace it never ended; a line of its own tells that its function was shed.
+        End::Open | End::Shed => fields!("open"),
     }
 }
 
 fn render_function(function: &TracedFunction) -> Fragment {
-    let mut name = br#","function":"#.to_vec();
-    escape::json(&mut name, &function.name);
+    let mut alone = Vec::new();
+    escape::json(&mut alone, &function.name);
+    let name = [br#","function":"#, &alone[..]].concat();
     let mut place = br#","binary":"#.to_vec();
     escape::json(&mut place, &function.binary);
     place.extend_from_slice(format!(r#","address":"{:#x}","start_ns":"#, function.address).as_bytes());
     let offset = function.point.map_or("null".to_owned(), |offset| offset.to_string());
     Fragment {
+        name: alone,
         call: [&name[..], &place].concat(),
         point: [&name[..], br#","offset":"#, offset.as_bytes(), &place].concat(),
     }

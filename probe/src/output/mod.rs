@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use jiff::tz::TimeZone;
 
-use crate::calls::{Enter, Leave, Point, Summary, TraceInfo};
+use crate::calls::{Enter, Leave, Point, Shed, Summary, TraceInfo};
 
 mod depth;
 pub mod escape;
@@ -36,6 +36,8 @@ pub trait Sink {
     fn leave(&mut self, leave: &Leave) -> io::Result<()>;
     /// A point was passed.
     fn point(&mut self, point: &Point) -> io::Result<()>;
+    /// A function is not traced any more from here on.
+    fn shed(&mut self, shed: &Shed) -> io::Result<()>;
     /// Called some times a second, and when the events run dry, with the time up to which all events have been
     /// told (`CLOCK_MONOTONIC`, ns): what is open for more than a second is shown, buffers are flushed.
     fn tick(&mut self, now_ns: u64) -> io::Result<()>;

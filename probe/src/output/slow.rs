@@ -8,7 +8,7 @@ use std::io;
 use rustc_hash::FxHashMap;
 
 use super::{Notes, Sink};
-use crate::calls::{CallId, Enter, Leave, Point, Summary, TraceInfo};
+use crate::calls::{CallId, Enter, Leave, Point, Shed, Summary, TraceInfo};
 
 /// Entries and points held for one outermost call, and for all. An event takes about 130 bytes.
 const HELD_MAX: Held = Held { block: 100_000, total: 500_000 };
@@ -177,6 +177,11 @@ impl Sink for Slow {
         let Some(call) = around else { return Ok(()) };
         let kept = call.kept && self.has_room(call.outermost);
         self.take_or_drop(call.outermost, kept, Event::Point(point.clone()))
+    }
+
+    /// Part of no call: it is told at once.
+    fn shed(&mut self, shed: &Shed) -> io::Result<()> {
+        self.inner.shed(shed)
     }
 
     fn tick(&mut self, now_ns: u64) -> io::Result<()> {

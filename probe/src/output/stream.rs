@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
-use super::text::{FAINT, LABEL, Names, Painter, end_label, push_callers, push_thread};
+use super::text::{FAINT, LABEL, Names, Painter, end_label, push_callers, push_shed, push_thread};
 use super::time::{Clock, DURATION_WIDTH, TimeFormat, push_duration};
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, End, Enter, Leave, Point, Summary, Thread, TraceInfo};
+use crate::calls::{CallId, CallerStack, Enter, Leave, Point, Shed, Summary, Thread, TraceInfo};
 
 /// Columns of a time of day; other times are brought to the same width.
 const TIME_WIDTH: usize = 15;
@@ -109,7 +109,7 @@ impl Stream {
 
     fn exit(&mut self, leave: &Leave) {
         let call = &leave.call;
-        let thread = if ended(leave) { Thread { tid: leave.end_tid, ..call.thread } } else { call.thread };
+        let thread = if leave.has_ended() { Thread { tid: leave.end_tid, ..call.thread } } else { call.thread };
         self.lead(&Lead { at_ns: leave.end_ns, thread, duration_ns: leave.duration_ns(), ..Lead::of(call) });
         self.text.push_str("} ");
         self.text.push_str(self.names.get(call.function));
@@ -122,7 +122,7 @@ impl Stream {
         let call = &leave.call;
         self.lead(&Lead { duration_ns: leave.duration_ns(), ..Lead::of(call) });
         self.text.push_str(self.names.get(call.function));
-        if ended(leave) && leave.end_tid != call.thread.tid {
+        if leave.has_ended() && leave.end_tid != call.thread.tid {
             self.label(&format!(" →{}", leave.end_tid), true);
         }
         self.label(end_label(leave.end, leave.lost), leave.lost);
@@ -196,11 +196,6 @@ impl<'a> Lead<'a> {
     }
 }
 
-/// Was its end seen?
-fn ended(leave: &Leave) -> bool {
-    leave.end != End::Open && !leave.lost
-}
-
 impl Sink for Stream {
     fn begin(&mut self, trace: &TraceInfo) -> io::Result<()> {
         self.clock.begin(trace);
@@ -249,6 +244,12 @@ impl Sink for Stream {
             Some(call) => call.points.push(point.clone()),
             None => self.point_line(point),
         }
+        self.write_text()
+    }
+
+    fn shed(&mut self, shed: &Shed) -> io::Result<()> {
+        self.show_last();
+        push_shed(&mut self.text, self.painter, &self.clock, self.names.get(shed.function), shed);
         self.write_text()
     }
 

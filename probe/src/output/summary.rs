@@ -5,10 +5,13 @@ use std::io::{self, Write};
 
 use super::escape::escaped;
 use super::time::duration;
-use crate::calls::{Summary, TraceInfo};
+use crate::calls::{Shed, Summary, TraceInfo};
 
 /// Functions named beside a loss.
 const NAMED_MAX: usize = 5;
+
+/// Functions named that were shed.
+const SHED_NAMED_MAX: usize = 20;
 
 /// Writes the closing lines. `notes` are those of the output ([`super::Notes::take`]). Of a `quiet` trace only what was
 /// lost is said.
@@ -38,6 +41,7 @@ fn lines(trace: &TraceInfo, summary: &Summary, notes: &[String], quiet: bool) ->
             summary.lost()
         ));
     }
+    lines.extend(shed(trace, &summary.shed));
     lines.extend(losses(trace, summary));
     if summary.unmatched_returns > 0 && (!quiet || summary.lost() > 0) {
         let before = "of calls that began before the probes were there, or whose entry was lost";
@@ -51,6 +55,30 @@ fn lines(trace: &TraceInfo, summary: &Summary, notes: &[String], quiet: bool) ->
     }
     lines.extend(summary.notes.iter().chain(notes).map(|note| escaped(note)));
     lines
+}
+
+/// What was shed, the hottest first: losses that were chosen.
+fn shed(trace: &TraceInfo, shed: &[Shed]) -> Option<String> {
+    if shed.is_empty() {
+        return None;
+    }
+    let mut hottest: Vec<&Shed> = shed.iter().collect();
+    hottest.sort_by_key(|shed| (std::cmp::Reverse(shed.rate), shed.function));
+    let name = |shed: &&Shed| format!("{} {}/s", function_name(trace, shed.function), shed.rate);
+    let mut named: Vec<String> = hottest.iter().take(SHED_NAMED_MAX).map(name).collect();
+    if let Some(more) = shed.len().checked_sub(SHED_NAMED_MAX).filter(|more| *more > 0) {
+        named.push(format!("and {more} more, each said where it happened"));
+    }
+    let what = count(shed.len() as u64, "function");
+    Some(format!(
+        "{what} shed, for making too many events: {}. What is named exactly is always traced; --budget 0 traces all",
+        named.join(", ")
+    ))
+}
+
+fn function_name(trace: &TraceInfo, function: u32) -> String {
+    let function = usize::try_from(function).ok().and_then(|at| trace.functions.get(at));
+    escaped(function.map_or("?", |function| function.name.as_str()))
 }
 
 fn losses(trace: &TraceInfo, summary: &Summary) -> Vec<String> {
@@ -76,10 +104,9 @@ fn named(trace: &TraceInfo, by_function: &[(u32, u64)]) -> String {
     most.sort_by_key(|(function, lost)| (std::cmp::Reverse(*lost), *function));
     let mut text = String::new();
     for (function, lost) in most.iter().take(NAMED_MAX) {
-        let function = usize::try_from(*function).ok().and_then(|at| trace.functions.get(at));
-        let name = function.map_or("?", |function| function.name.as_str());
+        let name = function_name(trace, *function);
         let separator = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{separator}{} {lost}", escaped(name));
+        let _ = write!(text, "{separator}{name} {lost}");
     }
     if let Some(more) = most.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
         let _ = write!(text, ", and {more} functions more");
@@ -145,11 +172,14 @@ mod tests {
             unmatched_returns: 4,
             open: 2,
             marked_lost: 5,
+            shed: vec![Shed { function: 2, rate: 900, at_ns: 1 }, Shed { function: 1, rate: 812_000, at_ns: 1 }],
             duration_ns: 1_000_000_000,
             probes_ns: 12_300_000,
             notes: vec!["mapping records were lost".to_owned()],
         };
-        let lost = "probe: 40 entries lost: b\\x1b[2J 20, f 6, e 5, d 4, c 3, and 2 functions more\n\
+        let lost = "probe: 2 functions shed, for making too many events: b\\x1b[2J 812000/s, c 900/s. What is named \
+                    exactly is always traced; --budget 0 traces all\n\
+                    probe: 40 entries lost: b\\x1b[2J 20, f 6, e 5, d 4, c 3, and 2 functions more\n\
                     probe: 2 returns lost: a 2\n\
                     probe: 5 calls marked ?lost: no true end is known\n\
                     probe: a larger --buffer, fewer functions or --stack=none lose less\n\

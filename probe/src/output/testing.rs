@@ -8,7 +8,7 @@ use std::rc::Rc;
 use jiff::tz::TimeZone;
 
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, End, Enter, Frame, Leave, Point, Summary, Thread, TraceInfo, TracedFunction};
+use crate::calls::{CallId, CallerStack, End, Enter, Frame, Leave, Point, Shed, Summary, Thread, TraceInfo, TracedFunction};
 
 /// `CLOCK_MONOTONIC` at the trace's begin. Times of [`Story`] count from here.
 pub(super) const ORIGIN_NS: u64 = 5_000_000_000;
@@ -152,6 +152,11 @@ impl Story {
             stack: None,
         };
         self.sink.point(&point).expect("memory can be written");
+    }
+
+    /// A function is not traced from here on.
+    pub(super) fn shed(&mut self, function: u32, rate: u64, at_ns: u64) {
+        self.sink.shed(&Shed { function, rate, at_ns: ORIGIN_NS + at_ns }).expect("memory can be written");
     }
 
     /// A tick, and what was written until then.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use super::escape;
-use crate::calls::{CallerStack, Cut, End, Frame, Thread, TraceInfo};
+use super::{escape, time::Clock};
+use crate::calls::{CallerStack, Cut, End, Frame, Shed, Thread, TraceInfo};
 
 /// A block's or event's origin.
 pub(super) const HEADER: Style = Style::new().bold();
@@ -80,7 +80,21 @@ pub(super) fn end_label(end: End, lost: bool) -> &'static str {
         End::Exit => " !exit",
         End::Exec => " !exec",
         End::Open => " …",
+        End::Shed => " … shed",
     }
+}
+
+/// Appends the line that says that a function is not traced from here on.
+pub(super) fn push_shed(out: &mut String, painter: Painter, clock: &Clock, name: &str, shed: &Shed) {
+    painter.paint(out, HEADER, |out| {
+        let before = out.len();
+        clock.push(out, shed.at_ns);
+        if out.len() > before {
+            out.push_str("  ");
+        }
+        let _ = write!(out, "shed: {name}, {} events a second: not traced from here on", shed.rate);
+    });
+    out.push('\n');
 }
 
 /// Why a stack is cut, in the words that all outputs use.

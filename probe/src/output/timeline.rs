@@ -10,10 +10,10 @@ use std::rc::Rc;
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
-use super::text::{FAINT, HEADER, LABEL, Names, Painter, end_label, push_callers, push_thread};
+use super::text::{FAINT, HEADER, LABEL, Names, Painter, end_label, push_callers, push_shed, push_thread};
 use super::time::{Clock, DURATION_WIDTH, push_duration};
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, Enter, Leave, Point, Summary, Thread, TraceInfo};
+use crate::calls::{CallId, CallerStack, Enter, Leave, Point, Shed, Summary, Thread, TraceInfo};
 
 mod block;
 use block::{Block, Line, State};
@@ -140,6 +140,12 @@ impl Sink for Timeline {
                 self.write_page()
             }
         }
+    }
+
+    fn shed(&mut self, shed: &Shed) -> io::Result<()> {
+        let page = &mut self.page;
+        push_shed(&mut page.text, page.painter, &page.clock, page.names.get(shed.function), shed);
+        self.write_page()
     }
 
     fn tick(&mut self, now_ns: u64) -> io::Result<()> {

@@ -24,7 +24,13 @@ const PT_REGS: [u32; 16] = [
 ];
 
 fn register(encoding: Option<u8>) -> u32 {
-    encoding.and_then(|e| PT_REGS.get(usize::from(e)).copied()).unwrap_or(NO_REGISTER)
+    // Linux arm64 `struct user_pt_regs` begins with x0 to x30.
+    let offset = |e: u8| if cfg!(target_arch = "aarch64") { Some(u32::from(e) * 8) } else { pt_regs(e) };
+    encoding.and_then(offset).unwrap_or(NO_REGISTER)
+}
+
+fn pt_regs(encoding: u8) -> Option<u32> {
+    PT_REGS.get(usize::from(encoding)).copied()
 }
 
 /// What the kernel half needs to know where the jump at `address` goes, and whether that is inside the function.

@@ -34,6 +34,7 @@ fn defaults_are_those_of_the_contract() {
             stack: StackMode::FramePointers,
             stack_depth: 64,
             buffer_bytes: 64 << 20,
+            budget: NonZeroU64::new(20_000),
             ..Trace::default()
         }
     );
@@ -45,8 +46,9 @@ fn defaults_are_those_of_the_contract() {
 fn every_option_arrives() {
     let trace = traced(
         "-x a -x libssl -p 4711,12 -p 4711 -o out --layout=stream --time=relative --duration 1.5s \
-         --limit 9 -q --dry-run --returns=none --max-depth 3 --stack=none --stack-depth 7 --buffer 5M --force --all f g",
+         --limit 9 -q --dry-run --returns=none --max-depth 3 --stack=none --stack-depth 7 --buffer 5M --budget 0 --force --all f g",
     );
+    assert_eq!(trace.budget, None);
     assert_eq!(trace.binaries, [PathBuf::from("a"), PathBuf::from("libssl")]);
     assert_eq!(trace.target.pids, [12, 4711]);
     assert_eq!(trace.output_file, Some(PathBuf::from("out")));

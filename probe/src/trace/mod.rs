@@ -1,6 +1,9 @@
 //! `probe PATTERN...`: the live trace, from the request to the closing lines.
 
+mod budget;
 mod session;
+mod shedding;
+mod signals;
 mod world;
 
 use std::{
@@ -45,7 +48,7 @@ pub fn run(request: &Trace) -> Result<u8> {
     let features = features()?;
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
-    let signals = session::Signals::install(request.target.command.is_some())?;
+    let signals = signals::Signals::install(request.target.command.is_some())?;
     let clocks = session::Clocks::now();
     let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
     let waiting = match &request.target.command {
@@ -108,6 +111,7 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
         stack_all: request.stack_all || request.returns == Returns::None,
         buffer_bytes: u32::try_from(request.buffer_bytes).unwrap_or(1 << 30),
         force: request.force,
+        counted: request.budget.is_some(),
     }
 }
 

@@ -3,21 +3,20 @@
 use std::{
     io,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
 use probe_ebpf::abi::{POINT_PROCESS_EXIT, POINT_RESERVED};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::world::Live;
+use super::{
+    shedding::Shedding,
+    signals::{INTERRUPTED, Signals},
+    world::Live,
+};
 use crate::{
-    attach::{Attachment, recorder::Recorder},
+    attach::{Attachment, monotonic_ns, recorder::Recorder},
     calls::{Summary, TraceInfo, tracker::Tracker},
     events,
     output::{self, Notes, Sink, talk},
@@ -37,62 +36,6 @@ const BATCH: usize = 4096;
 const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_micros(500)..=Duration::from_millis(8);
 /// How often sinks hear of the time.
 const TICK: Duration = Duration::from_millis(100);
-
-/// Ctrl-C and its like: counted, since the second one is more urgent, and the third one does not wait for a write
-/// that blocks (a pager that nobody scrolls).
-pub(super) struct Signals {
-    count: Arc<AtomicUsize>,
-    /// Set by the handler itself, before anything that the signal interrupted goes on.
-    any: Arc<AtomicBool>,
-    /// The trace ends with this one.
-    enough: usize,
-}
-
-/// Exit status after Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 128 + SIGINT as u8;
-
-impl Signals {
-    /// Ctrl-C reaches a command that we started, too. What it does at its end is worth seeing: the first one is for
-    /// it, the second one for us.
-    pub(super) fn install(with_command: bool) -> Result<Self> {
-        let enough = if with_command { 2 } else { 1 };
-        let any = Arc::new(AtomicBool::new(false));
-        let watched = [SIGINT, SIGTERM, SIGHUP];
-        let watched = watched.into_iter().filter(|&signal| signal != SIGHUP || !is_ignored(SIGHUP));
-        for signal in watched.clone() {
-            signal_hook::flag::register(signal, any.clone()).context("failed to watch for signals")?;
-        }
-        let mut signals = signal_hook::iterator::Signals::new(watched).context("failed to watch for signals")?;
-        let count = Arc::new(AtomicUsize::new(0));
-        let counted = count.clone();
-        thread::spawn(move || {
-            for signal in signals.forever() {
-                // Only Ctrl-C reaches the command too; a supervisor's SIGTERM is for us alone.
-                let weight = if signal == SIGINT { 1 } else { enough };
-                if counted.fetch_add(weight, Ordering::Relaxed) + weight > enough {
-                    // Everything of ours in the kernel goes with our descriptors.
-                    std::process::exit(i32::from(INTERRUPTED));
-                }
-            }
-        });
-        Ok(Self { count, any, enough })
-    }
-
-    fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
-    }
-
-    fn enough(&self) -> bool {
-        self.count.load(Ordering::Relaxed) >= self.enough
-    }
-}
-
-/// Whether a signal is ignored, as SIGHUP is under nohup.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|set| set >> (signal - 1) & 1 != 0)
-}
 
 /// Why a trace ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +68,7 @@ pub(super) struct Session<'a> {
     signals: Signals,
     sink: Box<dyn Sink>,
     tracker: Tracker,
+    shedding: Option<Shedding>,
     world: Live,
     notes: Notes,
     /// Mapping records are applied up to here (`CLOCK_MONOTONIC`, ns).
@@ -156,6 +100,7 @@ impl<'a> Session<'a> {
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         let attached_ns = monotonic_ns();
         tracker.entries_begin(attached_ns);
+        let shedding = request.budget.map(|limit| Shedding::new(&mut attachment, &plan, limit.get())).transpose()?;
         let info = info(&plan, clocks);
         Ok(Self {
             notes: request.output.notes.clone(),
@@ -169,6 +114,7 @@ impl<'a> Session<'a> {
             signals,
             sink,
             tracker,
+            shedding,
             world,
             horizon_ns: 0,
             attached_ns,
@@ -217,6 +163,13 @@ impl<'a> Session<'a> {
             if self.signals.enough() || self.tracker.is_done() {
                 return Ok(Ended::Asked);
             }
+            if let Some(shedding) = &mut self.shedding
+                && shedding.is_due(now)
+                && let Err(error) = shedding.shed(&mut self.attachment, &self.plan, &self.files, &mut self.tracker)
+            {
+                talk::say_error(&error);
+                return Ok(Ended::Detached);
+            }
             if now - watched >= WATCH_INTERVAL {
                 watched = now;
                 if let Some(ended) = self.watch(started, command.as_deref_mut(), status) {
@@ -256,6 +209,9 @@ impl<'a> Session<'a> {
             self.world.processes.advance(time_ns);
             if record.event.point >= POINT_RESERVED {
                 self.some_process_ended |= record.event.point == POINT_PROCESS_EXIT;
+            }
+            if self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(&record)) {
+                continue;
             }
             self.tracker.record(&record, &mut self.world, self.sink.as_mut())?;
         }
@@ -425,10 +381,4 @@ fn info(plan: &Plan, clocks: Clocks) -> TraceInfo {
         functions: plan.functions.iter().map(|f| f.traced.clone()).collect(),
         skipped: plan.skipped.clone(),
     }
-}
-
-/// `CLOCK_MONOTONIC`, ns: the clock of the events.
-fn monotonic_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
 }

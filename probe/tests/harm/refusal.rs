@@ -49,8 +49,14 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
     }
 
     let features = Features::detect().expect("a kernel that can be asked");
-    let options =
-        Options { scope: Scope::Everyone, stack_depth: 0, stack_all: false, buffer_bytes: 1 << 20, force: false };
+    let options = Options {
+        scope: Scope::Everyone,
+        stack_depth: 0,
+        stack_all: false,
+        buffer_bytes: 1 << 20,
+        force: false,
+        counted: false,
+    };
     let mut attachment = attach::attach(&mut plan, &files, &features, &options).expect("the rest attaches");
     assert_eq!(plan.functions.len(), planned - 2);
     let skipped: Vec<&str> = plan.skipped.iter().map(|s| s.function.as_str()).collect();

@@ -116,7 +116,8 @@ struct Trace {
 impl Trace {
     fn start(args: &[&str]) -> Self {
         let file = NamedTempFile::new().expect("a file");
-        let probe = Probe::attached(&[&["--json", "-o", super::as_text(file.path())], args].concat());
+        let everything = ["--json", "--budget", "0", "-o", super::as_text(file.path())];
+        let probe = Probe::attached(&[&everything[..], args].concat());
         let held = InKernel::of(probe.id());
         Self { probe, file, held }
     }
@@ -216,7 +217,9 @@ fn attached_and_detached_fifty_times_under_load_it_harms_no_request_and_leaves_n
         let mut held = InKernel::default();
         for round in 0..50 {
             let pattern = if round % 2 == 0 { "*" } else { "main.(*Store).*" };
-            let probe = Probe::attached(&["-p", &server.pid(), "-o", "/dev/null", pattern]);
+            // Every other time with a budget, which exchanges links meanwhile.
+            let budget = if round % 4 < 2 { "0" } else { "100" };
+            let probe = Probe::attached(&["-p", &server.pid(), "--budget", budget, "-o", "/dev/null", pattern]);
             held = held.and(InKernel::of(probe.id()));
             probe.interrupted().code(0);
         }
@@ -224,4 +227,41 @@ fn attached_and_detached_fifty_times_under_load_it_harms_no_request_and_leaves_n
         let answered = load.all_answered();
         server.ends_well(answered);
     }
+}
+
+/// Requests a second, over so many seconds; all must be answered.
+#[track_caller]
+fn throughput(address: &str, seconds: u32) -> f64 {
+    let mut load = Command::new(program("go/load"));
+    let output = load.args(["-addr", address, "-s", &seconds.to_string()]).output().expect("the load can be started");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("its report");
+    assert_eq!(report["failures"], 0, "{report}");
+    report["per_second"].as_f64().expect("a number")
+}
+
+/// How soon, and how much of it, depends on the machine: `make bench` measures that.
+#[test]
+fn traced_whole_within_its_budget_a_server_gets_its_throughput_back_and_a_timeline_remains() {
+    let server = Server::start(SERVERS[0]);
+    let before = throughput(&server.address, 2);
+    let file = NamedTempFile::new().expect("a file");
+    let probe = Probe::attached(&["--json", "-o", super::as_text(file.path()), "-p", &server.pid(), "*"]);
+    let mut held = InKernel::of(probe.id());
+    until("half of the throughput", || (throughput(&server.address, 1) > before / 2.0).then_some(()));
+    held = held.and(InKernel::of(probe.id()));
+    throughput(&server.address, 1);
+    let ended = probe.interrupted();
+    ended.code(0);
+    held.is_gone();
+    let trace = fs::read_to_string(file.path()).expect("the trace");
+    let lines: Vec<Value> = trace.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let of = |kind: &'static str| lines.iter().filter(move |line| line["type"] == kind);
+    let shed = of("shed").count();
+    assert!(shed > 0, "{}", ended.stderr);
+    assert_eq!(of("summary").next().expect("a summary")["shed"], shed);
+    ended.says(&[&format!("{shed} function"), "shed"]);
+    let last = of("shed").filter_map(|line| line["at_ns"].as_u64()).max().expect("a time");
+    let is_own = |line: &&Value| line["function"].as_str().is_some_and(|name| name.starts_with("main."));
+    let remaining = of("call").filter(|line| line["start_ns"].as_u64() > Some(last)).filter(is_own).count();
+    assert!(remaining > 0, "the program's own functions are gone: {}", ended.stderr);
 }

@@ -5,6 +5,7 @@ mod cpp;
 mod go;
 mod rust;
 mod stacks;
+mod versions;
 
 use std::collections::BTreeMap;
 

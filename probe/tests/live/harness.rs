@@ -232,10 +232,15 @@ impl Tracer {
         tracer
     }
 
+    /// Everything is wanted, so nothing is shed, unless a test says how much may be.
     fn spawn(variables: &[(&str, &OsStr)], args: &[impl AsRef<OsStr>]) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_probe"));
-        command.arg("--json").arg("-o").arg(folder.path().join("trace")).args(args);
+        command.arg("--json").arg("-o").arg(folder.path().join("trace"));
+        if !args.iter().any(|arg| arg.as_ref() == "--budget") {
+            command.args(["--budget", "0"]);
+        }
+        command.args(args);
         command.envs(variables.iter().copied());
         Self { process: Process::start(command), folder }
     }

@@ -3,6 +3,7 @@
 //!
 //! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
 
+mod budget;
 mod counts;
 mod foreign;
 mod harness;
@@ -12,3 +13,4 @@ mod sources;
 mod stacks;
 mod targets;
 mod trace;
+mod unwinding;

@@ -69,6 +69,7 @@ pub(crate) struct Trace {
     pub(crate) header: Value,
     pub(crate) calls: Vec<Call>,
     pub(crate) points: Vec<Value>,
+    pub(crate) shed: Vec<Value>,
     pub(crate) summary: Value,
 }
 
@@ -99,7 +100,7 @@ impl Trace {
     fn parse(path: &Path) -> Self {
         let mut file = BufReader::with_capacity(1 << 20, File::open(path).expect("the trace is there"));
         let (mut header, mut summary) = (Value::Null, Value::Null);
-        let (mut calls, mut points) = (Vec::new(), Vec::new());
+        let (mut calls, mut points, mut shed) = (Vec::new(), Vec::new(), Vec::new());
         let mut texts = Texts::default();
         let mut line = String::new();
         while file.read_line(&mut line).expect("the trace is text") > 0 {
@@ -112,13 +113,14 @@ impl Trace {
                 match value["type"].as_str() {
                     Some("trace") if header.is_null() && calls.is_empty() => header = value,
                     Some("point") => points.push(value),
+                    Some("shed") => shed.push(value),
                     Some("summary") => summary = value,
                     _ => panic!("an unexpected line: {line}"),
                 }
             }
             line.clear();
         }
-        Self { header, calls, points, summary }
+        Self { header, calls, points, shed, summary }
     }
 
     /// The first and the last line say what lies between them.
@@ -127,7 +129,7 @@ impl Trace {
         assert!(self.header["epoch_ns"].as_str().is_some_and(|ns| ns.parse::<u64>().is_ok()), "{}", self.header);
         assert_eq!(self.summary["type"], "summary", "no summary");
         let open = self.calls.iter().filter(|call| &*call.end == "open").count();
-        assert_eq!(self.summary["shed"], 0);
+        assert_eq!(self.summary["shed"], self.shed.len(), "as many as were said");
         assert!(
             self.summary["open"].as_u64().is_some_and(|n| n <= open as u64),
             "{open} open, not as many as {}",

@@ -3,6 +3,8 @@
 //! Input: the bytes of a function and of its split-off parts. Output: a [`Shape`]. Nothing here reads a file, and
 //! nothing is guessed: what cannot be told is said in [`Shape::unprobed_jumps`] or a [`Refusal`].
 //!
+//! x86-64 takes six modules, AArch64, whose instructions all have four bytes, one (`aarch64`):
+//!
 //! * `uprobes`: what Linux does with a probe on one instruction: refuse, emulate, single-step.
 //! * `sweep`: one pass over a function's instructions; keeps its branches and exits.
 //! * `entry`: the cheapest right place for the entry probe.
@@ -12,6 +14,7 @@
 //!
 //! The facts and their sources: `docs/uprobes.md`.
 
+mod aarch64;
 mod depth;
 mod entry;
 mod exits;
@@ -101,7 +104,8 @@ pub enum Condition {
     Greater = 15,
 }
 
-/// Where an indirect jump finds its target. Registers are in x86 encoding: 0 = rax, 1 = rcx … 15 = r15.
+/// Where an indirect jump finds its target. Registers are in the machine's encoding: 0 = rax, 1 = rcx … 15 = r15; 0 = x0
+/// … 30 = x30.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JumpOperand {
     /// The target is the register's value.
@@ -124,9 +128,6 @@ pub enum JumpOperand {
 /// Why an instruction gets no probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// Only x86-64 code is read.
-    #[error("functions of this machine cannot be probed yet")]
-    UnsupportedMachine,
     /// The function has no bytes in the file, or its size is unknown.
     #[error("the file holds no code for it")]
     NoCode,
@@ -204,11 +205,11 @@ pub struct Body<'a> {
 /// Where to probe a function. `starts_function` tells whether a function is known to begin at an address: a jump to
 /// any other place outside the body may lead to a part that nobody named.
 pub fn shape(body: &Body<'_>, starts_function: &dyn Fn(Vaddr) -> bool) -> Shape {
-    if body.machine != Machine::X86_64 {
-        return Shape::refused(Refusal::UnsupportedMachine);
-    }
     if body.code.is_empty() {
         return Shape::refused(Refusal::NoCode);
+    }
+    if body.machine == Machine::Aarch64 {
+        return aarch64::shape(body, starts_function);
     }
     let sweep = Sweep::of(body);
     let found = exits::find(body, &sweep, starts_function);
@@ -234,15 +235,15 @@ pub fn entry_refusal(body: &Body<'_>) -> Result<(), Refusal> {
 pub fn refusal(machine: Machine, code: &[u8], address: Vaddr) -> Result<(), Refusal> {
     match machine {
         Machine::X86_64 => uprobes::refusal(code, address),
-        Machine::Aarch64 => Err(Refusal::UnsupportedMachine),
+        Machine::Aarch64 => aarch64::refusal(code, address),
     }
 }
 
 /// Whether an instruction of the function begins at `v`; false outside the body and its parts, and behind bytes that
 /// are not instructions.
 pub fn is_instruction_start(body: &Body<'_>, v: Vaddr) -> bool {
-    if body.machine != Machine::X86_64 {
-        return false;
+    if body.machine == Machine::Aarch64 {
+        return aarch64::is_instruction_start(body, v);
     }
     let mut pieces = std::iter::once((body.address, body.code)).chain(body.parts.iter().copied());
     pieces.any(|(start, code)| {
@@ -257,8 +258,8 @@ pub fn is_instruction_start(body: &Body<'_>, v: Vaddr) -> bool {
 
 /// The call instructions in a function's code (which begins at `address`) that call `target` directly.
 pub fn calls_to(machine: Machine, code: &[u8], address: Vaddr, target: Vaddr) -> Vec<Vaddr> {
-    if machine != Machine::X86_64 {
-        return Vec::new();
+    if machine == Machine::Aarch64 {
+        return aarch64::calls_to(code, address, target);
     }
     sweep::instructions(address, code)
         .filter(|i| i.is_call_near() && i.near_branch_target() == target.0)

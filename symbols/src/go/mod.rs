@@ -110,6 +110,11 @@ impl Program {
         self.table.functions(binary)
     }
 
+    /// How many functions of C stand at the table's start, where the linker puts them.
+    pub(crate) fn foreign(&self, binary: &Binary) -> usize {
+        self.functions(binary).take_while(Function::is_foreign).count()
+    }
+
     /// The bytes of the file that hold the functions' names.
     pub(crate) fn names(&self) -> std::ops::Range<usize> {
         self.table.names()

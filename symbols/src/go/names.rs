@@ -88,6 +88,23 @@ pub(crate) fn without_receiver_marks(name: &str) -> Option<String> {
     Some(format!("{before}{}{}", receiver.get(..close)?, receiver.get(close + 1..)?))
 }
 
+/// Type arguments as the table separates them: `Map[int, string]` is `Map[int,string]`.
+pub(crate) fn closed_up(text: &str) -> Cow<'_, str> {
+    if text.contains(", ") { Cow::Owned(text.replace(", ", ",")) } else { Cow::Borrowed(text) }
+}
+
+/// A name as it is called where its package is imported: the major version at the end of a path is no part of the
+/// package's name (`example.org/dep/v2.F`, `gopkg.in/yaml%2ev3.F`: `dep.F`, `yaml.F`). `None` without one.
+pub(crate) fn without_major_version(name: &str) -> Option<String> {
+    let path = name.find(['(', '[']).and_then(|end| name.get(..end)).unwrap_or(name);
+    let last = path.rfind('/').map_or(0, |slash| slash + 1);
+    let end = last + path.get(last..)?.find('.')?;
+    let package = path.get(..end)?;
+    let (kept, version) = package.rsplit_once("/v").or_else(|| package.rsplit_once("%2ev"))?;
+    let is_number = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| format!("{kept}{}", name.get(end..).unwrap_or_default()))
+}
+
 /// All spellings by which a person may mean a name: as it is, without escapes, without or with abridged type
 /// arguments, type arguments without the compiler's `go.shape.`.
 pub(crate) fn spellings(name: &str) -> Vec<Cow<'_, str>> {
@@ -132,6 +149,21 @@ mod tests {
             "example.com/ge.v2/foo.v1.(*List[string]).Push",
         ] {
             assert!(all.iter().any(|s| s == expected), "{expected} not in {all:?}");
+        }
+    }
+
+    #[test]
+    fn a_package_is_called_without_its_major_version() {
+        for (name, expected) in [
+            ("example.org/dep/v2.Weigh", Some("example.org/dep.Weigh")),
+            ("gopkg.in/yaml%2ev3.(*Decoder).Decode", Some("gopkg.in/yaml.(*Decoder).Decode")),
+            ("a/v2.Map[go.shape.struct { x/v3.T }]", Some("a.Map[go.shape.struct { x/v3.T }]")),
+            ("a/v2/b.F", None),
+            ("example.com/view.F", None),
+            ("main.F[a/v2.T]", None),
+            ("v2.F", None),
+        ] {
+            assert_eq!(without_major_version(name).as_deref(), expected, "{name}");
         }
     }
 

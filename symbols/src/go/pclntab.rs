@@ -330,9 +330,19 @@ impl<'a> Function<'a> {
         self.bytes.get(self.func + self.table.version.shape().id + 1).copied().unwrap_or(0)
     }
 
+    /// Whether this is a function of C that Go's linker took in (`net` and `runtime/cgo` without an external linker): the
+    /// table has its name and nothing more.
+    pub fn is_foreign(&self) -> bool {
+        self.values(PC_LINE).is_none() && !self.name().starts_with("go:")
+    }
+
     /// Bytes of code: the sum of the line table's steps, which is what the linker writes as the symbol's size. (The next
     /// function's address would count the padding in.) 0 if the table is broken.
+    /// Functions of C, of which the table knows no more, reach to the next.
     pub fn size(&self) -> u64 {
+        if self.is_foreign() {
+            return self.next_address().map_or(0, |next| next.0.saturating_sub(self.address.0));
+        }
         let last = self.values(PC_LINE).and_then(|values| values.last()).map_or(0, |(end, _)| end);
         // A line table that leads beyond the next function is broken; that function's address is then the better bound.
         match self.next_address() {
@@ -345,7 +355,8 @@ impl<'a> Function<'a> {
     pub(crate) fn holds(&self, v: Vaddr) -> bool {
         v.0.checked_sub(self.address.0).is_some_and(|into| {
             self.next_address().is_none_or(|next| v < next)
-                && self.values(PC_LINE).is_some_and(|mut values| values.any(|(end, _)| into < end))
+                && (self.is_foreign()
+                    || self.values(PC_LINE).is_some_and(|mut values| values.any(|(end, _)| into < end)))
         })
     }
 

@@ -20,7 +20,10 @@ pub(super) fn names(binary: &Binary, tables: &[View<'_>]) -> Vec<Name> {
     let go = binary.go();
     let bytes: usize = tables.iter().map(|table| table.symbols.entries.len()).sum();
     let mut names = Vec::with_capacity(bytes / SYMBOL_SIZE + go.map_or(0, |program| program.addresses(binary).len()));
-    let go_text = go.map(|program| program.text_range(binary));
+    // What Go's linker took in of C stands before Go's own code. The symbols know more of it.
+    let foreign = go.map_or(0, |program| program.foreign(binary));
+    let go_start = go.and_then(|program| program.function(binary, foreign)).map(|first| first.address);
+    let go_text = go.map(|program| program.text_range(binary)).map(|text| go_start.unwrap_or(text.start)..text.end);
     for (number, table) in (0..).zip(tables) {
         let before = names.len();
         add_elf_names(table, number, &mut names);
@@ -32,7 +35,10 @@ pub(super) fn names(binary: &Binary, tables: &[View<'_>]) -> Vec<Name> {
         }
     }
     if let Some(program) = go {
-        let functions = program.addresses(binary).filter_map(|(position, address)| {
+        let foreign_text = program.text_range(binary).start..go_start.unwrap_or(Vaddr(0));
+        let is_told = names.iter().any(|name| foreign_text.contains(&name.address()));
+        let functions = program.addresses(binary).skip(if is_told { foreign } else { 0 });
+        let functions = functions.filter_map(|(position, address)| {
             let position = u32::try_from(position).ok()?;
             Some(Name::of_go(address?, position))
         });
@@ -45,9 +51,12 @@ pub(super) fn names(binary: &Binary, tables: &[View<'_>]) -> Vec<Name> {
     names
 }
 
-/// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins.
+/// `runtime.text` and `runtime.etext`: bounds, not functions. The latter may be where C's first function begins. And what
+/// Go's linker calls the sections of object files: `runtime/cgo(.text)`.
 fn is_go_mark(table: &View<'_>, name: &Name) -> bool {
-    matches!(table.name(name.position()), Some(b"runtime.text" | b"runtime.etext" | b"runtime.textpad"))
+    let name = table.name(name.position()).unwrap_or_default();
+    let is_section = || name.ends_with(b")") && memchr::memmem::find(name, b"(.text").is_some();
+    matches!(name, b"runtime.text" | b"runtime.etext" | b"runtime.textpad") || is_section()
 }
 
 fn add_elf_names(table: &View<'_>, number: u8, names: &mut Vec<Name>) {

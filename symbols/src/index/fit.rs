@@ -84,17 +84,22 @@ pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
 
 /// How well a name of Go's function table fits.
 pub(super) fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
-    let spellings = go_names::spellings(name);
-    if spellings.iter().any(|s| s == wanted) {
+    let (wanted, name) = (go_names::closed_up(wanted), go_names::closed_up(name));
+    let spellings = go_names::spellings(&name);
+    if spellings.contains(&wanted) {
         return Some(Fit::Exact);
     }
-    let is_tail = |s: &str| go_names::element_starts(s).any(|at| s.get(at..) == Some(wanted));
-    let fits = spellings.iter().any(|s| {
+    let is_tail = |s: &str| go_names::element_starts(s).any(|at| s.get(at..) == Some(&wanted));
+    let fits = |s: &Cow<'_, str>| {
         // `Store.Get` finds `(*Store).Get` too.
         let flat = go_names::without_receiver_marks(s);
         is_tail(s) || flat.is_some_and(|flat| flat == wanted || is_tail(&flat))
-    });
-    fits.then_some(Fit::Tail)
+    };
+    // `dep.F` finds `example.org/dep/v2.F`. Never exactly: there may be a `dep.F` of the first version.
+    let imported = || go_names::without_major_version(&name);
+    let fits_imported = |name: &str| go_names::spellings(name).iter().any(|s| *s == wanted || fits(s));
+    let found = spellings.iter().any(fits) || imported().is_some_and(|name| fits_imported(&name));
+    found.then_some(Fit::Tail)
 }
 
 fn fit_key(name: &str, wanted: &str) -> Option<Fit> {

@@ -1,12 +1,16 @@
 //! The nearest names to a pattern that matched nothing.
 
-use super::{Index, Source};
+use super::Index;
+use super::name::{Name, Source};
 use crate::demangle;
 use crate::go::names as go_names;
+use crate::parallel;
 use crate::pattern::{Form, Pattern};
 
 /// Names that are looked at; beyond, a hint is not worth the wait.
 const MAX_LOOKED_AT: usize = 400_000;
+/// Names that one thread looks at, at a time.
+const CHUNK: usize = 512;
 /// Words longer than this are compared by their beginning.
 const MAX_WORD: usize = 64;
 
@@ -23,19 +27,20 @@ impl Index {
         if word.is_empty() {
             return Vec::new();
         }
-        let mut scored: Vec<(usize, String)> = Vec::new();
-        for entry in self.names.iter().take(MAX_LOOKED_AT) {
+        let near = |entry: &Name| {
             let raw = self.raw(entry);
             let name = match entry.source() {
                 Source::Go => String::from_utf8_lossy(raw),
                 Source::Elf(_) => demangle::bare(raw),
-                Source::Nameless => continue,
+                Source::Nameless => return None,
             };
-            if let Some(score) = score(&name.to_lowercase(), &wanted, &word) {
-                let shown = if entry.is_go() { go_names::unescaped(&name) } else { name.as_ref().into() };
-                scored.push((score, shown.into_owned()));
-            }
-        }
+            let score = score(&name.to_lowercase(), &wanted, &word)?;
+            let shown = if entry.is_go() { go_names::unescaped(&name) } else { name.as_ref().into() };
+            Some((score, shown.into_owned()))
+        };
+        let looked_at = self.names.get(..MAX_LOOKED_AT).unwrap_or(&self.names);
+        let near_of = |names: &[Name]| names.iter().filter_map(near).collect::<Vec<_>>();
+        let mut scored: Vec<(usize, String)> = parallel::map_chunks(looked_at, CHUNK, near_of).concat();
         scored.sort_unstable();
         scored.dedup();
         scored.into_iter().map(|(_, name)| name).take(max).collect()

@@ -3,7 +3,8 @@
 //! In: a [`Binary`]. Out: an [`Index`] of functions in order of address, one for each address; other names at an address
 //! are its aliases. In a Go program the function table is the source of Go's functions, the symbol tables of the rest.
 //! Names stay in the file, as offsets; they are demangled when they are first asked for. Opening costs a sort of addresses;
-//! a name is looked for in the string tables first, and only symbols in which it occurs are demangled.
+//! a name is looked for in the string tables first, and only symbols in which it occurs are demangled. Functions that only
+//! the unwind tables know come after those with names, and are sought when an address or everything is asked for.
 
 mod address;
 mod build;
@@ -161,7 +162,7 @@ impl Index {
         Outline {
             address: name.address(),
             size: go.as_ref().map_or_else(|| self.size(&name), go::Function::size),
-            is_go: name.is_go(),
+            is_go: go.as_ref().is_some_and(|f| !f.is_foreign()),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
     }

@@ -8,7 +8,7 @@ use crate::addr::Vaddr;
 use crate::demangle;
 use crate::go::names as go_names;
 use crate::parallel;
-use crate::pattern::{Form, Name, Pattern, everything};
+use crate::pattern::{Expression, Form, Name, Pattern, everything};
 use crate::versions;
 
 /// Names that one thread looks at, at a time.
@@ -191,8 +191,9 @@ impl Index {
     fn find(&self, pattern: &Pattern) -> Found {
         match &pattern.form {
             Form::Name(name) => self.find_name(name),
-            Form::Regex(regex, beginning) => {
-                let hits = self.hits_by(&[], |index, entry| index.spellings(entry).iter().any(|s| regex.is_match(s)));
+            Form::Regex(Expression { regex, beginning, words }) => {
+                let fits = |index: &Self, entry: &Entry| index.spellings(entry).iter().any(|s| regex.is_match(s));
+                let hits = self.hits_by(words, fits);
                 Found { hits, takes_left_out: is_inside_left_out(beginning), ..Found::default() }
             }
             Form::File { path, line } => self.find_file(path, *line),

@@ -32,6 +32,7 @@ impl Index {
 
     pub(super) fn language_of(&self, name: &Name, raw: &[u8]) -> Language {
         match name.source() {
+            Source::Go if self.go_function(name).is_some_and(|f| f.is_foreign()) => Language::C,
             Source::Go => Language::Go,
             Source::Nameless => Language::C,
             Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {

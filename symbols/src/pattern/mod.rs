@@ -56,10 +56,20 @@ pub enum PatternError {
 #[derive(Clone, Debug)]
 pub(crate) enum Form {
     Name(Name),
-    Regex(Regex, String),
+    Regex(Expression),
     File { path: String, line: Option<u32> },
     Address(Vaddr),
     Offset(Name, u64),
+}
+
+/// A regular expression.
+#[derive(Clone, Debug)]
+pub(crate) struct Expression {
+    pub(crate) regex: Regex,
+    /// What every match begins with.
+    pub(crate) beginning: String,
+    /// What must occur in a symbol that matches.
+    pub(crate) words: Vec<String>,
 }
 
 /// A name, to be taken exactly, as a tail, or as a glob.
@@ -142,7 +152,9 @@ fn regex(typed: &str, source: &str) -> Result<Form, PatternError> {
     if source.is_empty() {
         return Err(PatternError::Empty(typed.to_owned()));
     }
-    Ok(Form::Regex(compile(typed, source)?, literal_beginning(source)))
+    let regex = compile(typed, source)?;
+    let (beginning, words) = (literal_beginning(source), needle::words_of_expression(source));
+    Ok(Form::Regex(Expression { regex, beginning, words }))
 }
 
 /// The plain text that an anchored expression begins with.

@@ -1,5 +1,7 @@
 //! The words that must occur in a symbol for a pattern to match: what spares demangling the rest.
 
+use regex_syntax::hir::{Hir, HirKind};
+
 /// Words of C++'s library that a mangled name may have only as an abbreviation, and namespaces that are passed over.
 const ABBREVIATED: [&str; 14] = [
     "std",
@@ -169,6 +171,26 @@ pub(super) fn certain_words(piece: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Words that must occur in a symbol in whose name the regular expression is found.
+pub(super) fn words_of_expression(source: &str) -> Vec<String> {
+    let mut pieces = Vec::new();
+    if let Ok(parsed) = regex_syntax::parse(source) {
+        add_literals(&parsed, &mut pieces);
+    }
+    pieces.iter().flat_map(|piece| certain_words(piece)).map(str::to_owned).collect()
+}
+
+/// The texts that stand in every match. The parser bounds how deep expressions are nested.
+fn add_literals(expression: &Hir, pieces: &mut Vec<String>) {
+    match expression.kind() {
+        HirKind::Literal(literal) => pieces.extend(String::from_utf8(literal.0.to_vec())),
+        HirKind::Capture(group) => add_literals(&group.sub, pieces),
+        HirKind::Repetition(repeated) if repeated.min > 0 => add_literals(&repeated.sub, pieces),
+        HirKind::Concat(all) => all.iter().for_each(|one| add_literals(one, pieces)),
+        _ => {}
+    }
+}
+
 /// A word that ends in a digit may end in the length that a mangled name puts before the next one.
 fn ends_in_digit(word: &str) -> bool {
     word.ends_with(|c: char| c.is_ascii_digit())
@@ -195,6 +217,28 @@ mod tests {
             ("example.com/ge.v2/foo%2ev1.F", &["example", "com", "ge", "v2", "foo", "F"]),
         ] {
             assert_eq!(own_words(text), words, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_an_expression_are_those_of_every_match() {
+        for (source, words) in [
+            (r"^net/http\.\(\*conn\)\.serve$", &["net", "http", "conn", "serve"][..]),
+            ("Store.*Get", &["Store", "Get"]),
+            ("(Store)+::Get", &["Store", "Get"]),
+            ("reg(exec|comp)", &["reg"]),
+            ("colou?r", &["colo"]),
+            ("(?i)store", &[]),
+            ("Store|Order", &[]),
+            ("(Store)*", &[]),
+            ("[Ss]tore", &["tore"]),
+            // The demangler writes these, and these may be a part of what it writes.
+            ("closure", &[]),
+            ("clos", &[]),
+            // The digit may be of the length of the next element.
+            ("f1", &[]),
+        ] {
+            assert_eq!(words_of_expression(source), words, "{source}");
         }
     }
 }

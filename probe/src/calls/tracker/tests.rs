@@ -15,6 +15,7 @@ const JUMPS: u32 = 3;
 const TAIL_OF_F: u32 = 8;
 const POINT: u32 = 9;
 const GOROUTINE_END: u32 = 10;
+const LANDING: u32 = 11;
 
 fn entry(function: u32) -> u32 {
     function * 2
@@ -40,6 +41,7 @@ fn tracker(limits: Limits) -> Tracker {
     points.push(point(PointKind::TailJump, F));
     points.push(point(PointKind::Passed, 4));
     points.push(point(PointKind::GoroutineEnd, NO_FUNCTION));
+    points.push(point(PointKind::Landing, NO_FUNCTION));
     let functions: Vec<PlannedFunction> = (0..5)
         .map(|n| PlannedFunction {
             traced: TracedFunction { name: n.to_string(), binary: String::new(), address: 0, point: None },
@@ -47,6 +49,7 @@ fn tracker(limits: Limits) -> Tracker {
             unprobed_jumps: n == JUMPS,
             cost: EntryCost::Emulated,
             exact: true,
+            standard: false,
         })
         .collect();
     Tracker::new(&points, &functions, limits)
@@ -99,6 +102,10 @@ impl Sink for Told {
         self.0.push(format!("point {} depth {} in {:?}", p.function, p.depth, p.parent));
         Ok(())
     }
+    fn shed(&mut self, s: &Shed) -> io::Result<()> {
+        self.0.push(format!("shed {} at {}", s.function, s.at_ns));
+        Ok(())
+    }
     fn tick(&mut self, _: u64) -> io::Result<()> {
         Ok(())
     }
@@ -118,7 +125,7 @@ fn bench() -> Bench {
 
 impl Bench {
     fn event(&mut self, event: Event) -> &mut Self {
-        let record = Record { event, frames: None };
+        let record = Record { event, generation: 0, frames: None };
         self.tracker.record(&record, &mut OneLoss, &mut self.told).expect("made-up sinks do not fail");
         self
     }
@@ -267,6 +274,51 @@ fn goexit_ends_the_goroutines_calls_and_nobody_elses() {
     b.on_goroutine(7, 1, 1, 100, entry(F)).on_goroutine(8, 2, 2, 100, entry(F));
     b.on_goroutine(7, 1, 5, 60, GOROUTINE_END).on_goroutine(8, 2, 6, 100, exit(F));
     b.tells(&["1 enter 0 in - at 1", "2 enter 0 in - at 2", "1 Unwind after 4 on 1", "2 Return after 4 on 2"]);
+}
+
+#[test]
+fn where_an_unwinder_lands_the_calls_below_end_at_once_and_with_its_time() {
+    let mut b = bench();
+    b.at(1, 100, entry(F)).at(2, 200, entry(G)).at(3, 300, entry(G)).at(7, 150, LANDING);
+    b.tells(&[
+        "1 enter 0 in - at 1",
+        "2 enter 1 in 1 at 2",
+        "3 enter 1 in 2 at 3",
+        "3 Unwind after 4 on 1",
+        "2 Unwind after 5 on 1",
+    ]);
+    b.at(9, 100, exit(F));
+    assert_eq!(b.told.0[5..], ["1 Return after 8 on 1"]);
+}
+
+/// The stack pointer at an unwinder's RET is the word below its frame's: that of the entry of what the frame called.
+#[test]
+fn a_call_as_deep_as_a_landing_was_made_by_the_frame_landed_in() {
+    let mut b = bench();
+    b.at(1, 100, entry(F)).at(2, 200, entry(G)).at(7, 200, LANDING).at(8, 200, entry(G)).at(9, 200, exit(G));
+    b.tells(&[
+        "1 enter 0 in - at 1",
+        "2 enter 1 in 1 at 2",
+        "2 Unwind after 5 on 1",
+        "3 enter 1 in 1 at 8",
+        "3 Return after 1 on 1",
+    ]);
+}
+
+#[test]
+fn a_landing_is_no_event_of_a_traced_function_and_ends_nothing_elsewhere() {
+    let mut b = bench();
+    b.at(1, 200, entry(F)).on_goroutine(7, 1, 2, 100, LANDING).on_goroutine(8, 2, 3, 100, LANDING);
+    b.tells(&["1 enter 0 in - at 1"]);
+    let summary = b.tracker.finish(&mut b.told).expect("made-up sinks do not fail");
+    assert_eq!((summary.events, summary.calls, summary.unmatched_returns), (1, 1, 0));
+}
+
+#[test]
+fn after_a_loss_a_landing_lends_its_time_to_no_call() {
+    let mut b = bench();
+    b.at(10, 200, entry(F)).after_loss(60, 100, LANDING);
+    b.tells(&["1 enter 0 in - at 10", "1 Unwind after ? on 1 lost"]);
 }
 
 #[test]
@@ -489,4 +541,90 @@ fn go_that_c_calls_is_inside_of_the_c_that_go_called() {
         "2 Return after 5 on 1",
         "1 Return after 7 on 1",
     ]);
+}
+
+/// F is shed at this time.
+fn shed_f(b: &mut Bench, at_ns: u64) {
+    b.tracker.shed(&[Shed { function: F, rate: 9, at_ns }]);
+}
+
+#[test]
+fn a_shed_function_is_told_at_its_place_and_later_events_of_it_do_not_count() {
+    let mut b = bench();
+    b.at(1, 100, entry(F)).at(2, 100, exit(F));
+    shed_f(&mut b, 10);
+    // Made before, read after.
+    b.at(8, 100, entry(F)).at(9, 100, exit(F));
+    b.at(12, 100, entry(F)).at(13, 150, entry(G)).at(14, 150, exit(G)).at(15, 100, exit(F));
+    b.tells(&[
+        "1 enter 0 in - at 1",
+        "1 Return after 1 on 1",
+        "2 enter 0 in - at 8",
+        "2 Return after 1 on 1",
+        "shed 0 at 10",
+        "3 enter 1 in - at 13",
+        "3 Return after 1 on 1",
+    ]);
+    let summary = b.tracker.finish(&mut b.told).expect("made-up sinks do not fail");
+    assert_eq!((summary.calls, summary.events, summary.unmatched_returns, summary.open), (3, 6, 0, 0));
+    assert_eq!(summary.shed, [Shed { function: F, rate: 9, at_ns: 10 }]);
+}
+
+#[test]
+fn an_open_call_of_a_shed_function_ends_with_an_unknown_duration() {
+    let mut b = bench();
+    b.at(1, 100, entry(F));
+    shed_f(&mut b, 10);
+    b.at(20, 150, entry(G)).at(21, 150, exit(G)).at(30, 100, exit(F));
+    b.tells(&[
+        "1 enter 0 in - at 1",
+        "shed 0 at 10",
+        "1 Shed after ? on 1",
+        "2 enter 1 in - at 20",
+        "2 Return after 1 on 1",
+    ]);
+}
+
+#[test]
+fn an_open_call_of_a_shed_function_does_not_end_before_what_it_called() {
+    let mut b = bench();
+    b.at(1, 100, entry(G)).at(2, 150, entry(F)).at(3, 200, entry(G));
+    shed_f(&mut b, 10);
+    b.at(20, 200, exit(G)).at(30, 100, exit(G));
+    b.tells(&[
+        "1 enter 1 in - at 1",
+        "2 enter 0 in 1 at 2",
+        "3 enter 1 in 2 at 3",
+        "shed 0 at 10",
+        "3 Return after 17 on 1",
+        "2 Shed after ? on 1",
+        "1 Return after 29 on 1",
+    ]);
+}
+
+#[test]
+fn a_thread_that_lags_behind_tells_what_it_saw_before_the_shedding() {
+    let mut b = bench();
+    let other = |time_ns, point| Event { time_ns, depth: 100, goid: 0, pid_tgid: 1 << 32 | 2, point, lost: 0 };
+    shed_f(&mut b, 10);
+    b.at(11, 100, entry(G)).event(other(9, entry(F))).event(other(10, exit(F))).at(12, 100, exit(G));
+    b.tells(&[
+        "shed 0 at 10",
+        "1 enter 1 in - at 11",
+        "2 enter 0 in - at 9",
+        "2 Shed after ? on 2",
+        "1 Return after 1 on 1",
+    ]);
+    let summary = b.tracker.finish(&mut b.told).expect("made-up sinks do not fail");
+    assert_eq!(summary.unmatched_returns, 0);
+}
+
+#[test]
+fn what_is_shed_after_the_last_event_is_told_at_the_end() {
+    let mut b = bench();
+    b.at(1, 100, entry(F));
+    shed_f(&mut b, 10);
+    let summary = b.tracker.finish(&mut b.told).expect("made-up sinks do not fail");
+    b.tells(&["1 enter 0 in - at 1", "shed 0 at 10", "1 Shed after ? on 1"]);
+    assert_eq!((summary.open, summary.shed.len()), (0, 1));
 }

@@ -114,6 +114,20 @@ fn ends_have_the_names_of_the_contract() {
 }
 
 #[test]
+fn what_is_shed_is_a_line_and_its_open_call_is_open() {
+    let mut story = story();
+    story.enter(1, 0, 0);
+    story.shed(2, 812_000, 7);
+    story.ends(1, None, 4715, End::Shed, false);
+    let lines = lines(&story.end(&Summary::default()));
+    assert_eq!(lines[1], json!({"type": "shed", "function": FUNCTIONS[2], "rate": 812_000, "at_ns": 7}));
+    assert_eq!(
+        (&lines[2]["end"], &lines[2]["duration_ns"], &lines[2]["end_tid"]),
+        (&json!("open"), &Value::Null, &Value::Null)
+    );
+}
+
+#[test]
 fn a_point_is_a_line_without_a_duration() {
     let mut story = story();
     story.enter(1, 0, 0);
@@ -164,13 +178,14 @@ fn the_last_line_is_the_summary() {
         lost_exits: vec![(0, 1)],
         unmatched_returns: 4,
         open: 5,
+        shed: vec![Shed { function: 0, rate: 812_000, at_ns: 0 }; 2],
         duration_ns: SECOND,
         ..Summary::default()
     };
     assert_eq!(
         lines(&story().end(&summary)).last(),
         Some(&json!({
-            "type": "summary", "calls": 9, "events": 18, "lost": 3, "unmatched_returns": 4, "open": 5, "shed": 0,
+            "type": "summary", "calls": 9, "events": 18, "lost": 3, "unmatched_returns": 4, "open": 5, "shed": 2,
         }))
     );
 }

@@ -3,6 +3,7 @@
 use super::super::Format;
 use super::super::testing::{MS, SECOND, Story, US, frame};
 use super::*;
+use crate::calls::End;
 
 const FUNCTIONS: [&str; 4] = ["main.Handler", "main.Get", "main.rare", "main.work+0x12"];
 
@@ -87,4 +88,20 @@ fn hostile_names_stay_on_their_line() {
     story.enter(1, 0, 0);
     story.leave(1, 5);
     assert_eq!(shown(story), "12:00:00.000000  x\\x07 4711/4715 g42        5 ns  f\\n\\x1b[1m\n");
+}
+
+#[test]
+fn what_is_shed_is_said_where_it_happened() {
+    let mut story = Story::new(&options(), &FUNCTIONS);
+    story.enter(1, 0, 0);
+    story.shed(1, 812_000, 2 * US);
+    story.ends(1, None, 4715, End::Shed, false);
+    assert_eq!(
+        shown(story),
+        "\
+12:00:00.000000  srv 4711/4715 g42              main.Handler {
+12:00:00.000002  shed: main.Get, 812000 events a second: not traced from here on
+                 srv 4711/4715 g42              } main.Handler … shed
+"
+    );
 }

@@ -136,7 +136,7 @@ impl Block {
         let line = &mut lines[at];
         let duration_ns = leave.duration_ns();
         line.state = State::Ended { duration_ns, end: leave.end, lost: leave.lost };
-        if leave.end != End::Open && !leave.lost {
+        if leave.has_ended() {
             line.moved_out = (leave.end_tid != line.tid).then_some(leave.end_tid);
             self.tid_now = leave.end_tid;
         }

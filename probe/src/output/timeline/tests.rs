@@ -463,3 +463,22 @@ fn max_depth_counts_levels() {
         "12:00:00.000000  srv 4711/4715 g42\n      5 ns  main.(*Store).Handler\n      3 ns  └─ main.(*Store).Get\n"
     );
 }
+
+#[test]
+fn what_is_shed_is_said_where_it_happened() {
+    let mut story = story();
+    story.enter(1, HANDLER, 0);
+    story.call(2, 1, GET, 1);
+    story.shed(GET, 812_000, 2 * US);
+    story.ends(2, None, 4715, End::Shed, false);
+    story.leave(1, 5 * US);
+    assert_eq!(
+        shown(story),
+        "\
+12:00:00.000002  shed: main.(*Store).Get, 812000 events a second: not traced from here on
+12:00:00.000000  srv 4711/4715 g42
+    5.0 µs  main.(*Store).Handler
+            └─ main.(*Store).Get … shed
+"
+    );
+}

@@ -1,0 +1,363 @@
+//! Links: which probes hang together, and how some go while the rest stays.
+//!
+//! A link to many points is made and removed in milliseconds, but only as a whole. Functions that share in a budget
+//! therefore have links of their own, apart from those that are always traced: *bundles*. To shed some of a bundle, the
+//! others of it are first attached anew, then the old links go. What was called until then is put apart from what never
+//! was: the first exchange touches everything, those after it only the few hundred functions that matter.
+//!
+//! While both are there each event of the others comes twice, with the generations of both links: the reader drops one
+//! ([`crate::calls::twice`]). Without links to many points each function is a bundle, and simply goes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf,
+    programs::{
+        ProgramError, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeLinkId, UProbeScope},
+    },
+};
+use probe_ebpf::abi::GENERATIONS;
+
+use super::{
+    Refused,
+    error::{explain, is_refusal, os_error},
+    monotonic_ns,
+};
+use crate::{
+    plan::{Plan, PlannedPoint, PointKind},
+    target::TracedFile,
+};
+
+/// When links were exchanged (`CLOCK_MONOTONIC`, ns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// From here on the new links see events, too.
+    pub begin_ns: u64,
+    /// The new links see everything; what is not in them is not traced from here on.
+    pub cut_ns: u64,
+    /// The old links see nothing any more.
+    pub end_ns: u64,
+    /// Generation of the new links.
+    pub generation: u32,
+}
+
+/// Position in [`Links::generations`].
+type Bundle = usize;
+
+/// The bundle of functions that are always traced, and of points that are no function's.
+const FIXED: Bundle = 0;
+
+struct Held {
+    bundle: Bundle,
+    program: &'static str,
+    id: UProbeLinkId,
+}
+
+/// All links to the plan's points.
+pub(super) struct Links {
+    multi: bool,
+    /// Processes that the links are confined to.
+    pids: Option<Vec<u32>>,
+    /// In the order of attaching: exits before entries, so that no call is seen to begin that cannot be seen to end.
+    held: Vec<Held>,
+    /// By function; none: it was shed.
+    bundles: Vec<Option<Bundle>>,
+    /// By bundle; none: it is gone.
+    generations: Vec<Option<u32>>,
+    /// Why unwinders are not watched.
+    pub(super) unwatched: Vec<String>,
+}
+
+/// What bundles are attached.
+struct Work<'a> {
+    plan: &'a Plan,
+    files: &'a [TracedFile],
+    bundles: BTreeSet<Bundle>,
+    /// A process that has ended meanwhile is no error.
+    anew: bool,
+}
+
+impl Links {
+    pub(super) fn new(plan: &Plan, multi: bool, pids: Option<Vec<u32>>) -> Self {
+        let generations = vec![Some(0)];
+        let mut links = Self { multi, pids, held: Vec::new(), bundles: Vec::new(), generations, unwatched: Vec::new() };
+        for function in &plan.functions {
+            let bundle = match (function.exact, multi) {
+                (true, _) => FIXED,
+                (false, true) => FIXED + 1,
+                (false, false) => links.generations.len(),
+            };
+            links.generations.resize(links.generations.len().max(bundle + 1), Some(0));
+            links.bundles.push(Some(bundle));
+        }
+        links
+    }
+
+    /// Attaches every point.
+    pub(super) fn attach_all(
+        &mut self,
+        ebpf: &mut Ebpf,
+        plan: &Plan,
+        files: &[TracedFile],
+    ) -> Result<Result<(), Refused>> {
+        // The kernel validates instructions only when a process maps the file; else a bad one would attach, and
+        // never fire. So we are that process, until all is attached.
+        let _mapped: Vec<_> = match self.pids {
+            None => files.iter().filter_map(map_code).collect(),
+            Some(_) => Vec::new(),
+        };
+        let bundles = (0..self.generations.len()).collect();
+        self.attach(ebpf, &Work { plan, files, bundles, anew: false })
+    }
+
+    /// Goes on without these functions. Calls of all others are seen throughout. `called` tells functions that were
+    /// called so far.
+    ///
+    /// # Errors
+    /// The others could not be attached anew. Nothing was detached then.
+    pub(super) fn shed(
+        &mut self,
+        ebpf: &mut Ebpf,
+        plan: &Plan,
+        files: &[TracedFile],
+        functions: &BTreeSet<u32>,
+        called: &dyn Fn(u32) -> bool,
+    ) -> Result<Exchange> {
+        let before = (self.bundles.clone(), self.generations.clone());
+        let old: BTreeSet<Bundle> = functions.iter().filter_map(|&f| self.bundle(f)).filter(|&b| b != FIXED).collect();
+        let generation = self.unused_generation();
+        let new = self.regroup(&old, functions, called, generation);
+        let begin_ns = monotonic_ns();
+        let attached = self.attach(ebpf, &Work { plan, files, bundles: new.clone(), anew: true });
+        if let Err(error) = attached.and_then(|done| done.map_err(|refused| anyhow!(refused.reason))) {
+            self.detach_bundles(ebpf, &new);
+            (self.bundles, self.generations) = before;
+            return Err(error);
+        }
+        let cut_ns = monotonic_ns();
+        self.detach_bundles(ebpf, &old);
+        Ok(Exchange { begin_ns, cut_ns, end_ns: monotonic_ns(), generation })
+    }
+
+    fn bundle(&self, function: u32) -> Option<Bundle> {
+        self.bundles.get(function as usize).copied().flatten()
+    }
+
+    /// Told apart from those of all links that are exchanged.
+    fn unused_generation(&self) -> u32 {
+        let is_free = |generation: &u32| !self.generations.contains(&Some(*generation));
+        // Each exchange leaves at most one bundle more, and mostly none: they do not run out.
+        (0..GENERATIONS).find(is_free).unwrap_or_default()
+    }
+
+    /// Puts what remains of the old bundles into new ones: those called so far, and the others.
+    fn regroup(
+        &mut self,
+        old: &BTreeSet<Bundle>,
+        shed: &BTreeSet<u32>,
+        called: &dyn Fn(u32) -> bool,
+        generation: u32,
+    ) -> BTreeSet<Bundle> {
+        let first = self.generations.len();
+        for (function, bundle) in (0_u32..).zip(&mut self.bundles) {
+            if bundle.is_some_and(|bundle| old.contains(&bundle)) {
+                let kept = !shed.contains(&function);
+                *bundle = kept.then(|| first + usize::from(!called(function)));
+            }
+        }
+        for &bundle in old {
+            self.generations[bundle] = None;
+        }
+        let new: BTreeSet<Bundle> = self.bundles.iter().flatten().copied().filter(|&b| b >= first).collect();
+        self.generations.resize(first + 2, None);
+        for &bundle in &new {
+            self.generations[bundle] = Some(generation);
+        }
+        new
+    }
+
+    fn attach(&mut self, ebpf: &mut Ebpf, work: &Work<'_>) -> Result<Result<(), Refused>> {
+        for group in GROUPS {
+            for (number, file) in work.files.iter().enumerate() {
+                for (bundle, points) in self.points(work, group, number) {
+                    for scope in scopes(self.pids.as_deref())? {
+                        match self.attach_group(ebpf, group, bundle, &points, file, scope) {
+                            Err(error) if work.anew && has_ended(&error) => {}
+                            // An unwinder's: without it some durations are missing, no more.
+                            Err(error) if number >= work.plan.files.len() => self.unwatched.push(format!("{error:#}")),
+                            Ok(Ok(())) => {}
+                            other => return other,
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The group's points in one file, by bundle.
+    fn points<'a>(&self, work: &Work<'a>, group: &Group, file: usize) -> BTreeMap<Bundle, Vec<&'a PlannedPoint>> {
+        let mut points: BTreeMap<Bundle, Vec<&PlannedPoint>> = BTreeMap::new();
+        for point in &work.plan.points {
+            let bundle = match self.bundles.get(point.function as usize) {
+                Some(bundle) => *bundle,
+                None => Some(FIXED),
+            };
+            if let Some(bundle) = bundle.filter(|bundle| work.bundles.contains(bundle))
+                && point.file == file
+                && group.kinds.contains(&point.kind)
+            {
+                points.entry(bundle).or_default().push(point);
+            }
+        }
+        points
+    }
+
+    fn attach_group(
+        &mut self,
+        ebpf: &mut Ebpf,
+        group: &Group,
+        bundle: Bundle,
+        points: &[&PlannedPoint],
+        file: &TracedFile,
+        scope: UProbeScope,
+    ) -> Result<Result<(), Refused>> {
+        let shown = &file.shown;
+        // Through our own descriptor: what was read is what is probed, whatever has its name by now.
+        let path = &PathBuf::from(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
+        let name = if self.multi { group.multi } else { group.single };
+        let generation = self.generations.get(bundle).copied().flatten().unwrap_or_default();
+        let program = program(ebpf, name)?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| explain("failed to load the kernel half", error))?;
+        }
+        match program.attach(points.iter().map(|p| attach_point(p, generation)), path, scope) {
+            Ok(id) => {
+                self.held.push(Held { bundle, program: name, id });
+                Ok(Ok(()))
+            }
+            Err(error) if is_refusal(&error) => {
+                let points = find_refused(program, path, points, scope)
+                    .map_err(|error| explain(&format!("failed to attach to {shown}"), error))?;
+                Ok(Err(Refused { points, reason: "the kernel refuses a probe on one of its instructions".to_owned() }))
+            }
+            Err(error) => Err(explain(&format!("failed to attach to {shown}"), error)),
+        }
+    }
+
+    /// Removes the links of some bundles, in any order: nobody waits for what they see. All at once, because for each
+    /// the kernel waits until every CPU has been seen outside of it (tens of ms).
+    fn detach_bundles(&mut self, ebpf: &mut Ebpf, bundles: &BTreeSet<Bundle>) {
+        let (gone, kept): (Vec<Held>, Vec<Held>) = self.held.drain(..).partition(|held| bundles.contains(&held.bundle));
+        self.held = kept;
+        let links = gone.into_iter().filter_map(|held| program(ebpf, held.program).ok()?.take_link(held.id).ok());
+        let links: Vec<UProbeLink> = links.collect();
+        thread::scope(|scope| {
+            for link in links {
+                // Where no thread can be had, the link goes here and now.
+                let _ = thread::Builder::new().spawn_scoped(scope, || drop(link));
+            }
+        });
+    }
+
+    /// Removes all links: entries first, so that the last calls are seen to end.
+    pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
+        for Held { program: name, id, .. } in std::mem::take(&mut self.held).into_iter().rev() {
+            if let Ok(program) = program(ebpf, name)
+                && let Err(error) = program.detach(id)
+            {
+                log::warn!("failed to remove a link: {error}");
+            }
+        }
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe> {
+    Ok(ebpf.program_mut(name).with_context(|| format!("the kernel half has no {name}"))?.try_into()?)
+}
+
+/// Whether the process that a link was to be confined to is gone.
+fn has_ended(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| os_error(cause) == Some(libc::ESRCH))
+}
+
+/// A program and the points it is for.
+struct Group {
+    multi: &'static str,
+    single: &'static str,
+    kinds: &'static [PointKind],
+}
+
+/// In the order of attaching. The kernel calls the youngest probe of a place first (Linux: `consumer_add` in
+/// kernel/events/uprobes.c), so where an entry is also an exit, the entry is told first.
+const GROUPS: &[Group] = &[
+    Group {
+        multi: "exit_multi",
+        single: "exit",
+        kinds: &[PointKind::Return, PointKind::TailJump, PointKind::GoroutineEnd],
+    },
+    Group { multi: "landing_multi", single: "landing", kinds: &[PointKind::Landing] },
+    Group { multi: "recovery_multi", single: "recovery", kinds: &[PointKind::Recovery] },
+    Group { multi: "makecontext_multi", single: "makecontext", kinds: &[PointKind::Context] },
+    Group { multi: "make_fcontext_multi", single: "make_fcontext", kinds: &[PointKind::BoostContext] },
+    Group { multi: "jump_multi", single: "jump", kinds: &[PointKind::MaybeJump] },
+    Group { multi: "return_multi", single: "return_single", kinds: &[PointKind::AfterReturn] },
+    Group { multi: "point_multi", single: "point", kinds: &[PointKind::Passed] },
+    Group { multi: "entry_multi", single: "entry", kinds: &[PointKind::Entry] },
+];
+
+fn scopes(pids: Option<&[u32]>) -> Result<Vec<UProbeScope>> {
+    let Some(pids) = pids else { return Ok(vec![UProbeScope::AllProcesses]) };
+    pids.iter()
+        .map(|&pid| Ok(UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or_else(|| anyhow!("no process 0"))?)))
+        .collect()
+}
+
+fn attach_point(point: &PlannedPoint, generation: u32) -> UProbeAttachPoint<'static> {
+    UProbeAttachPoint {
+        location: UProbeAttachLocation::AbsoluteOffset(point.offset.0),
+        cookie: Some(point.cookie.of_generation(generation).0),
+    }
+}
+
+/// Bisects: halves that attach are good (and detached again at once), single points that do not are refused.
+fn find_refused(
+    program: &mut UProbe,
+    path: &Path,
+    points: &[&PlannedPoint],
+    scope: UProbeScope,
+) -> Result<BTreeSet<u32>, ProgramError> {
+    let mut refused = BTreeSet::new();
+    let mut pending = vec![points];
+    while let Some(points) = pending.pop() {
+        match program.attach(points.iter().map(|p| attach_point(p, 0)), path, scope) {
+            Ok(link) => program.detach(link)?,
+            Err(error) if is_refusal(&error) => match points {
+                [point] => {
+                    refused.insert(point.cookie.point());
+                }
+                _ => {
+                    let (left, right) = points.split_at(points.len() / 2);
+                    pending.extend([left, right]);
+                }
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
+}
+
+#[expect(unsafe_code, reason = "a mapping of a file")]
+fn map_code(file: &TracedFile) -> Option<memmap2::Mmap> {
+    // Linux: `valid_vma` in kernel/events/uprobes.c takes private mappings that may be executed, not shared ones.
+    // SAFETY: the mapping is never read: it only has to exist.
+    unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file.file) }.ok()
+}

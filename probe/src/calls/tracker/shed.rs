@@ -1,0 +1,61 @@
+//! Functions that are shed while the trace goes on.
+//!
+//! What was said of a function up to then stays; later events of it, which its links still made, do not count. Its open
+//! calls are over for the trace, with an unknown duration, as soon as no other call is open in them; what a shed
+//! function calls from then on is shown under what called the shed one.
+
+use std::{collections::BTreeMap, io};
+
+use super::{Ended, OpenCalls, Tracker};
+use crate::{
+    calls::{End, Shed},
+    output::Sink,
+};
+
+impl Tracker {
+    /// These functions are not traced any more from their time on; all are of one time, later than any told before. To
+    /// be told before an event of that time is read.
+    pub fn shed(&mut self, functions: &[Shed]) {
+        let until: BTreeMap<u32, u64> = functions.iter().map(|shed| (shed.function, shed.at_ns)).collect();
+        for point in &mut self.points {
+            point.until_ns = until.get(&point.function).copied().unwrap_or(point.until_ns);
+        }
+        self.to_shed.extend(functions);
+    }
+
+    pub(super) fn is_shed(&self, function: u32) -> bool {
+        self.functions.get(function as usize).is_some_and(|info| info.shed)
+    }
+
+    /// The events are so far (`CLOCK_MONOTONIC`, ns).
+    pub(super) fn shed_until(&mut self, time_ns: u64, sink: &mut dyn Sink) -> io::Result<()> {
+        let mut any = false;
+        while let Some(shed) = self.to_shed.pop_front_if(|shed| shed.at_ns < time_ns) {
+            if let Some(info) = self.functions.get_mut(shed.function as usize) {
+                info.shed = true;
+            }
+            self.summary.shed.push(shed);
+            sink.shed(&shed)?;
+            any = true;
+        }
+        if !any {
+            return Ok(());
+        }
+        for place in 0..self.lanes.open.len() {
+            let mut lane = std::mem::take(self.lanes.at(place));
+            let closed = self.close_shed(&mut lane, sink);
+            *self.lanes.at(place) = lane;
+            closed?;
+        }
+        Ok(())
+    }
+
+    /// Ends the innermost calls whose functions were shed.
+    pub(super) fn close_shed(&mut self, lane: &mut OpenCalls, sink: &mut dyn Sink) -> io::Result<()> {
+        while let Some(open) = lane.calls.pop_if(|open| self.is_shed(open.call.function)) {
+            let end_tid = open.call.thread.tid;
+            self.tell(open, Ended { end: End::Shed, end_ns: None, end_tid, lost: false }, sink)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//go:build !cgo
+
+package callback
+
+// Go stands for C.
+//
+//go:noinline
+func Go(n int) int { return n + n }
