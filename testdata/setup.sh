@@ -6,6 +6,7 @@
 #   testdata/setup.sh demo     + Go 1.27
 #   testdata/setup.sh bench    + a C compiler's tools, bpftrace, perf, and large programs to look up names in
 #   testdata/setup.sh bpf      the toolchain of the kernel half
+#   testdata/setup.sh fuzz     cargo-fuzz, and the tools that its seeds are made with
 #   testdata/setup.sh test     all of these, and the tools that tests compare with
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,6 +20,7 @@ HUGO_VERSION=0.168.0
 NODE_VERSION=24.19.0
 ESBUILD_VERSION=0.28.2
 BPF_LINKER_VERSION=0.13.0
+CARGO_FUZZ_VERSION=0.13.2
 
 installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
@@ -114,6 +116,12 @@ setup_bpf() {
         --version "$BPF_LINKER_VERSION" --no-default-features --features llvm-22 --root "$deps"
 }
 
+setup_fuzz() {
+    apt gcc g++ libc6-dev binutils xz-utils
+    [ "$(cargo-fuzz --version 2>/dev/null)" = "cargo-fuzz $CARGO_FUZZ_VERSION" ] && return
+    cargo install --quiet cargo-fuzz --locked --version "$CARGO_FUZZ_VERSION" --root "$deps"
+}
+
 # llvm: llvm-dwarfdump, llvm-symbolizer, llvm-dwp; elfutils: readelf and strip with another author; libc6-dbg: a debug
 # file found by its build id; dwz: what debug files share; debuginfod: a server of them; clang, npm: programs that corpus.sh
 # builds and fetches.
@@ -131,9 +139,9 @@ setup_test() {
 }
 
 case ${1:-} in
-build | demo | bench | bpf | test) "setup_$1" ;;
+build | demo | bench | bpf | fuzz | test) "setup_$1" ;;
 *)
-    echo "usage: $0 build|demo|bench|bpf|test" >&2
+    echo "usage: $0 build|demo|bench|bpf|fuzz|test" >&2
     exit 2
     ;;
 esac

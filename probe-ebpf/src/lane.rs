@@ -46,6 +46,16 @@ fn on_alternate_stack(sp: u64) -> bool {
     stack.is_some_and(|[lowest, bytes]| sp.wrapping_sub(lowest).wrapping_sub(1) < bytes)
 }
 
+/// Where thread-local storage is.
+#[inline(always)]
+pub(crate) fn thread_pointer() -> Option<u64> {
+    let offset = TASK_TP.load();
+    if offset == 0 {
+        return None;
+    }
+    memory::kernel(memory::current_task() + u64::from(offset))
+}
+
 /// The goroutine that runs on this stack, or called the C code that does, and the stack's depth; none on a system stack.
 #[inline(always)]
 fn goroutine(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Option<(u64, u64)> {
@@ -55,12 +65,7 @@ fn goroutine(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Option<(u64, u64)> 
         return found.goroutine(cookie, sp);
     }
     let program = GO_PROGRAMS.get(cookie.program())?;
-    let offset = TASK_TP.load();
-    if offset == 0 {
-        return None;
-    }
-    let tp: u64 = memory::kernel(memory::current_task() + u64::from(offset))?;
-    let g: u64 = memory::user(tp.wrapping_add(program.tls as u64))?;
+    let g: u64 = memory::user(thread_pointer()?.wrapping_add(program.tls as u64))?;
     let stack = Stack::of(g, sp);
     if let Some(stack) = &stack
         && let Some(found) = stack.goroutine(cookie, sp)

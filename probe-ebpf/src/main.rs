@@ -124,6 +124,25 @@ fn on_landing(ctx: &ProbeContext) {
     }
 }
 
+/// At the call of glibc's `__longjmp(buffer, value)`: the same, for the frame that the buffer names.
+#[inline(always)]
+fn on_longjmp(ctx: &ProbeContext) {
+    if runners::has_current()
+        && let Some(sp) = guarded_sp(regs::argument::<0>(ctx))
+    {
+        leave(ctx, sp);
+    }
+}
+
+/// The stack pointer in a `jmp_buf` of glibc. Its word 6 is kept as `rol(sp ^ guard, 17)`, the guard at `fs:0x30`
+/// (sysdeps/x86_64/__longjmp.S; sysdeps/unix/sysv/linux/x86_64/pointer_guard.h).
+#[inline(always)]
+fn guarded_sp(buffer: u64) -> Option<u64> {
+    let kept: u64 = memory::user(buffer.wrapping_add(6 * 8))?;
+    let guard: u64 = memory::user(lane::thread_pointer()?.wrapping_add(0x30))?;
+    Some(kept.rotate_right(17) ^ guard)
+}
+
 /// Where Go's runtime, on the system stack, sends a goroutine that recovered.
 #[inline(always)]
 fn on_recovery(ctx: &ProbeContext) {
@@ -196,6 +215,7 @@ programs! {
     point_multi, point: on_point;
     landing_multi, landing: on_landing;
     recovery_multi, recovery: on_recovery;
+    longjmp_multi, longjmp: on_longjmp;
     makecontext_multi, makecontext: on_makecontext;
     make_fcontext_multi, make_fcontext: on_make_fcontext;
 }

@@ -1,12 +1,16 @@
 //! `probe list`: what can be probed, where, and what cannot and why.
 
-use std::{collections::BTreeSet, fmt::Write as _, io::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    io::Write,
+};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
 use symbols::{
     addr::Vaddr,
-    index::{FunctionId, LeftOut, Match, Matched},
+    index::{FunctionId, Inlined, InlinedCopy, LeftOut, Match, Matched, Selection},
     parallel,
     pattern::Pattern,
 };
@@ -28,15 +32,31 @@ struct Line<'a> {
     function: &'a str,
     mangled: Option<&'a str>,
     binary: &'a str,
-    address: String,
+    address: Option<String>,
     offset: Option<String>,
-    size: u64,
-    language: String,
-    file: Option<String>,
+    size: Option<u64>,
+    language: Option<String>,
+    file: Option<&'a str>,
     line: Option<u32>,
     probeable: bool,
     reason: Option<String>,
-    inlined_at: Option<()>,
+    inlined_at: Option<Vec<Place<'a>>>,
+}
+
+/// Where a function was inlined.
+#[derive(Serialize)]
+struct Place<'a> {
+    function: String,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    address: Option<String>,
+}
+
+/// What is listed: a match, a copy of a function (text), or a function that has nothing but copies (JSON).
+enum Row<'a> {
+    Match(&'a Match),
+    Copy(&'a Inlined<'a>, &'a InlinedCopy<'a>),
+    Only(&'a Inlined<'a>),
 }
 
 /// Lists.
@@ -44,47 +64,30 @@ struct Line<'a> {
 /// # Errors
 /// A file cannot be read, a pattern matches nothing, writing failed.
 pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
-    let files = files(request)?;
     let patterns: Vec<Pattern> = if request.patterns.is_empty() {
         vec!["*".parse()?]
     } else {
         request.patterns.iter().map(|p| p.parse()).collect::<Result<_, _>>()?
     };
+    let files = files(request)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 16, out);
     let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
     for file in &files {
         let selection = file.index.select(&patterns, request.all);
         unmatched.retain(|p| selection.unmatched.contains(p));
-        for batch in selection.matches.chunks(BATCH) {
-            for lines in parallel::map_chunks(batch, CHUNK, |found| lines(file, found, request.json)) {
-                out.write_all(&lines?)?;
-            }
-        }
-        say_left_out(&selection.left_out);
-        for note in &selection.notes {
-            say(note);
-        }
+        let listing = Listing::new(file, request, &patterns, &selection);
+        // A pattern's only matches may be inlined.
+        unmatched.retain(|&p| !listing.shows(p));
+        let refused = listing.write(&selection, &mut out)?;
+        out.flush()?;
+        listing.say_what_is_missing(&selection, refused);
     }
-    out.flush()?;
     if let Some(&pattern) = unmatched.first()
         && !request.patterns.is_empty()
     {
         bail!(plan::no_match(&files, &patterns[pattern]));
     }
     Ok(0)
-}
-
-fn say_left_out(left_out: &[(FunctionId, LeftOut)]) {
-    let (ifuncs, others): (Vec<LeftOut>, Vec<LeftOut>) =
-        left_out.iter().map(|(_, reason)| *reason).partition(|reason| *reason == LeftOut::Ifunc);
-    if !others.is_empty() {
-        let reasons: BTreeSet<&LeftOut> = others.iter().collect();
-        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        say(format_args!("{} left out ({}); --all takes them in", others.len(), reasons.join(", ")));
-    }
-    if !ifuncs.is_empty() {
-        say(format_args!("{} left out: {}, and no process shows what it chose", ifuncs.len(), LeftOut::Ifunc));
-    }
 }
 
 fn files(request: &List) -> Result<Vec<TracedFile>> {
@@ -98,60 +101,248 @@ fn files(request: &List) -> Result<Vec<TracedFile>> {
     }
 }
 
-fn lines(file: &TracedFile, found: &[Match], json: bool) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(128 * found.len());
-    for found in found {
-        print(file, found, json, &mut out)?;
-    }
-    Ok(out)
+/// The listing of one file.
+struct Listing<'a> {
+    file: &'a TracedFile,
+    json: bool,
+    /// Show every copy, not only those of functions that have nothing else.
+    every_copy: bool,
+    /// What was inlined; `None`: not looked for.
+    inlined: Option<Vec<Inlined<'a>>>,
+    /// Positions in `inlined` of what has code of its own.
+    copied: BTreeMap<FunctionId, usize>,
 }
 
-fn print(file: &TracedFile, found: &Match, json: bool, out: &mut Vec<u8>) -> Result<()> {
-    let binary = file.index.binary();
-    let (id, point) = match found.what {
-        Matched::Function(id) => (Some(id), None),
-        Matched::Point { address, function, .. } => (function, Some(address)),
-    };
-    let function = id.map(|id| file.index.outline(id));
-    let address = point.or(function.map(|f| f.address)).unwrap_or(Vaddr(0));
-    let source = file.index.line(address);
-    let reason = match plan::probeable(&file.index, &found.what) {
-        Probeable::Yes => None,
-        Probeable::No(reason) => Some(reason),
-    };
-    let size = function.map_or(0, |f| f.size);
-    let language = found.language.map_or_else(String::new, |language| language.to_string());
-    if json {
-        let line = Line {
-            function: &found.name,
-            mangled: id.map(|id| file.index.symbol(id)).filter(|symbol| *symbol != found.name),
-            binary: &file.shown,
-            address: address.to_string(),
-            offset: binary.file_offset(address).map(|o| o.to_string()),
-            size,
-            language,
-            file: source.as_ref().map(|s| s.file.to_string()),
-            line: source.as_ref().map(|s| s.line),
-            probeable: reason.is_none(),
-            reason,
-            inlined_at: None,
+impl<'a> Listing<'a> {
+    fn new(file: &'a TracedFile, request: &List, patterns: &[Pattern], selection: &Selection) -> Self {
+        let every_copy = request.verbose > 0;
+        // Of all functions, or from much debug information, copies are only looked for on request.
+        let looks = every_copy || !request.patterns.is_empty() && plan::is_cheap(&file.index);
+        let inlined = looks.then(|| file.index.inlined_copies(patterns, selection, request.all));
+        let with_function = inlined.iter().flatten().enumerate().filter_map(|(at, one)| Some((one.function?, at)));
+        let copied = with_function.collect();
+        Self { file, json: request.json, every_copy, inlined, copied }
+    }
+
+    fn inlined(&self) -> impl Iterator<Item = &Inlined<'a>> {
+        self.inlined.iter().flatten()
+    }
+
+    /// Functions without code of their own that are listed: those that a glob happens to match only on request.
+    fn only_inlined(&self) -> impl Iterator<Item = &Inlined<'a>> {
+        self.inlined().filter(|one| one.function.is_none() && (one.exact || self.every_copy))
+    }
+
+    /// Whether what is only inlined and listed is there because of pattern `number`.
+    fn shows(&self, number: usize) -> bool {
+        self.only_inlined().any(|one| one.pattern == Some(number))
+    }
+
+    fn rows<'s>(&'s self, selection: &'s Selection) -> Vec<Row<'s>> {
+        let mut rows: Vec<Row<'s>> = selection.matches.iter().map(Row::Match).collect();
+        if self.json {
+            rows.extend(self.only_inlined().map(Row::Only));
+        } else {
+            let shown = self.inlined().filter(|one| self.every_copy || one.function.is_none() && one.exact);
+            rows.extend(shown.flat_map(|one| one.copies.iter().map(move |copy| Row::Copy(one, copy))));
+        }
+        if rows.len() > selection.matches.len() {
+            rows.sort_by_key(|row| self.address(row));
+        }
+        rows
+    }
+
+    /// Of what has no address, as high as can be: it comes last.
+    fn address(&self, row: &Row<'_>) -> Vaddr {
+        let address = match row {
+            Row::Match(found) => return self.place(found).0,
+            Row::Copy(_, copy) => copy.address,
+            Row::Only(one) => one.copies.first().and_then(|copy| copy.address),
         };
-        serde_json::to_writer(&mut *out, &line)?;
-        out.push(b'\n');
-        return Ok(());
+        address.unwrap_or(Vaddr(u64::MAX))
     }
-    write!(out, "{address} {size:>6} {language:<4} ")?;
-    let mut text = String::with_capacity(found.name.len() + 64);
-    escape::text(&mut text, &found.name);
-    if let Some(source) = source {
+
+    /// Where a match is, and the function that it is or lies in.
+    fn place(&self, found: &Match) -> (Vaddr, Option<FunctionId>) {
+        match found.what {
+            Matched::Function(id) => (self.file.index.outline(id).address, Some(id)),
+            Matched::Point { address, function, .. } => (address, function),
+        }
+    }
+
+    /// Writes all rows; how many matches cannot be probed.
+    fn write(&self, selection: &Selection, out: &mut dyn Write) -> Result<usize> {
+        let rows = self.rows(selection);
+        let mut refused = 0;
+        for batch in rows.chunks(BATCH) {
+            let lines = parallel::map_chunks(batch, CHUNK, |rows| {
+                let (mut out, mut refused) = (Vec::with_capacity(128 * rows.len()), 0);
+                for row in rows {
+                    refused += usize::from(self.row(row, &mut out)?);
+                }
+                anyhow::Ok((out, refused))
+            });
+            for lines in lines {
+                let (lines, of_them) = lines?;
+                out.write_all(&lines)?;
+                refused += of_them;
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Writes a row; whether it is a match that cannot be probed.
+    fn row(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        match row {
+            Row::Match(found) => return self.found(found, out),
+            Row::Copy(one, copy) => self.copy(one, copy, out),
+            Row::Only(one) => json(
+                &Line {
+                    function: &one.name,
+                    mangled: Some(&*one.symbol).filter(|symbol| *symbol != one.name),
+                    binary: &self.file.shown,
+                    address: None,
+                    offset: None,
+                    size: None,
+                    language: Some(one.language.to_string()),
+                    file: None,
+                    line: None,
+                    probeable: false,
+                    reason: Some("only inlined".to_owned()),
+                    inlined_at: Some(self.places(one)),
+                },
+                out,
+            )?,
+        }
+        Ok(false)
+    }
+
+    /// Writes a match; whether it cannot be probed.
+    fn found(&self, found: &Match, out: &mut Vec<u8>) -> Result<bool> {
+        let index = &self.file.index;
+        let (address, id) = self.place(found);
+        let source = index.line(address);
+        let reason = match plan::probeable(index, &found.what) {
+            Probeable::Yes => None,
+            Probeable::No(reason) => Some(reason),
+        };
+        let is_refused = reason.is_some();
+        let size = id.map(|id| index.outline(id).size).filter(|&size| size > 0);
+        let copied = self.copied.get(&id.unwrap_or(FunctionId(u32::MAX)));
+        let inlined = copied.and_then(|&at| self.inlined.as_ref()?.get(at));
+        if self.json {
+            let line = Line {
+                function: &found.name,
+                mangled: id.map(|id| index.symbol(id)).filter(|symbol| *symbol != found.name),
+                binary: &self.file.shown,
+                address: Some(address.to_string()),
+                offset: index.binary().file_offset(address).map(|o| o.to_string()),
+                size,
+                language: found.language.map(|language| language.to_string()),
+                file: source.map(|s| s.file),
+                line: source.map(|s| s.line),
+                probeable: reason.is_none(),
+                reason,
+                inlined_at: self.inlined.is_some().then(|| inlined.map_or_else(Vec::new, |one| self.places(one))),
+            };
+            json(&line, out)?;
+            return Ok(is_refused);
+        }
+        let language = found.language.map_or_else(String::new, |language| language.to_string());
+        let mut text = start_of_line(Some(address), size, &language, &found.name);
+        push_source(&mut text, source.map(|s| (s.file, s.line)));
+        if let Some(reason) = reason {
+            push(&mut text, format_args!(" [not probeable: {reason}]"));
+        }
+        if let Some(one) = inlined {
+            push(&mut text, format_args!(" [{} inlined too]", copies(one.copies.len())));
+        }
+        end_line(text, out);
+        Ok(is_refused)
+    }
+
+    fn copy(&self, one: &Inlined<'_>, copy: &InlinedCopy<'_>, out: &mut Vec<u8>) {
+        let mut text = start_of_line(copy.address, None, &one.language.to_string(), &one.name);
+        push_source(&mut text, copy.call.map(|s| (s.file, s.line)));
+        text.push_str(" [not probeable: inlined into ");
+        escape::text(&mut text, &self.file.index.short_name(copy.into));
+        text.push(']');
+        end_line(text, out);
+    }
+
+    fn places<'s>(&'s self, one: &'s Inlined<'_>) -> Vec<Place<'s>> {
+        let place = |copy: &'s InlinedCopy<'_>| Place {
+            function: self.file.index.short_name(copy.into),
+            file: copy.call.map(|call| call.file),
+            line: copy.call.map(|call| call.line),
+            address: copy.address.map(|address| address.to_string()),
+        };
+        one.copies.iter().map(place).collect()
+    }
+
+    /// How much matched, and what of it the listing does not show.
+    fn say_what_is_missing(&self, selection: &Selection, refused: usize) {
+        let only = self.inlined().filter(|one| one.function.is_none()).count();
+        if selection.matches.len() + selection.left_out.len() + only == 0 {
+            // The error says it.
+            return;
+        }
+        let mut text = format!("{} matched in {}", selection.matches.len(), self.file.shown);
+        if refused > 0 {
+            push(&mut text, format_args!("; {refused} cannot be probed"));
+        }
+        let (never, by_default): (Vec<LeftOut>, Vec<LeftOut>) =
+            selection.left_out.iter().map(|(_, why)| *why).partition(|why| why.is_final());
+        for (left_out, remedy) in [(never, "no process shows what it chose"), (by_default, "--all takes them in")] {
+            let reasons: BTreeSet<LeftOut> = left_out.iter().copied().collect();
+            let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
+            if !left_out.is_empty() {
+                push(&mut text, format_args!("; {} left out ({}; {remedy})", left_out.len(), reasons.join(", ")));
+            }
+        }
+        if only > 0 {
+            let more = if self.every_copy || only == self.only_inlined().count() { "" } else { " (-v lists them)" };
+            push(&mut text, format_args!("; {only} only inlined{more}"));
+        }
+        for line in std::iter::once(&text).chain(&selection.notes) {
+            say(escape::escaped(line));
+        }
+    }
+}
+
+fn copies(count: usize) -> String {
+    if count == 1 { "1 copy".to_owned() } else { format!("{count} copies") }
+}
+
+fn json(line: &Line<'_>, out: &mut Vec<u8>) -> Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// `ADDRESS SIZE LANGUAGE NAME`; what is unknown is a dash.
+fn start_of_line(address: Option<Vaddr>, size: Option<u64>, language: &str, name: &str) -> String {
+    let dash = || "-".to_owned();
+    let (address, size) = (address.map_or_else(dash, |a| a.to_string()), size.map_or_else(dash, |s| s.to_string()));
+    let mut text = format!("{address} {size:>6} {language:<4} ");
+    escape::text(&mut text, name);
+    text
+}
+
+fn push_source(text: &mut String, source: Option<(&str, u32)>) {
+    if let Some((file, line)) = source {
         text.push(' ');
-        escape::text(&mut text, source.file);
-        write!(text, ":{}", source.line)?;
+        escape::text(text, file);
+        push(text, format_args!(":{line}"));
     }
-    if let Some(reason) = reason {
-        write!(text, " [not probeable: {reason}]")?;
-    }
+}
+
+fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
+    // A string takes everything.
+    let _ = text.write_fmt(what);
+}
+
+fn end_line(mut text: String, out: &mut Vec<u8>) {
     text.push('\n');
     out.extend_from_slice(text.as_bytes());
-    Ok(())
 }

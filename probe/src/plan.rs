@@ -3,16 +3,15 @@
 //! In: indexes of the files and the patterns. Out: a [`Plan`], which `attach` carries out and `--dry-run` prints.
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
+mod inlined;
 mod internal;
 mod jump;
+mod nothing;
 mod print;
 mod shape;
 mod standard;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use probe_ebpf::abi::{Cookie, GoProgram, Jump};
@@ -23,14 +22,18 @@ use symbols::{
     pattern::Pattern,
 };
 
-pub use self::shape::{Probeable, probeable};
+pub use self::{
+    inlined::{InlinedAway, is_cheap, where_inlined},
+    nothing::no_match,
+    shape::{Probeable, probeable},
+};
 use self::{
     jump::jump,
+    nothing::nothing_left,
     shape::{check_point, is_stub, shape},
 };
 use crate::{
     calls::{Skipped, TracedFunction},
-    output::escape,
     request::Returns,
     target::TracedFile,
 };
@@ -54,6 +57,8 @@ pub enum PointKind {
     GoroutineEnd,
     /// An unwinder is about to enter the frame it unwound to: calls as deep as the event and deeper are over.
     Landing,
+    /// The same of glibc's `longjmp`, told from its buffer.
+    LongJump,
     /// The same of Go's runtime, which sends a goroutine there from the system stack.
     Recovery,
     /// A coroutine gets its stack (`makecontext`).
@@ -65,7 +70,7 @@ pub enum PointKind {
 impl PointKind {
     /// Whether unwinding ends here.
     pub fn is_landing(self) -> bool {
-        matches!(self, Self::Landing | Self::Recovery)
+        matches!(self, Self::Landing | Self::LongJump | Self::Recovery)
     }
 }
 
@@ -122,6 +127,8 @@ pub struct Plan {
     pub matched: u64,
     /// Matched by a glob or regex and left out by default, by reason.
     pub left_out: BTreeMap<LeftOut, u64>,
+    /// What was inlined, which no probe sees; `None`: not looked for.
+    pub inlined: Option<InlinedAway>,
     /// Go programs, for the kernel half.
     pub go_programs: Vec<GoProgram>,
     /// Indirect jumps, by point number, for the kernel half.
@@ -141,6 +148,8 @@ pub struct Options {
     pub all: bool,
     /// How returns are seen.
     pub returns: Returns,
+    /// Look for inlined copies however long it takes.
+    pub thorough: bool,
 }
 
 /// Makes the plan.
@@ -150,9 +159,15 @@ pub struct Options {
 pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Result<Plan> {
     let mut plan = Plan { files: files.iter().map(|f| f.shown.clone()).collect(), ..Plan::default() };
     let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
+    if options.thorough || files.iter().all(|file| is_cheap(&file.index)) {
+        plan.inlined = Some(InlinedAway::default());
+    }
     for (number, file) in files.iter().enumerate() {
         let selection = file.index.select(patterns, options.all);
         unmatched.retain(|p| selection.unmatched.contains(p));
+        if let Some(inlined) = &mut plan.inlined {
+            inlined.add(&file.index, &file.index.inlined_copies(patterns, &selection, options.all));
+        }
         plan.notes.extend(selection.notes);
         for (_, reason) in &selection.left_out {
             *plan.left_out.entry(*reason).or_default() += 1;
@@ -167,54 +182,6 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
         bail!(nothing_left(&plan));
     }
     Ok(plan)
-}
-
-/// What to say of a pattern that matches nothing.
-pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
-    let names: Vec<_> = files.iter().map(|f| escape::escaped(&f.shown)).collect();
-    let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
-    for file in files {
-        if let Some(copies) = file.index.inlined_only(pattern) {
-            let _ = write!(text, ": {}; not probeable by name", escape::escaped(&copies.to_string()));
-            return text;
-        }
-    }
-    for file in files.iter().filter(|f| f.index.is_stripped()) {
-        let report = escape::escaped(&file.index.debug_report().to_string());
-        let _ = write!(text, "\n{} is stripped; {report}", escape::escaped(&file.shown));
-    }
-    let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
-    if hints.is_empty() {
-        text.push_str("; `probe list -x FILE` shows what there is");
-    } else {
-        text.push_str("\nnearest names:");
-        for hint in hints {
-            let _ = write!(text, "\n  {}", escape::escaped(&hint));
-        }
-    }
-    text
-}
-
-fn nothing_left(plan: &Plan) -> String {
-    if let [only] = plan.skipped.as_slice() {
-        return format!("{} cannot be probed: {}", escape::escaped(&only.function), only.reason);
-    }
-    if let Some(first) = plan.skipped.first() {
-        return format!(
-            "none of the {} matched functions can be probed; the first, {}: {}",
-            plan.matched,
-            escape::escaped(&first.function),
-            first.reason
-        );
-    }
-    let left_out: u64 = plan.left_out.values().sum();
-    if plan.left_out.keys().all(|why| *why == LeftOut::Ifunc) {
-        return "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; no process \
-                that runs the file shows which. -p PID may; or name an implementation: they often have the name in theirs \
-                (`'*strlen*'`)"
-            .to_owned();
-    }
-    format!("all {left_out} matched functions are left out by default; --all takes them in")
 }
 
 /// Plans one file.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -57,10 +58,13 @@ pub struct Binary {
     sections: Sections,
     go: OnceLock<Result<Option<go::Program>, Error>>,
     plt: OnceLock<Vec<(Vaddr, u64)>>,
+    /// Relative relocations by place, once a pointer is asked for.
+    relocated: OnceLock<Vec<(Vaddr, Vaddr)>>,
 }
 
 impl Binary {
-    /// Opens and maps the file at `path`.
+    /// Opens the file at `path`. A small one is read; one above 1 MiB is mapped: if it is then shortened, while this or an
+    /// index of it is in use, the process may get SIGBUS. To be safe from that, read it and use [`Self::from_bytes`].
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::from_file(&File::open(path)?, path)
     }
@@ -78,7 +82,8 @@ impl Binary {
     fn from_data(data: Data) -> Result<Self, Error> {
         let layout = Layout::parse(&data)?;
         let sections = Sections::parse(&data);
-        Ok(Self { data: Arc::new(data), layout, sections, go: OnceLock::new(), plt: OnceLock::new() })
+        let (go, plt, relocated) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Ok(Self { data: Arc::new(data), layout, sections, go, plt, relocated })
     }
 
     /// The machine it is made for.
@@ -236,7 +241,7 @@ impl Binary {
     /// The pointer stored at an address, as the loader leaves it with a load bias of 0: a relative relocation, if there
     /// is one for it, else the word in the file.
     pub fn pointer_at(&self, v: Vaddr) -> Option<Vaddr> {
-        let relocated = self.relocations().find(|&(place, _)| place == v).map(|(_, target)| target);
+        let relocated = v.checked_add(1).and_then(|end| self.relocations_in(v..end).first()).map(|&(_, target)| target);
         relocated.or_else(|| self.bytes_at(v, 8).and_then(|b| u64_at(b, 0)).map(Vaddr))
     }
 
@@ -259,6 +264,18 @@ impl Binary {
         let (start, len) = self.layout.rela.unwrap_or((0, 0));
         let table = self.data.get(start..start.saturating_add(len)).unwrap_or_default();
         relative_relocations(self.machine(), table)
+    }
+
+    /// The relative relocations of the places in a range, by place.
+    pub(crate) fn relocations_in(&self, range: Range<Vaddr>) -> &[(Vaddr, Vaddr)] {
+        let all = self.relocated.get_or_init(|| {
+            let mut all: Vec<_> = self.relocations().collect();
+            // Of several for one place the first counts: the sort is stable.
+            all.sort_by_key(|&(place, _)| place);
+            all
+        });
+        let before = |v: Vaddr| all.partition_point(|&(place, _)| place < v);
+        all.get(before(range.start)..before(range.end)).unwrap_or_default()
     }
 
     /// The whole file, to be kept longer than this.

@@ -32,6 +32,17 @@ pub(crate) fn name_at(data: &[u8], at: usize) -> Option<&[u8]> {
     rest.get(..memchr::memchr(0, rest).unwrap_or(rest.len()))
 }
 
+/// The bytes from `at` up to a NUL that comes within `most`: what stands in a table that many places may point into.
+pub(crate) fn short_bytes(data: &[u8], at: usize, most: usize) -> Option<&[u8]> {
+    let rest = data.get(at..)?;
+    c_bytes(rest.get(..most.saturating_add(1)).unwrap_or(rest), 0)
+}
+
+/// As [`short_bytes`], and it must be UTF-8.
+pub(crate) fn short_str(data: &[u8], at: usize, most: usize) -> Option<&str> {
+    std::str::from_utf8(short_bytes(data, at, most)?).ok()
+}
+
 /// As [`c_bytes`], and it must be UTF-8.
 pub(crate) fn c_str(data: &[u8], at: usize) -> Option<&str> {
     std::str::from_utf8(c_bytes(data, at)?).ok()

@@ -15,8 +15,9 @@ use cpp_demangle::{DemangleOptions, ParseOptions};
 
 /// Names of 12,000 bytes are real (node); what is longer than this stays mangled.
 const MAX_NAME: usize = 64 << 10;
-/// Nesting of types; deeper ones are found in no real program, and each level costs stack.
-const MAX_DEPTH: u32 = 96;
+/// Nesting of types, as cpp_demangle counts it; node's deepest names need twice its default. Each level costs stack: this
+/// many take below 1 MiB, in a build without optimization below 8 MiB.
+const MAX_DEPTH: u32 = 192;
 
 /// How a symbol is mangled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +143,12 @@ fn bare_of(symbol: &[u8]) -> Cow<'_, str> {
 
 fn bare_by_parsing(symbol: &[u8]) -> Cow<'_, str> {
     let name = name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type().no_params());
-    if name.contains("[abi:") { Cow::Owned(without_abi_tags(&name)) } else { name }
+    let name = if name.contains("[abi:") { Cow::Owned(without_abi_tags(&name)) } else { name };
+    // Of a lambda's operator cpp_demangle leaves the qualifier.
+    match name.strip_suffix(" const") {
+        Some(unqualified) if symbol.starts_with(b"_ZZ") => Cow::Owned(unqualified.to_owned()),
+        _ => name,
+    }
 }
 
 fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
@@ -176,9 +182,22 @@ fn itanium(base: &[u8], options: &DemangleOptions) -> Option<String> {
     let symbol = cpp_demangle::Symbol::new_with_options(base, &parse).ok()?;
     let mut out = Bounded(String::with_capacity(base.len()));
     symbol.structured_demangle(&mut out, options).ok()?;
-    out.0 = with_literal_suffixes(without_empty_packs(out.0));
+    out.0 = with_literal_suffixes(with_literal_operators(without_empty_packs(out.0)));
     out.0.shrink_to_fit();
     Some(out.0)
+}
+
+/// `operator"" _kg` of cpp_demangle's `operator_kg::operator ""`.
+fn with_literal_operators(mut name: String) -> String {
+    const WRONG: &str = "::operator \"\"";
+    while let Some(at) = name.find(WRONG) {
+        let before = name.get(..at).unwrap_or_default();
+        let Some(operator) = before.rfind("operator") else { break };
+        let suffix = before.get(operator + "operator".len()..).unwrap_or_default();
+        let right = format!("operator\"\" {suffix}");
+        name.replace_range(operator..at + WRONG.len(), &right);
+    }
+    name
 }
 
 /// An empty pack of arguments or parameters is nothing; cpp_demangle shows it as the comma before it and the marks behind
@@ -240,7 +259,7 @@ fn call_offset(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// `(unsigned long)4` of a template's arguments as `4ul`: how C++, `nm` and gdb write it.
-fn with_literal_suffixes(mut name: String) -> String {
+fn with_literal_suffixes(name: String) -> String {
     const TYPES: [(&str, &str); 5] = [
         ("(unsigned long long)", "ull"),
         ("(unsigned long)", "ul"),
@@ -251,19 +270,29 @@ fn with_literal_suffixes(mut name: String) -> String {
     if !name.contains("long)") && !name.contains("(unsigned int)") {
         return name;
     }
-    for (cast, suffix) in TYPES {
-        let mut from = 0;
-        while let Some(at) = name.get(from..).and_then(|rest| rest.find(cast)).map(|at| from + at) {
-            let digits = name.get(at + cast.len()..).unwrap_or_default();
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name.as_str();
+    while let Some(open) = rest.find('(') {
+        let (before, at) = rest.split_at(open);
+        out.push_str(before);
+        let literal = TYPES.iter().find_map(|(cast, suffix)| {
+            let digits = at.strip_prefix(cast)?;
             let len = digits.bytes().take_while(|b| b.is_ascii_digit() || *b == b'-').count();
-            if len > 0 {
-                let literal = format!("{}{suffix}", digits.get(..len).unwrap_or_default());
-                name.replace_range(at..at + cast.len() + len, &literal);
+            (len > 0).then(|| (digits.split_at(len), suffix))
+        });
+        match literal {
+            Some(((digits, after), suffix)) => {
+                out.extend([digits, suffix]);
+                rest = after;
             }
-            from = at + 1;
+            None => {
+                out.push('(');
+                rest = at.get(1..).unwrap_or_default();
+            }
         }
     }
-    name
+    out.push_str(rest);
+    out
 }
 
 fn without_abi_tags(name: &str) -> String {
@@ -477,6 +506,29 @@ mod tests {
             ("_ZN1agtERS_OA3_i", "a::operator>(a&, int (&&) [3])"),
         ] {
             assert_eq!(full(symbol.as_bytes()), expected, "{symbol}");
+        }
+    }
+
+    #[test]
+    fn deep_symbols_fit_the_stack() {
+        let deep = ["P", "1aI", "ZN1aE", "FvPFi", "DTcl", "M1aFv", "IXad", "IXcvi", "N1aI"];
+        let symbols = deep.map(|level| format!("_Z1f{}i", level.repeat(MAX_NAME / level.len())));
+        let work = move || symbols.map(|symbol| assert_eq!(full(symbol.as_bytes()), symbol));
+        let thread = std::thread::Builder::new().stack_size(crate::parallel::STACK).spawn(work).unwrap();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn operators_and_lambdas_are_called_as_in_the_source() {
+        for (symbol, expected) in [
+            ("_ZN4shopli3_kgEy", "shop::operator\"\" _kg"),
+            ("_Zli3_kgy", "operator\"\" _kg"),
+            ("_ZZ4mainENKUliE_clEi", "main::{lambda(int)#1}::operator()"),
+            ("_ZN4shop5OrderixEi", "shop::Order::operator[]"),
+            ("_ZNK4shop5OrdercviEv", "shop::Order::operator int"),
+            ("_ZN1AnwEm", "A::operator new"),
+        ] {
+            assert_eq!(bare(symbol.as_bytes()), expected);
         }
     }
 

@@ -5,11 +5,11 @@
 use std::ops::Range;
 
 use object::LittleEndian;
-use object::elf::{FileHeader64, SHF_ALLOC, SHF_EXECINSTR, SHT_DYNSYM, SHT_NOBITS, SHT_SYMTAB};
+use object::elf::{FileHeader64, SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHT_DYNSYM, SHT_NOBITS, SHT_SYMTAB};
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 
 use crate::addr::Vaddr;
-use crate::bytes::{u32_at, u64_at};
+use crate::bytes::{short_bytes, u32_at, u64_at};
 
 // Symbol types, bindings and section indices (gABI, chapter 4).
 pub(crate) const STT_NOTYPE: u8 = 0;
@@ -25,6 +25,11 @@ pub(crate) const SHN_COMMON: u16 = 0xfff2;
 /// Bytes of one symbol in an ELF64 file.
 pub(crate) const SYMBOL_SIZE: usize = 24;
 
+/// Longer names of sections are not looked at: many may point into one long text.
+const MAX_SECTION_NAME: usize = 255;
+/// Sections that overlap at one address: `.tbss` and its neighbour, and more in broken files.
+const MAX_OVERLAP: usize = 64;
+
 /// One section that takes part in the running program, or holds symbols.
 #[derive(Clone, Debug)]
 pub(crate) struct Section {
@@ -35,6 +40,8 @@ pub(crate) struct Section {
     pub(crate) file: Range<usize>,
     pub(crate) executable: bool,
     pub(crate) allocated: bool,
+    /// `SHF_COMPRESSED`: a header says how.
+    pub(crate) compressed: bool,
 }
 
 /// A symbol table as ranges of the file.
@@ -52,6 +59,10 @@ pub(crate) struct Sections {
     pub(crate) sections: Vec<Section>,
     pub(crate) symtab: Option<SymbolTable>,
     pub(crate) dynsym: Option<SymbolTable>,
+    /// Positions of the allocated ones by address, each with the furthest end of it and all before it.
+    by_address: Vec<(Vaddr, usize, Vaddr)>,
+    /// Positions by name.
+    by_name: Vec<usize>,
 }
 
 /// One symbol, with its name as an offset into the table's strings.
@@ -102,20 +113,50 @@ impl Sections {
                 file: if kind == SHT_NOBITS { 0..0 } else { file(header).unwrap_or(0..0) },
                 executable: flags & SHF_EXECINSTR.0 != 0,
                 allocated: flags & SHF_ALLOC.0 != 0,
+                compressed: flags & SHF_COMPRESSED.0 != 0,
             });
         }
+        found.sort(data);
         Ok(found)
+    }
+
+    /// No sections but one symbol table.
+    pub(crate) fn of_symbols(symtab: SymbolTable) -> Self {
+        Self { symtab: Some(symtab), ..Self::default() }
+    }
+
+    fn sort(&mut self, data: &[u8]) {
+        let allocated = self.sections.iter().enumerate().filter(|(_, s)| s.allocated && s.size > 0);
+        self.by_address = allocated.map(|(n, s)| (s.address, n, s.end())).collect();
+        self.by_address.sort_unstable();
+        let mut reach = Vaddr(0);
+        for (_, _, end) in &mut self.by_address {
+            reach = reach.max(*end);
+            *end = reach;
+        }
+        self.by_name = (0..self.sections.len()).collect();
+        // Of sections with one name the first counts: the sort is stable.
+        self.by_name.sort_by_key(|&n| name_of(&self.sections, data, n));
     }
 
     /// The section called `name`.
     pub(crate) fn named(&self, data: &[u8], name: &str) -> Option<&Section> {
-        self.sections.iter().find(|s| data.get(s.name.clone()) == Some(name.as_bytes()))
+        let before = self.by_name.partition_point(|&n| name_of(&self.sections, data, n) < name.as_bytes());
+        let found = *self.by_name.get(before)?;
+        self.sections.get(found).filter(|_| name_of(&self.sections, data, found) == name.as_bytes())
     }
 
-    /// The allocated section that holds `v`.
+    /// The allocated section that holds `v`: of several the one that begins last.
     pub(crate) fn at(&self, v: Vaddr) -> Option<&Section> {
-        self.sections.iter().find(|s| s.allocated && s.holds(v))
+        let after = self.by_address.partition_point(|&(start, ..)| start <= v);
+        let before = self.by_address.get(..after).unwrap_or_default().iter().rev();
+        let near = before.take_while(|&&(_, _, reach)| v < reach).take(MAX_OVERLAP);
+        near.filter_map(|&(_, n, _)| self.sections.get(n)).find(|s| s.holds(v))
     }
+}
+
+fn name_of<'a>(sections: &[Section], data: &'a [u8], n: usize) -> &'a [u8] {
+    sections.get(n).and_then(|s| data.get(s.name.clone())).unwrap_or_default()
 }
 
 impl Section {
@@ -177,7 +218,7 @@ fn in_file(data: &[u8], at: u64, len: u64) -> Option<Range<usize>> {
 fn name_range(data: &[u8], names: Option<&Range<usize>>, offset: u32) -> Range<usize> {
     let found = names.and_then(|names| {
         let start = names.start.checked_add(usize::try_from(offset).ok()?)?;
-        let len = crate::bytes::c_bytes(data.get(start..names.end)?, 0)?.len();
+        let len = short_bytes(data.get(start..names.end)?, 0, MAX_SECTION_NAME)?.len();
         Some(start..start + len)
     });
     found.unwrap_or(0..0)

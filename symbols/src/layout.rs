@@ -10,10 +10,13 @@ use goblin::elf::{Dynamic, Elf, dynamic};
 use crate::Error;
 use crate::addr::{FileOffset, Vaddr};
 use crate::binary::{Machine, Segment};
-use crate::bytes::{c_str, slice, u32_at, u64_at};
+use crate::bytes::{c_str, short_str, slice, u32_at, u64_at};
 
-/// More program headers than any real file has; a corrupt count must not cost memory.
-const MAX_PROGRAM_HEADERS: usize = 4096;
+/// More program headers than any linker writes. Addresses are looked for in one after the other.
+const MAX_PROGRAM_HEADERS: usize = 256;
+/// Longer names of libraries are no paths (PATH_MAX), and more of them nobody links.
+const MAX_LIBRARY_NAME: usize = 4096;
+const MAX_LIBRARIES: usize = 4096;
 /// ELF64 header size in bytes.
 const HEADER_SIZE: u64 = 64;
 const NOTE_GNU_BUILD_ID: u32 = 3;
@@ -71,7 +74,10 @@ impl Layout {
                 return Err(Error::OtherMachine { found: machine_to_str(other).to_owned() });
             }
         };
-        let count = usize::from(header.e_phnum).min(MAX_PROGRAM_HEADERS);
+        let count = usize::from(header.e_phnum);
+        if count > MAX_PROGRAM_HEADERS {
+            return Err(Error::Malformed(format!("{count} program headers; linkers write a dozen")));
+        }
         let table_end = header.e_phoff.saturating_add((count as u64).saturating_mul(u64::from(header.e_phentsize)));
         check_end(data, "the program header table", table_end)?;
         let ctx = Ctx::new(Container::Big, Endian::Little);
@@ -160,10 +166,11 @@ impl Layout {
         });
         if let Some((start, len)) = strings {
             let table = data.get(start..start.saturating_add(len)).unwrap_or_default();
-            let text = |offset: u64| c_str(table, usize::try_from(offset).ok()?).map(str::to_owned);
+            let text =
+                |offset: u64| short_str(table, usize::try_from(offset).ok()?, MAX_LIBRARY_NAME).map(str::to_owned);
             self.soname = value(dynamic::DT_SONAME).and_then(text);
-            self.needed =
-                dynamic.dyns.iter().filter(|d| d.d_tag == dynamic::DT_NEEDED).filter_map(|d| text(d.d_val)).collect();
+            let needed = dynamic.dyns.iter().filter(|d| d.d_tag == dynamic::DT_NEEDED).take(MAX_LIBRARIES);
+            self.needed = needed.filter_map(|d| text(d.d_val)).collect();
             self.runpath = value(dynamic::DT_RUNPATH).or_else(|| value(dynamic::DT_RPATH)).and_then(text);
             self.dynamic_symbols = at(dynamic::DT_SYMTAB).and_then(|(offset, left)| {
                 let hash = at(dynamic::DT_HASH).and_then(|(o, l)| slice(data, o.0, l));

@@ -1,9 +1,17 @@
 //! A file's bytes: mapped, or owned. The one place of this crate with `unsafe`.
+//!
+//! A mapped file that is shortened (`cp new program` truncates) raises SIGBUS where what went is read, and that ends the
+//! process. No check beforehand helps, and a copy of every file would cost more memory than the rest of the program. So
+//! small files, which are the ones that people build and overwrite all the time, are read; large ones are mapped.
 
 use std::fs::File;
 use std::ops::Deref;
+use std::os::unix::fs::FileExt as _;
 
 use crate::Error;
+
+/// Files up to this many bytes are read.
+const MAX_READ: u64 = 1 << 20;
 
 /// The bytes of one file.
 pub(crate) enum Data {
@@ -12,7 +20,7 @@ pub(crate) enum Data {
 }
 
 impl Data {
-    /// Maps `file` privately and read-only. An empty file cannot be mapped and is [`Error::Empty`].
+    /// Reads a small file, and maps a large one privately and read-only. An empty file is [`Error::Empty`].
     #[allow(unsafe_code)]
     pub(crate) fn map(file: &File) -> Result<Self, Error> {
         let metadata = file.metadata()?;
@@ -25,12 +33,31 @@ impl Data {
         if metadata.len() == 0 {
             return Err(Error::Empty);
         }
+        if metadata.len() <= MAX_READ {
+            return Self::read(file, metadata.len());
+        }
         // SAFETY: the mapping is read as plain bytes, every value of which is valid, and all parsing is bounds-checked,
         // so a file that changes while it is mapped gives wrong answers at worst. A file that *shrinks* raises SIGBUS on
         // the pages that went; reading it instead would cost a copy of files of hundreds of megabytes. The kernel
         // refuses to write to or shorten a file that is being executed (ETXTBSY), which covers the usual target.
         let map = unsafe { memmap2::Mmap::map(file) }?;
         Ok(Self::Mapped(map))
+    }
+
+    /// Reads the file from its beginning, wherever its cursor is. One that becomes shorter meanwhile is cut.
+    fn read(file: &File, len: u64) -> Result<Self, Error> {
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| Error::Empty)?];
+        let mut done = 0;
+        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(done);
+        if bytes.is_empty() { Err(Error::Empty) } else { Ok(Self::Owned(bytes)) }
     }
 }
 

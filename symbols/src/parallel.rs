@@ -6,6 +6,9 @@ use std::thread;
 /// More threads than this do not help: reading memory is the limit then.
 const MAX_THREADS: usize = 16;
 
+/// Bytes of each thread's stack, most of which is never touched: what a main thread has. Demanglers call themselves.
+pub(crate) const STACK: usize = 8 << 20;
+
 /// `work` of each number below `count`, in order. One piece of work should take far longer than the microseconds that
 /// a thread takes to start.
 pub fn map<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
@@ -26,7 +29,8 @@ pub fn map<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
         }
     };
     let mut all = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| thread::Builder::new().spawn_scoped(scope, take)).collect();
+        let others: Vec<_> =
+            (1..threads).map(|_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, take)).collect();
         let mut all = take();
         // Where no thread could be started, the others did its share.
         for other in others.into_iter().flatten() {

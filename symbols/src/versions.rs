@@ -4,7 +4,7 @@
 //! Source: Linux Standard Base Core 5.0, "Symbol Versioning".
 
 use crate::binary::Binary;
-use crate::bytes::{c_str, u32_at};
+use crate::bytes::{short_str, u32_at};
 
 /// The bit of a number that hides a symbol from the linker: an older version.
 const HIDDEN: u16 = 0x8000;
@@ -12,6 +12,9 @@ const HIDDEN: u16 = 0x8000;
 const UNNAMED: u16 = 1;
 /// More versions than any library defines (glibc: 40); the list is linked, and might be a ring.
 const MAX_VERSIONS: usize = 1000;
+
+/// Longer names are no versions.
+const MAX_NAME: usize = 255;
 
 /// The version of symbol number `position` of `.dynsym`, if the file defines one for it.
 pub(crate) fn of_dynamic_symbol(binary: &Binary, position: u32) -> Option<&str> {
@@ -29,7 +32,7 @@ fn definition(binary: &Binary, wanted: u16) -> Option<&str> {
         // Elfxx_Verdef: version, flags, index, count (2 bytes each), hash, aux, next (4 each).
         if u16_at(definitions, at.checked_add(4)?)? == wanted {
             let aux = at.checked_add(usize::try_from(u32_at(definitions, at.checked_add(12)?)?).ok()?)?;
-            return c_str(strings, usize::try_from(u32_at(definitions, aux)?).ok()?);
+            return short_str(strings, usize::try_from(u32_at(definitions, aux)?).ok()?, MAX_NAME);
         }
         match u32_at(definitions, at.checked_add(16)?)? {
             0 => return None,

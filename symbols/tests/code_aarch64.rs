@@ -7,9 +7,7 @@ use std::process::Command;
 
 use symbols::addr::Vaddr;
 use symbols::binary::{Binary, Machine};
-use symbols::code::{
-    Body, EntryCost, ExitKind, JumpOperand, Refusal, Shape, calls_to, is_instruction_start, refusal, shape,
-};
+use symbols::code::{Body, EntryCost, ExitKind, JumpOperand, Place, Refusal, Shape, calls_to, place, refusal, shape};
 use symbols::index::Index;
 
 mod common;
@@ -296,7 +294,7 @@ fn a_call_has_its_target_and_instructions_begin_at_multiples_of_four() {
     let body = of(&words);
     assert_eq!(calls_to(Machine::Aarch64, &words, body.address, Vaddr(0x1000)), [Vaddr(0x1004)]);
     assert_eq!(calls_to(Machine::Aarch64, &words, body.address, Vaddr(0x1010)), [Vaddr(0x1008)]);
-    let starts = (0xff0..0x1020).filter(|&v| is_instruction_start(&body, Vaddr(v)));
+    let starts = (0xff0..0x1020).filter(|&v| place(&body, Vaddr(v)) == Place::Start);
     assert_eq!(starts.collect::<Vec<_>>(), [0x1000, 0x1004, 0x1008, 0x100c]);
     assert_eq!(refusal(Machine::Aarch64, &words[2..], Vaddr(0x1002)), Err(Refusal::Undecodable));
 }

@@ -5,8 +5,7 @@ use proptest::prelude::*;
 use symbols::addr::Vaddr;
 use symbols::binary::Machine;
 use symbols::code::{
-    Body, Condition, EntryCost, Exit, ExitKind, JumpOperand, Refusal, Shape, calls_to, is_instruction_start, refusal,
-    shape,
+    Body, Condition, EntryCost, Exit, ExitKind, JumpOperand, Place, Refusal, Shape, calls_to, place, refusal, shape,
 };
 
 const START: u64 = 0x1000;
@@ -163,7 +162,7 @@ proptest! {
         };
         if let Ok(entry) = &found.entry {
             prop_assert!(held(entry.address));
-            prop_assert!(is_instruction_start(&body, entry.address));
+            prop_assert_eq!(place(&body, entry.address), Place::Start);
         }
         prop_assert!(found.exits.iter().all(|e| held(e.address)));
         prop_assert!(found.exits.is_sorted_by_key(|e| e.address));
@@ -221,8 +220,8 @@ fn jumps_to_a_cold_part_stay_inside_and_its_returns_count() {
     let cold = [0x89, 0xf8, 0xe9, 0x01, 0xf0, 0xff, 0xff, 0xc3];
     let body = Body { parts: vec![(Vaddr(0x2000), &cold)], ..c(&code) };
     assert_eq!(exits(&body), [exit(8, Return), exit(0x1007, Return)]);
-    assert!(is_instruction_start(&body, Vaddr(0x2002)));
-    assert!(!is_instruction_start(&body, Vaddr(0x2003)));
+    assert_eq!(place(&body, Vaddr(0x2002)), Place::Start);
+    assert_ne!(place(&body, Vaddr(0x2003)), Place::Start);
 }
 
 #[test]
@@ -324,7 +323,9 @@ fn data_between_instructions_is_never_probed() {
     let s = shape_of(&c(&[0xeb, 0x03, 0x06, 0xc3, 0xc3, 0xc3]));
     assert_eq!(s.exits, [exit(5, Return)]);
     assert!(s.unprobed_jumps);
-    assert!(!is_instruction_start(&c(&[0xeb, 0x03, 0x06, 0xc3, 0xc3, 0xc3]), Vaddr(START + 3)));
+    assert_eq!(place(&c(&[0xeb, 0x03, 0x06, 0xc3, 0xc3, 0xc3]), Vaddr(START + 3)), Place::Unknown);
+    let inside = Place::Inside { begin: Vaddr(START), end: Vaddr(START + 2) };
+    assert_eq!(place(&c(&[0xeb, 0x03]), Vaddr(START + 1)), inside);
 }
 
 #[test]
@@ -397,9 +398,9 @@ fn point_probes_are_checked_by_instruction() {
         (&[0x8e, 0xd0], "ss"),
         (&[0x48, 0xcb], "retf"),
         (&[0x49, 0x90], "xchg"),
-        (&[0x06], "not an instruction"),
-        (&[0x48], "not an instruction"),
-        (&[], "not an instruction"),
+        (&[0x06], "no instruction"),
+        (&[0x48], "no instruction"),
+        (&[], "no instruction"),
     ];
     for (code, part) in refused {
         let why = refusal(Machine::X86_64, code, Vaddr(START)).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use symbols::addr::Vaddr;
 use symbols::binary::{Binary, Machine};
-use symbols::code::{callees, landings};
+use symbols::code::{callees, landings, restores_guarded_buffer};
 use symbols::unwind::code_range;
 
 const SOURCE: &str = r#"
@@ -81,10 +81,17 @@ fn the_installed_unwinder_and_longjmp_let_go_by_an_indirect_jump_to_a_register()
         let address = Vaddr(binary.symbol_value(name).expect("exported"));
         let (start, size) = code_range(&binary, address).expect("unwind tables");
         let code = binary.bytes_at(start, size).expect("code");
-        let landings: Vec<u64> =
-            callees(Machine::X86_64, code, start).iter().flat_map(|callee| found(&binary, callee.0)).collect();
+        let callees = callees(Machine::X86_64, code, start);
+        let landings: Vec<u64> = callees.iter().flat_map(|callee| found(&binary, callee.0)).collect();
         let [landing] = landings[..] else { panic!("{name}: {landings:x?}") };
-        assert!(listing(libc.trim(), landing).0.contains("jmp"), "{name}");
+        let (instruction, before) = listing(libc.trim(), landing);
+        assert!(instruction.contains("jmp"), "{name}");
+        let guarded = |function: &Vaddr| {
+            let (start, size) = code_range(&binary, *function).expect("unwind tables");
+            restores_guarded_buffer(Machine::X86_64, binary.bytes_at(start, size).expect("code"), start)
+        };
+        assert_eq!(callees.iter().filter(|callee| guarded(callee)).count(), 1, "{name}");
+        assert!(before.contains("%fs:0x30") || before.contains("(%rdi)"), "{before}");
     }
 }
 

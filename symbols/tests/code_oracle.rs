@@ -7,7 +7,7 @@ use std::process::Command;
 
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
-use symbols::code::{Body, EntryCost, ExitKind, JumpOperand, Shape, is_instruction_start, shape};
+use symbols::code::{Body, EntryCost, ExitKind, JumpOperand, Place, Shape, place, shape};
 
 const C: &str = r"
 #include <stdlib.h>
@@ -80,7 +80,7 @@ fn check(name: &str, body: &Body<'_>, listing: &Listing, starts: &dyn Fn(Vaddr) 
     // Each question reads the function from its start: of a long one, ask about its beginning.
     let asked = start..end.min(start + 400);
     let shown: BTreeSet<u64> = listing.range(asked.clone()).map(|(&a, _)| a).collect();
-    let ours: BTreeSet<u64> = asked.filter(|&v| is_instruction_start(body, Vaddr(v))).collect();
+    let ours: BTreeSet<u64> = asked.filter(|&v| place(body, Vaddr(v)) == Place::Start).collect();
     assert_eq!(ours, shown, "instruction boundaries of {name}");
     let shape = shape(body, starts);
     let is_return = |text: &str| ["ret", "repz ret", "bnd ret"].iter().any(|r| text == *r || text.starts_with("ret "));

@@ -7,16 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use common::llvm;
+use common::llvm::symbolizer_of as symbolizer;
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
 use symbols::index::{Index, Matched};
-
-use common::llvm;
-
-/// That of Debian's `llvm` reads old `.zdebug` sections, which later ones do not.
-fn symbolizer(program: &Path, addresses: &[u64]) -> Vec<llvm::Frames> {
-    llvm::symbolizer(Command::new("llvm-symbolizer").arg("--obj").arg(program), addresses)
-}
 
 fn index(program: &Path) -> Index {
     Index::new(Arc::new(Binary::open(program).unwrap())).unwrap()
@@ -206,42 +201,6 @@ fn main() {
     println!("{}", Counter(BTreeMap::new()).add_all(&words));
 }
 "#;
-
-/// Oracle: the inlined subroutines that llvm-dwarfdump shows.
-#[test]
-fn a_function_that_is_only_inlined_says_where() {
-    let dir = tempfile::tempdir().unwrap();
-    for program in programs(dir.path(), &[&["-O2", "-g", "-gdwarf-5"], &["-O2", "-g", "-gdwarf-4"]]) {
-        let index = index(&program);
-        let pattern = "innermost".parse().unwrap();
-        assert_eq!(index.select(&[&pattern].map(Clone::clone), true).matches, []);
-        let found = index.inlined_only(&pattern).unwrap();
-        let dump = common::run(Command::new("llvm-dwarfdump").arg(&program));
-        let entries = dump.split("\n\n").filter(|e| e.contains("DW_TAG_inlined_subroutine"));
-        let copies = entries.filter(|e| e.lines().any(|l| l.contains("abstract_origin") && l.contains("innermost")));
-        assert_eq!(found.places, copies.count());
-        assert!(found.into.iter().all(|name| name == "outer" || name == "main"), "{found:?}");
-        assert!(found.to_string().contains("inlined into outer"), "{found}");
-        assert_eq!(index.inlined_only(&"nothing_of_that_name".parse().unwrap()), None);
-    }
-}
-
-#[test]
-fn a_go_function_that_is_only_inlined_says_where() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("go.mod"), "module example.com/small\n\ngo 1.19\n").unwrap();
-    let text = "package main\n\nimport \"os\"\n\nfunc tiny(n int) int { return n*n + 1 }\n\n//go:noinline\nfunc big(n int) int { return tiny(n) + tiny(n+2) }\n\nfunc main() { os.Exit(big(len(os.Args))) }\n";
-    std::fs::write(dir.path().join("main.go"), text).unwrap();
-    for tool in [common::go_tool(), PathBuf::from("/usr/bin/go")] {
-        let program = dir.path().join("program");
-        common::run(common::go_with(&tool, dir.path()).args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg("."));
-        let index = index(&program);
-        assert_eq!(index.select(&["main.tiny".parse().unwrap()], true).matches, []);
-        let found = index.inlined_only(&"main.tiny".parse().unwrap()).unwrap();
-        assert_eq!((found.places, &*found.into), (2, &["main.big".to_owned()][..]));
-        assert_eq!(found.to_string(), "2 inlined into main.big");
-    }
-}
 
 #[test]
 fn files_and_lines_find_functions_and_points() {

@@ -2,6 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod common;
+#[path = "../fuzz/src/container.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
+mod container;
+#[path = "../fuzz/src/go_table.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
+mod go_table;
+#[path = "../fuzz/src/targets.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
+mod targets;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +19,6 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
-use symbols::debugfile::DebugSearch;
 use symbols::index::Index;
 use symbols::pattern::Pattern;
 
@@ -20,32 +28,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Does with a file all that the library offers.
 fn exercise(bytes: Vec<u8>) {
     let started = Instant::now();
-    let Ok(binary) = Binary::from_bytes(bytes) else {
-        return;
-    };
-    let binary = Arc::new(binary);
-    let _ = (binary.build_id(), binary.soname(), binary.needed(), binary.interpreter(), binary.go_error());
-    let _ = (binary.pointer_at(Vaddr(u64::MAX - 3)), binary.bytes_at(Vaddr(1), u64::MAX), binary.symbol_value("main"));
-    if let Some(program) = binary.go() {
-        let _ = (program.types(), program.text_range(&binary), program.version());
-        for function in program.functions(&binary).step_by(37) {
-            let _ = (function.name(), function.size(), function.lines().take(1000).count());
-        }
-    }
-    let nowhere = DebugSearch { folders: Vec::new(), ..DebugSearch::default() };
-    let Ok(index) = Index::with_debug(binary, &nowhere) else {
-        return;
-    };
-    let _ = index.inlined_only(&"innermost".parse().unwrap());
-    for function in index.functions().step_by(5) {
-        let _ = (index.at(function.address), index.line(function.address), index.starts_function(function.address));
-        let _ = index.parts(function.id).len();
-        let _ = index.inlined(Vaddr(function.address.0 + function.size / 2)).len();
-    }
-    let patterns =
-        ["*", "main", "Store.Get", "/e$/", "@main.go:30", "@names.cc", "@names.cc:30", "0x1040", "main+0x4", "!main.*"];
-    let patterns: Vec<Pattern> = patterns.iter().map(|p| p.parse().unwrap()).collect();
-    let _ = (index.select(&patterns, true), index.nearest(&patterns[2], 3));
+    targets::elf(&bytes);
     assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
 }
 

@@ -179,6 +179,8 @@ fn names_of_rust_programs_of_both_manglings() {
             ("<names::Square<u32> as names::Area>::area", 1),
             ("<names::Square<u8> as names::Area>::area", 1),
             ("<names::Square as names::Area>::area", 2),
+            ("<Square<u8> as Area>::area", 1),
+            ("<Square as Area>::area", 2),
             ("names::Square<T>::show", if mangling == "legacy" { 2 } else { 0 }),
             ("names::Square<u8>::show", if mangling == "legacy" { 0 } else { 1 }),
             ("names::Square::show", 2),

@@ -65,7 +65,9 @@ fn milliseconds(duration: Duration) -> f64 {
 pub(crate) fn bench(server: &Path, verdicts: &mut Verdicts) -> Result<()> {
     let file = TracedFile::open(server, &server.display().to_string())?;
     let running = Server::start(server)?;
-    let plan_all = |returns| plan::plan(slice::from_ref(&file), &["*".parse()?], plan::Options { all: false, returns });
+    let plan_all = |returns| {
+        plan::plan(slice::from_ref(&file), &["*".parse()?], plan::Options { all: false, returns, thorough: false })
+    };
 
     let mut all = plan_all(Returns::Ret)?;
     println!("\nAttach and detach, a Go server that runs: all {} functions", all.functions.len());

@@ -72,7 +72,7 @@ impl Subject {
 
     /// The plan for this function alone.
     pub(crate) fn plan(&self, file: &TracedFile, returns: Returns) -> Result<Plan> {
-        let options = plan::Options { all: false, returns };
+        let options = plan::Options { all: false, returns, thorough: false };
         plan::plan(std::slice::from_ref(file), &[self.function.parse()?], options)
     }
 

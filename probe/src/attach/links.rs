@@ -305,6 +305,7 @@ const GROUPS: &[Group] = &[
         kinds: &[PointKind::Return, PointKind::TailJump, PointKind::GoroutineEnd],
     },
     Group { multi: "landing_multi", single: "landing", kinds: &[PointKind::Landing] },
+    Group { multi: "longjmp_multi", single: "longjmp", kinds: &[PointKind::LongJump] },
     Group { multi: "recovery_multi", single: "recovery", kinds: &[PointKind::Recovery] },
     Group { multi: "makecontext_multi", single: "makecontext", kinds: &[PointKind::Context] },
     Group { multi: "make_fcontext_multi", single: "make_fcontext", kinds: &[PointKind::BoostContext] },

@@ -286,6 +286,17 @@ impl Attachment {
         self.links.shed(&mut self.ebpf, plan, files, functions, called)
     }
 
+    /// No call at this depth is open any more: the next one of the lane is an outermost one.
+    pub fn forget_outermost(&mut self, lane: abi::Lane, depth: u64) {
+        let map = self.ebpf.map_mut("OUTERMOST").and_then(|map| HashMap::<_, Lane, u64>::try_from(map).ok());
+        // Gone or another call's by now: all is well.
+        if let Some(mut outermost) = map
+            && outermost.get(&Lane(lane), 0).is_ok_and(|known| known == depth)
+        {
+            let _ = outermost.remove(&Lane(lane));
+        }
+    }
+
     /// Removes every probe: entries first, so that the last calls are seen to end.
     pub fn detach(&mut self) {
         self.links.detach(&mut self.ebpf);

@@ -87,6 +87,8 @@ pub struct Tracker {
     limits: Limits,
     /// Functions to be shed once the events are so far.
     to_shed: VecDeque<Shed>,
+    /// Outermost calls that ended by that, by lane and depth.
+    shed_outermost: Vec<(Lane, u64)>,
     last_id: CallId,
     outermost_begun: u64,
     outermost_ended: u64,
@@ -107,6 +109,7 @@ impl Tracker {
             entries_ns: 0..u64::MAX,
             limits,
             to_shed: VecDeque::new(),
+            shed_outermost: Vec::new(),
             last_id: 0,
             outermost_begun: 0,
             outermost_ended: 0,
@@ -146,7 +149,7 @@ impl Tracker {
             PointKind::TailJump | PointKind::MaybeJump => step.exit(point, End::TailCall),
             PointKind::Passed => step.passed(point.function, record.frames),
             PointKind::GoroutineEnd => step.close_lane(End::Unwind),
-            PointKind::Landing | PointKind::Recovery => step.landed(),
+            PointKind::Landing | PointKind::LongJump | PointKind::Recovery => step.landed(),
             // They tell of themselves: POINT_STACK.
             PointKind::Context | PointKind::BoostContext => Ok(()),
         }

@@ -1,8 +1,12 @@
 //! Events told twice: while links are exchanged, two see the same point.
 //!
-//! The kernel runs the youngest probe of a place first (Linux: `consumer_add` in kernel/events/uprobes.c), in one trap
-//! of one thread. So an old link's event is a repetition if the new link's, of the same point, came just before it on its
-//! thread; else the new link was not yet there.
+//! Until all new links are there the old ones tell everything, and from then on the new ones do. Only a trap amid which that
+//! was so needs care: the kernel runs the youngest probe of a place first (Linux: `consumer_add` in
+//! kernel/events/uprobes.c), so an old link's event is a repetition if the new link's, of the same point, came just before
+//! it on its thread.
+//!
+//! It would not do to take the first of two events also before: where a function's entry is its exit, the new exit's
+//! probe is there before the new entry's, and would be told before the old entry's.
 
 use std::{collections::VecDeque, ops::RangeInclusive};
 
@@ -16,6 +20,8 @@ const AWAITED: usize = 4;
 struct Exchanged {
     /// While both were there (`CLOCK_MONOTONIC`, ns).
     both_ns: RangeInclusive<u64>,
+    /// From here on the new ones were complete.
+    cut_ns: u64,
     /// Generation of the new ones.
     generation: u32,
 }
@@ -31,8 +37,8 @@ pub struct Twice {
 
 impl Twice {
     /// Links were exchanged. To be told before an event of that time is asked about.
-    pub fn exchanged(&mut self, both_ns: RangeInclusive<u64>, generation: u32) {
-        self.exchanges.push_back(Exchanged { both_ns, generation });
+    pub fn exchanged(&mut self, both_ns: RangeInclusive<u64>, cut_ns: u64, generation: u32) {
+        self.exchanges.push_back(Exchanged { both_ns, cut_ns, generation });
     }
 
     /// Whether this event, from a link of this generation, was told already.
@@ -44,6 +50,9 @@ impl Twice {
         };
         if !exchange.both_ns.contains(&time) {
             return false;
+        }
+        if time <= exchange.cut_ns {
+            return generation == exchange.generation;
         }
         let told = self.told.entry(event.pid_tgid).or_default();
         if generation == exchange.generation {
@@ -77,17 +86,17 @@ mod tests {
         Event { time_ns, pid_tgid: 7 << 32 | tid, point, ..Event::default() }
     }
 
-    /// Links of generation 0 are exchanged for those of generation 1 between 100 and 200.
+    /// Links of generation 0 are exchanged for those of generation 1 between 100 and 200; at 150 these are complete.
     fn exchanging() -> Twice {
         let mut twice = Twice::default();
-        twice.exchanged(100..=200, 1);
+        twice.exchanged(100..=200, 150, 1);
         twice
     }
 
     #[test]
     fn what_both_links_saw_is_told_once() {
         let mut twice = exchanging();
-        for (at, generation, repeated) in [(110, 1, false), (110, 0, true), (120, 1, false), (121, 0, true)] {
+        for (at, generation, repeated) in [(110, 1, true), (110, 0, false), (160, 1, false), (161, 0, true)] {
             assert_eq!(twice.is_repeated(&event(1, ENTRY, at), generation), repeated, "{at}");
         }
     }
@@ -96,7 +105,7 @@ mod tests {
     fn what_one_link_saw_is_told() {
         let mut twice = exchanging();
         // Before the new link was there, and after the old one was.
-        for (at, generation) in [(90, 0), (110, 0), (111, 0), (150, 1), (160, 1), (210, 1)] {
+        for (at, generation) in [(90, 0), (110, 0), (151, 0), (155, 1), (160, 1), (210, 1)] {
             assert!(!twice.is_repeated(&event(1, ENTRY, at), generation), "{at}");
         }
     }
@@ -104,23 +113,39 @@ mod tests {
     #[test]
     fn threads_do_not_disturb_each_other() {
         let mut twice = exchanging();
-        assert!(!twice.is_repeated(&event(1, ENTRY, 110), 1));
-        assert!(!twice.is_repeated(&event(2, ENTRY, 111), 0));
-        assert!(twice.is_repeated(&event(1, ENTRY, 112), 0));
+        assert!(!twice.is_repeated(&event(1, ENTRY, 160), 1));
+        assert!(!twice.is_repeated(&event(2, ENTRY, 161), 0));
+        assert!(twice.is_repeated(&event(1, ENTRY, 162), 0));
     }
 
     #[test]
     fn an_entry_that_is_an_exit_is_told_once_as_both() {
         let mut twice = exchanging();
         let told = [(ENTRY, 1), (EXIT, 1), (ENTRY, 0), (EXIT, 0)];
-        let repeated = told.map(|(point, generation)| twice.is_repeated(&event(1, point, 110), generation));
+        let repeated = told.map(|(point, generation)| twice.is_repeated(&event(1, point, 160), generation));
         assert_eq!(repeated, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_new_exit_is_not_told_before_the_old_entry_at_its_place() {
+        let mut twice = exchanging();
+        // The new entry is not yet there.
+        let told = [(EXIT, 1), (ENTRY, 0), (EXIT, 0)];
+        let repeated = told.map(|(point, generation)| twice.is_repeated(&event(1, point, 110), generation));
+        assert_eq!(repeated, [true, false, false]);
+    }
+
+    #[test]
+    fn a_trap_amid_which_the_new_links_were_complete_is_told_once() {
+        let mut twice = exchanging();
+        assert!(twice.is_repeated(&event(1, ENTRY, 150), 1));
+        assert!(!twice.is_repeated(&event(1, ENTRY, 151), 0));
     }
 
     #[test]
     fn a_second_exchange_has_its_own_generations() {
         let mut twice = exchanging();
-        twice.exchanged(300..=400, 2);
+        twice.exchanged(300..=400, 320, 2);
         assert!(!twice.is_repeated(&event(1, ENTRY, 350), 2));
         assert!(twice.is_repeated(&event(1, ENTRY, 350), 1));
         twice.forget(500);
@@ -131,10 +156,10 @@ mod tests {
     fn a_lost_record_hides_no_later_call() {
         let mut twice = exchanging();
         // The old link's records of these calls were lost.
-        for at in 110..120 {
+        for at in 160..170 {
             assert!(!twice.is_repeated(&event(1, ENTRY, at), 1));
         }
-        assert!(!twice.is_repeated(&event(1, EXIT, 130), 1));
-        assert!(twice.is_repeated(&event(1, EXIT, 130), 0));
+        assert!(!twice.is_repeated(&event(1, EXIT, 180), 1));
+        assert!(twice.is_repeated(&event(1, EXIT, 180), 0));
     }
 }

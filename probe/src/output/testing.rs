@@ -8,7 +8,9 @@ use std::rc::Rc;
 use jiff::tz::TimeZone;
 
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, End, Enter, Frame, Leave, Point, Shed, Summary, Thread, TraceInfo, TracedFunction};
+use crate::calls::{
+    CallId, CallerStack, End, Enter, Frame, Leave, Point, Shed, Summary, Thread, TraceInfo, TracedFunction,
+};
 
 /// `CLOCK_MONOTONIC` at the trace's begin. Times of [`Story`] count from here.
 pub(super) const ORIGIN_NS: u64 = 5_000_000_000;

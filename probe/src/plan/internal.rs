@@ -1,6 +1,8 @@
 //! Internal points: on the unwinders themselves, so that a call which a panic, exception or longjmp took away gets the
 //! time at which that happened. They are never shown and are no calls; they cost nothing until somebody unwinds.
 
+use std::collections::BTreeSet;
+
 use symbols::{
     addr::Vaddr,
     binary::Binary,
@@ -73,22 +75,24 @@ impl Plan {
     /// the files.
     pub fn watch_unwinders(&mut self, traced: &[TracedFile], libraries: &[TracedFile]) {
         self.libraries = libraries.iter().map(|library| library.shown.clone()).collect();
-        let jumps = traced.iter().any(|file| uses_jumps(file.index.binary()));
+        let wants_jumps = traced.iter().any(|file| uses_jumps(file.index.binary()));
         self.watch_contexts(traced, libraries);
         for (number, file) in traced.iter().chain(libraries).enumerate() {
             let binary = file.index.binary();
             // What it takes from elsewhere it does not have itself: no need to look through its symbols.
             let unwinders = if binary.imports(&UNWINDERS) { Vec::new() } else { binary.symbol_values(&UNWINDERS) };
-            let jumpers = if jumps { binary.symbol_values(&JUMPERS) } else { Vec::new() };
+            let jumpers = if wants_jumps { binary.symbol_values(&JUMPERS) } else { Vec::new() };
+            let jumps = Jumps::of(binary, &jumpers);
             let mut places: Vec<Vaddr> = unwinders.iter().flat_map(|&f| landings(binary, f)).collect();
-            let of_jumpers = jumpers.iter().flat_map(|&f| callees(binary, f)).chain(jumpers.iter().copied());
-            places.extend(of_jumpers.flat_map(|f| landings(binary, f)));
-            places.sort_unstable();
-            places.dedup();
-            if places.is_empty() && !(unwinders.is_empty() && jumpers.is_empty()) {
+            places.extend(&jumps.landings);
+            if places.is_empty() && jumps.calls.is_empty() && !(unwinders.is_empty() && jumpers.is_empty()) {
                 self.unwatched.push(format!("{}: {UNKNOWN}", escape::escaped(&file.shown)));
             }
+            self.push_internal(number, binary, jumps.calls, PointKind::LongJump);
             self.push_internal(number, binary, places, PointKind::Landing);
+        }
+        if self.has_unwinding_languages && !self.points.iter().any(|point| point.kind == PointKind::Landing) {
+            self.unwatched.push("no unwinder was found, neither in the program nor in what it needs".to_owned());
         }
     }
 
@@ -124,6 +128,42 @@ impl Plan {
     pub fn watches_shared_files(&self) -> bool {
         self.points.iter().any(|point| point.file >= self.files.len())
     }
+}
+
+/// Where `longjmp` is watched in a file.
+#[derive(Default)]
+struct Jumps {
+    /// Calls of glibc's `__longjmp`, which tell where it will land.
+    calls: Vec<Vaddr>,
+    /// Where other ones land.
+    landings: Vec<Vaddr>,
+}
+
+impl Jumps {
+    fn of(binary: &Binary, jumpers: &[Vaddr]) -> Self {
+        let mut found = Self::default();
+        let mut seen = BTreeSet::new();
+        for &jumper in jumpers {
+            for callee in callees(binary, jumper).into_iter().filter(|&callee| is_guarded(binary, callee)) {
+                seen.insert(callee);
+                found.calls.extend(calls(binary, jumper, callee));
+            }
+        }
+        for function in jumpers.iter().flat_map(|&f| callees(binary, f)).chain(jumpers.iter().copied()) {
+            if seen.insert(function) {
+                found.landings.extend(landings(binary, function));
+            }
+        }
+        found
+    }
+}
+
+fn is_guarded(binary: &Binary, function: Vaddr) -> bool {
+    code_of(binary, function).is_some_and(|(start, code)| code::restores_guarded_buffer(binary.machine(), code, start))
+}
+
+fn calls(binary: &Binary, caller: Vaddr, callee: Vaddr) -> Vec<Vaddr> {
+    code_of(binary, caller).map_or_default(|(start, code)| code::calls_to(binary.machine(), code, start, callee))
 }
 
 fn uses_jumps(binary: &Binary) -> bool {

@@ -59,7 +59,7 @@ fn kind_name(kind: PointKind) -> &'static str {
         PointKind::AfterReturn => "uretprobe",
         PointKind::Passed => "point",
         PointKind::GoroutineEnd => "Goexit",
-        PointKind::Landing | PointKind::Recovery => "end of unwinding",
+        PointKind::Landing | PointKind::LongJump | PointKind::Recovery => "end of unwinding",
         PointKind::Context | PointKind::BoostContext => "coroutine's stack",
     }
 }

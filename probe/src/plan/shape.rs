@@ -3,7 +3,7 @@
 use symbols::{
     addr::Vaddr,
     binary::Binary,
-    code::{self, Body, ExitKind, Shape},
+    code::{self, Body, ExitKind, Place, Shape},
     index::{Function, FunctionId, Index, Language, LeftOut, Matched},
     unwind,
 };
@@ -57,7 +57,7 @@ pub(super) fn shape(index: &Index, function: &Function<'_>) -> Result<(Shape, Ve
     let mut parts = index.parts(function.id);
     let is_function = |address| index.starts_function(address) || binary.in_plt(address);
     loop {
-        let body = body(binary, function, &parts).ok_or("its code is not in the file")?;
+        let body = body(binary, function, &parts).ok_or_else(|| no_code(function.size))?;
         let mut shape = code::shape(&body, &is_function);
         if is_stub(function) {
             // Behind its jump stands, the first time, what finds the function: that is no way out of its own.
@@ -86,7 +86,7 @@ fn check_entry(index: &Index, id: FunctionId) -> Result<(), String> {
     let body = Body {
         machine: binary.machine(),
         address: function.address,
-        code: code.ok_or("its code is not in the file")?,
+        code: code.ok_or_else(|| no_code(function.size))?,
         parts: Vec::new(),
         is_go: function.is_go,
         go_asm: function.go_asm,
@@ -100,11 +100,33 @@ pub(super) fn check_point(index: &Index, address: Vaddr, function: Option<Functi
         return Err("it is not code".to_owned());
     }
     let code = (1..=15).rev().find_map(|len| binary.bytes_at(address, len)).ok_or("it is not in the file")?;
-    code::refusal(binary.machine(), code, address).map_err(|refusal| refusal.to_string())?;
-    let Some(body) = function.and_then(|id| body(binary, &index.function(id), &[])) else { return Ok(()) };
-    if code::is_instruction_start(&body, address) {
-        Ok(())
-    } else {
-        Err(format!("{address} is not the start of an instruction"))
+    match function {
+        Some(id) => check_start(index, address, id)?,
+        // Entries of a PLT begin there.
+        None if binary.in_plt(address) && address.0.is_multiple_of(16) => {}
+        None => return Err("no known function holds it, so nobody knows where its instructions begin".to_owned()),
     }
+    code::refusal(binary.machine(), code, address).map_err(|refusal| refusal.to_string())
+}
+
+fn check_start(index: &Index, address: Vaddr, id: FunctionId) -> Result<(), String> {
+    let (function, extent) = (index.function(id), index.extent(id));
+    let sized = Function { size: extent, ..function };
+    let Some(body) = body(index.binary(), &sized, &[]) else { return Err(NO_CODE.to_owned()) };
+    match code::place(&body, address) {
+        Place::Start => Ok(()),
+        Place::Inside { begin, end } => Err(format!(
+            "{address} is inside an instruction; instructions begin at {begin} (+{:#x}) and {end} (+{:#x})",
+            begin.0.saturating_sub(function.address.0),
+            end.0.saturating_sub(function.address.0),
+        )),
+        Place::Unknown => Err(format!("{address} is behind bytes that are no instructions")),
+    }
+}
+
+const NO_CODE: &str = "its code is not in the file";
+
+/// Why there is no code to look at.
+fn no_code(size: u64) -> &'static str {
+    if size == 0 { "the file does not say how long it is" } else { NO_CODE }
 }

@@ -28,7 +28,7 @@ fn run(command: &str, arguments: &[&str]) -> String {
 
 fn plan_of(program: &Program, pattern: &str, returns: Returns) -> Result<Plan> {
     let file = TracedFile::open(&program.path, "p")?;
-    plan(&[file], &[pattern.parse().unwrap()], Options { all: false, returns })
+    plan(&[file], &[pattern.parse().unwrap()], Options { all: false, returns, thorough: false })
 }
 
 /// `step` keeps a frame, and its cold path, moved away as gcc moves it, returns by itself.
@@ -121,9 +121,73 @@ fn an_address_amid_an_instruction_is_refused_with_the_reason() {
     let length = second - u64::from_str_radix(first, 16).unwrap();
     match (error, length) {
         (Ok(plan), 1) => assert_eq!(plan.points[0].kind, PointKind::Passed),
-        (Err(error), _) => assert!(error.to_string().contains("not the start of an instruction"), "{error}"),
+        (Err(error), _) => assert!(error.to_string().contains("inside an instruction"), "{error}"),
         (Ok(plan), length) => panic!("an instruction of {length} bytes was split: {plan:?}"),
     }
+}
+
+/// Calls, and the libraries that unwind for them.
+fn watched(program: &Program) -> Plan {
+    let file = TracedFile::open(&program.path, "p").unwrap();
+    let options = Options { all: false, returns: Returns::Ret, thorough: false };
+    let mut plan = plan(std::slice::from_ref(&file), &["*".parse().unwrap()], options).unwrap();
+    let libraries = crate::target::unwinders::find(std::slice::from_ref(&file), &[], true).files;
+    plan.watch_unwinders(std::slice::from_ref(&file), &libraries);
+    plan
+}
+
+fn internal(plan: &Plan, kind: PointKind) -> Vec<&str> {
+    let points = plan.points.iter().filter(|point| point.kind == kind);
+    let mut files: Vec<&str> = points.map(|point| plan.libraries[point.file - plan.files.len()].as_str()).collect();
+    files.dedup();
+    files
+}
+
+#[test]
+fn longjmp_is_watched_for_programs_that_use_it_and_no_others() {
+    let source = "#include <setjmp.h>\njmp_buf b;\n__attribute__((noinline)) void f(void) { longjmp(b, 1); }\n\
+                  int main(void) { if (!setjmp(b)) f(); return 0; }";
+    let plan = watched(&compile(source, &[]));
+    let [library] = internal(&plan, PointKind::LongJump)[..] else { panic!("{plan:?}") };
+    assert!(library.contains("/libc.so"), "{library}");
+    assert!(plan.unwatched.is_empty(), "{:?}", plan.unwatched);
+    let plan = watched(&compile(COLD, &[]));
+    assert!(plan.points.iter().all(|point| point.function != NO_FUNCTION), "{plan:?}");
+    assert!(plan.unwatched.is_empty(), "{:?}", plan.unwatched);
+}
+
+#[test]
+fn a_program_that_can_unwind_and_has_no_known_unwinder_is_said() {
+    let plan = watched(&compile(COLD, &["-x", "c++"]));
+    assert_eq!(plan.unwatched, ["no unwinder was found, neither in the program nor in what it needs"]);
+    let plan = watched(&compile(COLD, &["-x", "c++", "-Wl,--no-as-needed", "-lgcc_s"]));
+    let [library] = internal(&plan, PointKind::Landing)[..] else { panic!("{plan:?}") };
+    assert!(library.contains("/libgcc_s.so"), "{library}");
+    assert!(plan.unwatched.is_empty(), "{:?}", plan.unwatched);
+}
+
+/// `small` is only inlined; `both` is inlined once and has code of its own.
+const INLINED: &str = r#"
+#include <stdlib.h>
+static inline __attribute__((always_inline)) int small(int x) { return x * atoi("3"); }
+int both(int x) { return x * atoi("4"); }
+int (*volatile pointer)(int) = both;
+__attribute__((noinline)) int outer(int x) { return small(x) + small(x + 1) + both(x); }
+int main(int argc, char **argv) { return outer(argc) + pointer(argc); }
+"#;
+
+#[test]
+fn calls_that_were_inlined_away_are_counted_and_those_of_named_functions_said() {
+    let program = compile(INLINED, &["-g"]);
+    let inlined = |pattern| plan_of(&program, pattern, Returns::Ret).unwrap().inlined.unwrap();
+    let both = inlined("both");
+    assert_eq!((both.copies, both.functions, both.only), (1, 1, 0));
+    assert_eq!(both.named, ["not seen of both: 1 inlined into outer"]);
+    let all = inlined("{both,small,outer}");
+    assert_eq!((all.copies, all.functions, all.only, all.named.len()), (1, 1, 1, 0));
+    assert_eq!(all.others, ["not seen of both: 1 inlined into outer", "not probeable: small: 2 inlined into outer"]);
+    let error = plan_of(&program, "small", Returns::Ret).unwrap_err().to_string();
+    assert!(error.contains("2 inlined into outer; not probeable by name"), "{error}");
 }
 
 #[test]

@@ -45,7 +45,9 @@ pub fn find(traced: &[TracedFile], running: &[u32], starts: bool) -> Unwinders {
 
 fn is_unwinder(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    ["libgcc_s.so", "libunwind.so", "libboost_context.so", "libc.so", "libc.musl-", "ld-musl-"].iter().any(|start| name.starts_with(start))
+    ["libgcc_s.so", "libunwind.so", "libboost_context.so", "libc.so", "libc.musl-", "ld-musl-"]
+        .iter()
+        .any(|start| name.starts_with(start))
 }
 
 impl Unwinders {
@@ -198,6 +200,10 @@ mod tests {
 
     fn outside_of_proc(path: &Path) -> PathBuf {
         let components: Vec<_> = path.components().collect();
-        if path.starts_with("/proc") { Path::new("/").join(components[4..].iter().collect::<PathBuf>()) } else { path.to_owned() }
+        if path.starts_with("/proc") {
+            Path::new("/").join(components[4..].iter().collect::<PathBuf>())
+        } else {
+            path.to_owned()
+        }
     }
 }

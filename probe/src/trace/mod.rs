@@ -37,7 +37,8 @@ pub fn run(request: &Trace) -> Result<u8> {
     let patterns = parse_patterns(&request.patterns)?;
     let mut files = files(request)?;
     of_this_machine(&files)?;
-    let mut plan = plan::plan(&files, &patterns, plan::Options { all: request.all, returns: request.returns })?;
+    let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
+    let mut plan = plan::plan(&files, &patterns, options)?;
     if request.returns != Returns::None {
         files.extend(watch_unwinders(request, &mut plan, &files)?);
     }
@@ -262,6 +263,14 @@ fn announce(plan: &Plan, verbose: u8, out: &mut dyn Write) -> io::Result<()> {
     if left_out > 0 {
         write!(out, "; {left_out} left out (--all takes them in)")?;
     }
+    if let Some(inlined) = &plan.inlined {
+        if inlined.copies > 0 {
+            write!(out, "; {} inlined copies of {} are not seen", inlined.copies, inlined.functions)?;
+        }
+        if inlined.only > 0 {
+            write!(out, "; {} only inlined", inlined.only)?;
+        }
+    }
     writeln!(out, "; Ctrl-C ends")?;
     let shown = if verbose > 0 { plan.skipped.len() } else { plan.skipped.len().min(5) };
     for skipped in plan.skipped.iter().take(shown) {
@@ -278,6 +287,12 @@ fn announce(plan: &Plan, verbose: u8, out: &mut dyn Write) -> io::Result<()> {
         }
         for reason in &plan.unwatched {
             writeln!(out, "probe: some unwound calls will have no duration: {reason}")?;
+        }
+    }
+    if let Some(inlined) = &plan.inlined {
+        let others = inlined.others.iter().take(if verbose > 0 { usize::MAX } else { 0 });
+        for sentence in inlined.named.iter().chain(others) {
+            writeln!(out, "probe: {}", output::escape::escaped(sentence))?;
         }
     }
     for note in &plan.notes {

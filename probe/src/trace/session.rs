@@ -330,7 +330,7 @@ impl<'a> Session<'a> {
         }
         let not_traced = self.attachment.not_traced();
         if not_traced > 0 {
-            summary.notes.push(format!("{not_traced} processes were not traced: 65,536 are at once"));
+            summary.notes.push(format!("{not_traced} processes were not traced: at most 65,536 are at once"));
         }
         let mut remarks = self.remarks.clone();
         remarks.dedup();

@@ -56,6 +56,9 @@ impl Shedding {
         files: &[TracedFile],
         tracker: &mut Tracker,
     ) -> Result<()> {
+        for (lane, depth) in tracker.take_shed_outermost() {
+            attachment.forget_outermost(lane, depth);
+        }
         let counts = self.counters.read();
         let mut shed = self.budget.look(monotonic_ns(), &counts);
         // New probes must not go into code that is not the one that was read; its file is watched, and told of.
@@ -67,7 +70,7 @@ impl Shedding {
                 .context("failed to detach what is beyond --budget")?;
             shed.iter_mut().for_each(|shed: &mut Shed| shed.at_ns = exchange.cut_ns);
             tracker.shed(&shed);
-            self.twice.exchanged(exchange.begin_ns..=exchange.end_ns, exchange.generation);
+            self.twice.exchanged(exchange.begin_ns..=exchange.end_ns, exchange.cut_ns, exchange.generation);
             log::debug!(
                 "{} functions shed: the others attached anew in {} us, all of the old ones detached in {} us",
                 shed.len(),

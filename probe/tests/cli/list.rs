@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{probe, program, text};
+use super::{Folder, fails, probe, program, text};
 
 /// Functions as `readelf` knows them: sizes and names by address.
 fn readelf_functions(path: &str) -> BTreeMap<u64, (u64, Vec<String>)> {
@@ -142,4 +142,113 @@ fn a_reader_that_goes_away_ends_it_quietly() {
             assert!(!stderr.contains("rror") && !stderr.contains("pipe") && !stderr.contains("panic"), "{stderr}");
         }
     }
+}
+
+/// What an IFUNC's symbol names chooses an implementation, once. No process has this library.
+#[test]
+fn of_an_indirect_function_it_is_said_that_no_process_shows_what_it_chose() {
+    let folder = Folder::new();
+    let source = folder.file(
+        "indirect.c",
+        b"static int one(void) { return 1; } static int (*choose(void))(void) { return one; }
+          int indirect(void) __attribute__((ifunc(\"choose\")));",
+    );
+    let library = folder.0.path().join("libindirect.so");
+    let built = Command::new("gcc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    assert!(built.expect("gcc is installed").success());
+    let library = library.to_str().expect("UTF-8");
+    let symbols = Command::new("readelf").args(["--dyn-syms", "-W", library]).output().expect("readelf runs");
+    assert!(text(&symbols.stdout).lines().any(|l| l.contains(" IFUNC ") && l.ends_with(" indirect")));
+    let list = probe(&["list", "-x", library, "--all", "indirect"]);
+    assert_eq!(text(&list.stdout), "");
+    let why = "(an indirect function: the symbol names its resolver; no process shows what it chose)";
+    assert!(text(&list.stderr).contains(why), "{}", text(&list.stderr));
+    let trace = probe(&["-x", library, "--dry-run", "indirect"]);
+    assert_eq!(trace.status.code(), Some(1));
+    assert!(text(&trace.stderr).contains("no process that runs the file shows which"), "{}", text(&trace.stderr));
+}
+
+/// `small` is only inlined, twice into `outer`; `both` is inlined there once and has code of its own.
+const INLINED: &str = "
+#include <stdlib.h>
+static inline __attribute__((always_inline)) int small(int x) { return x * atoi(\"3\"); }
+int both(int x) { return x * atoi(\"4\"); }
+int (*volatile pointer)(int) = both;
+__attribute__((noinline)) int outer(int x) { return small(x) + small(x + 1) + both(x); }
+int main(int argc, char **argv) { return outer(argc) + pointer(argc); }
+";
+
+fn with_inlined(folder: &Folder) -> String {
+    let (source, program) = (folder.file("inlined.c", INLINED.as_bytes()), folder.0.path().join("inlined"));
+    let built = Command::new("gcc").args(["-O2", "-g", "-o"]).arg(&program).arg(source).status();
+    assert!(built.expect("gcc is installed").success());
+    program.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn inlined_functions_are_listed_with_where() {
+    let folder = Folder::new();
+    let path = with_inlined(&folder);
+    let output = probe(&["list", "-x", &path, "small", "both"]);
+    let (lines, talk) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{talk}");
+    let of = |name: &str| lines.lines().filter(|line| line.contains(&format!(" {name} "))).collect::<Vec<_>>();
+    assert_eq!(of("small").len(), 2, "{lines}");
+    for line in of("small") {
+        assert!(line.contains("inlined.c:6 [not probeable: inlined into outer]"), "{line}");
+    }
+    let [both] = of("both")[..] else { panic!("{lines}") };
+    assert!(both.contains("inlined.c:4") && both.ends_with("[1 copy inlined too]"), "{both}");
+    assert!(talk.contains("1 matched in") && talk.contains("1 only inlined"), "{talk}");
+    let addresses: Vec<&str> = lines.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(addresses.is_sorted(), "{lines}");
+    // Every copy on request; by a glob, only their number is said.
+    let all = text(&probe(&["list", "-v", "-x", &path, "both"]).stdout);
+    assert_eq!(all.lines().filter(|line| line.contains("inlined into outer")).count(), 1, "{all}");
+    let glob = probe(&["list", "-x", &path, "sm*", "main"]);
+    assert!(!text(&glob.stdout).contains("small"));
+    fails(&["-x", &path, "small", "--dry-run"], 1, &["2 inlined into outer; not probeable by name"]);
+}
+
+#[test]
+fn json_lines_say_where_a_function_was_inlined() {
+    let folder = Folder::new();
+    let path = with_inlined(&folder);
+    let lines = json_lines(&["list", "-x", &path, "--json", "small", "both", "outer"]);
+    let line = |name: &str| lines.iter().find(|line| line["function"] == name).expect("it is listed");
+    let small = line("small");
+    for unknown in ["address", "offset", "size", "file", "line", "mangled"] {
+        assert!(small[unknown].is_null(), "{small}");
+    }
+    assert_eq!((&small["probeable"], &small["reason"]), (&Value::Bool(false), &Value::from("only inlined")));
+    let copies = small["inlined_at"].as_array().expect("copies");
+    assert_eq!(copies.len(), 2);
+    let outer =
+        hex(&line("outer")["address"])..hex(&line("outer")["address"]) + line("outer")["size"].as_u64().unwrap_or(0);
+    for copy in copies {
+        assert_eq!((&copy["function"], &copy["line"]), (&Value::from("outer"), &Value::from(6)), "{copy}");
+        assert!(copy["file"].as_str().is_some_and(|file| file.ends_with("inlined.c")), "{copy}");
+        assert!(outer.contains(&hex(&copy["address"])), "{copy}");
+    }
+    assert_eq!(line("both")["inlined_at"].as_array().map(Vec::len), Some(1));
+    assert_eq!(line("outer")["inlined_at"], serde_json::json!([]));
+    // Of everything, it is not looked for: that is not the same as none.
+    assert!(json_lines(&["list", "-x", &path, "--json"]).iter().all(|line| line["inlined_at"].is_null()));
+    assert!(json_lines(&["list", "-x", &path, "--json", "-v"]).iter().all(|line| line["inlined_at"].is_array()));
+}
+
+#[test]
+fn several_files_and_a_process_are_listed() {
+    let (first, second) = (program("c/counts"), program("cpp/counts"));
+    let (first, second) = (first.to_str().expect("UTF-8"), second.to_str().expect("UTF-8"));
+    let lines = json_lines(&["list", "-x", first, "-x", second, "--json", "main"]);
+    let files: Vec<_> = lines.iter().map(|line| line["binary"].as_str().expect("a path")).collect();
+    assert_eq!(files, [first, second]);
+    // This process is a program as any.
+    let own = std::process::id().to_string();
+    let lines = json_lines(&["list", "-p", &own, "--json", "several_files_and_a_process_are_listed"]);
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["language"] == "Rust"));
+    let lines = json_lines(&["list", "-p", &own, "-x", "libc", "--json", "getpid"]);
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0]["binary"].as_str().is_some_and(|path| path.ends_with("libc.so.6")));
 }

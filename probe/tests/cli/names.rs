@@ -33,5 +33,16 @@ fn a_broken_pattern_is_wrong_usage_and_quoted_once() {
 #[test]
 fn a_point_amid_an_instruction_says_so() {
     let path = program("c/counts");
-    fails(&["-x", path.to_str().expect("UTF-8"), "cond_from+0x1"], 1, &["not the start of an instruction"]);
+    fails(&["-x", path.to_str().expect("UTF-8"), "cond_from+0x1"], 1, &["inside an instruction", "begin at", "(+0x0)"]);
+}
+
+#[test]
+fn places_that_match_nothing_say_why_and_what_is_near() {
+    pattern_fails("0x1", 1, &["0x1 is not code, which is at 0x", "\nnearest:\n  0x"]);
+    pattern_fails("work+0x100000", 1, &["work ends at +0x", "\n  work\n"]);
+    pattern_fails("@count.c", 1, &["nearest:\n  @", "counts.c"]);
+    pattern_fails("/^RECURSE$/", 1, &["\n  recurse\n"]);
+    let path = program("c/counts");
+    pattern_fails(path.to_str().expect("UTF-8"), 1, &["is a file: -x names the file to look into"]);
+    pattern_fails("   ", 2, &["empty"]);
 }

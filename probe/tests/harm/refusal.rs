@@ -34,7 +34,7 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
     let bytes = fs::read(&path).expect("the program");
     let files = [TracedFile::open(&path, "p").expect("a program")];
     let patterns = ["f*".parse().expect("a pattern")];
-    let mut plan = plan::plan(&files, &patterns, plan::Options { all: false, returns: Returns::Ret }).expect("a plan");
+    let mut plan = plan::plan(&files, &patterns, plan::Options { all: false, returns: Returns::Ret, thorough: false }).expect("a plan");
     let planned = plan.functions.len();
     assert!(planned >= 20);
 

@@ -4,7 +4,7 @@
 //! arch/arm64/kernel/probes/decode-insn.c, `arm_probe_decode_insn`: it carries out branches, `adr`, loads of literals and
 //! (6.13) `nop` itself, refuses what it can neither carry out nor run elsewhere, and single-steps the rest.
 
-use super::{Body, Entry, EntryCost, Exit, ExitKind, JumpOperand, Refusal, Shape};
+use super::{Body, Entry, EntryCost, Exit, ExitKind, JumpOperand, Place, Refusal, Shape};
 use crate::addr::Vaddr;
 
 /// Bytes of an instruction.
@@ -167,9 +167,14 @@ pub(super) fn calls_to(code: &[u8], address: Vaddr, target: Vaddr) -> Vec<Vaddr>
     calls.map(|i| Vaddr(i.at)).collect()
 }
 
-/// Whether an instruction begins at `v`, which lies in the function.
-pub(super) fn is_instruction_start(body: &Body<'_>, v: Vaddr) -> bool {
-    v.0.is_multiple_of(SIZE) && body.holds(v.0)
+/// What is at `v`: all instructions are of one size.
+pub(super) fn place(body: &Body<'_>, v: Vaddr) -> Place {
+    let begin = v.0 - v.0 % SIZE;
+    match (body.holds(v.0), begin.checked_add(SIZE)) {
+        (true, _) if begin == v.0 => Place::Start,
+        (true, Some(end)) => Place::Inside { begin: Vaddr(begin), end: Vaddr(end) },
+        _ => Place::Unknown,
+    }
 }
 
 enum Way {

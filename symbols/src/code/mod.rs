@@ -28,7 +28,7 @@ use crate::addr::Vaddr;
 use crate::binary::Machine;
 use sweep::Sweep;
 
-pub use landing::{callees, landings};
+pub use landing::{callees, landings, restores_guarded_buffer};
 
 /// What a hit of the entry probe costs the target, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,19 +132,19 @@ pub enum Refusal {
     #[error("the file holds no code for it")]
     NoCode,
     /// The bytes are not an instruction.
-    #[error("its bytes are not an instruction")]
+    #[error("the bytes there are no instruction")]
     Undecodable,
     /// `-ENOTSUPP` of some, wrong execution of others: see `docs/uprobes.md`.
-    #[error("its first instruction is {0}-encoded, which the kernel cannot run under a probe")]
+    #[error("the instruction to probe is {0}-encoded, which the kernel cannot run under a probe")]
     Vector(Encoding),
     /// `lock`, or a segment prefix.
-    #[error("its first instruction has a {0} prefix, which the kernel refuses to probe")]
+    #[error("the instruction to probe has a {0} prefix, which the kernel refuses to probe")]
     Prefix(&'static str),
     /// A privileged instruction, an interrupt, a breakpoint.
-    #[error("its first instruction is `{0}`, which the kernel refuses to probe")]
+    #[error("the instruction to probe is `{0}`, which the kernel refuses to probe")]
     Refused(&'static str),
     /// The kernel would take the probe, and the program would break.
-    #[error("its first instruction is `{0}`, which a probe would make go wrong")]
+    #[error("the instruction to probe is `{0}`, which a probe would make go wrong")]
     BreaksTarget(&'static str),
 }
 
@@ -239,21 +239,35 @@ pub fn refusal(machine: Machine, code: &[u8], address: Vaddr) -> Result<(), Refu
     }
 }
 
-/// Whether an instruction of the function begins at `v`; false outside the body and its parts, and behind bytes that
-/// are not instructions.
-pub fn is_instruction_start(body: &Body<'_>, v: Vaddr) -> bool {
+/// What is at an address, as far as a function's code tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An instruction begins there.
+    Start,
+    /// It is inside the instruction from `begin` to `end`.
+    Inside {
+        /// Where the instruction begins.
+        begin: Vaddr,
+        /// Where the next one begins.
+        end: Vaddr,
+    },
+    /// It is outside the body and its parts, or behind bytes that are not instructions.
+    Unknown,
+}
+
+/// What is at `v` in a function.
+pub fn place(body: &Body<'_>, v: Vaddr) -> Place {
     if body.machine == Machine::Aarch64 {
-        return aarch64::is_instruction_start(body, v);
+        return aarch64::place(body, v);
     }
-    let mut pieces = std::iter::once((body.address, body.code)).chain(body.parts.iter().copied());
-    pieces.any(|(start, code)| {
-        v.0.checked_sub(start.0).is_some_and(|offset| offset < code.len() as u64)
-            && sweep::instructions(start, code)
-                .take_while(|i| !i.is_invalid())
-                .map(|i| i.ip())
-                .take_while(|&ip| ip <= v.0)
-                .any(|ip| ip == v.0)
-    })
+    let piece = body.pieces().find(|(start, code)| v.0.checked_sub(start.0).is_some_and(|o| o < code.len() as u64));
+    let Some((start, code)) = piece else { return Place::Unknown };
+    let before = sweep::instructions(start, code).take_while(|i| !i.is_invalid() && i.ip() <= v.0);
+    match before.last() {
+        Some(i) if i.ip() == v.0 => Place::Start,
+        Some(i) if v.0 < i.next_ip() => Place::Inside { begin: Vaddr(i.ip()), end: Vaddr(i.next_ip()) },
+        _ => Place::Unknown,
+    }
 }
 
 /// The call instructions in a function's code (which begins at `address`) that call `target` directly.

@@ -43,8 +43,7 @@ impl Made {
         let entries = bytes.len();
         let strings = entries..entries.checked_add(self.strings.len())?;
         bytes.extend(self.strings);
-        let symtab = Some(SymbolTable { entries: 0..entries, strings, dynamic: false });
-        let sections = Sections { symtab, ..Sections::default() };
+        let sections = Sections::of_symbols(SymbolTable { entries: 0..entries, strings, dynamic: false });
         Some(DebugFile { data: Arc::new(Data::Owned(bytes)), sections, map, origin })
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Inlined {
     /// Offset in `.debug_info` of the entry that names it.
     pub(super) origin: usize,
     /// The function that it is in, as a position.
-    pub(super) function: u32,
+    function: u32,
     /// What it was inlined into, unless that is the function.
     parent: Option<u32>,
     depth: u32,
@@ -168,14 +168,14 @@ impl Functions {
         Some((self.functions.get(function as usize)?.offset, chain))
     }
 
-    /// Every place where something was inlined.
-    pub(super) fn inlined(&self) -> &[Inlined] {
-        &self.inlined
-    }
-
-    /// The address at which the function at a position begins.
-    pub(super) fn start(&self, function: u32) -> Option<u64> {
-        Some(self.functions.get(function as usize)?.start)
+    /// Every place where something was inlined: (it, the lowest address of its code if any is left, where the
+    /// function begins that it is in).
+    pub(super) fn places(&self) -> impl Iterator<Item = (&Inlined, Option<u64>, u64)> {
+        let starts = lowest(&self.inlined_ranges, self.inlined.len());
+        self.inlined
+            .iter()
+            .zip(starts)
+            .filter_map(|(place, start)| Some((place, start, self.functions.get(place.function as usize)?.start)))
     }
 
     /// Where all functions have code, by address.
@@ -198,14 +198,25 @@ pub(super) struct Code {
     pub(super) is_entry: bool,
 }
 
+/// The lowest address of each number.
+fn lowest(ranges: &[CodeRange], count: usize) -> Vec<Option<u64>> {
+    let mut starts: Vec<Option<u64>> = vec![None; count];
+    for range in ranges {
+        if let Some(start) = starts.get_mut(range.of as usize) {
+            *start = Some(start.map_or(range.start, |known| known.min(range.start)));
+        }
+    }
+    starts
+}
+
 /// Functions that share an address; only broken files have many.
 const MAX_OVERLAP: usize = 16;
 
 /// An entry of the tree with its attributes.
-struct Entry<'e, 'a> {
-    dwarf: &'e Dwarf<'a>,
-    unit: &'e Unit<'a>,
-    attributes: &'e [Attribute<Reader<'a>>],
+pub(super) struct Entry<'e, 'a> {
+    pub(super) dwarf: &'e Dwarf<'a>,
+    pub(super) unit: &'e Unit<'a>,
+    pub(super) attributes: &'e [Attribute<Reader<'a>>],
 }
 
 impl<'a> Entry<'_, 'a> {
@@ -221,8 +232,9 @@ impl<'a> Entry<'_, 'a> {
         }
     }
 
-    /// Calls `each` with (start, end) of the entry's code until that says stop.
-    fn ranges(&self, mut each: impl FnMut(u64, u64) -> Option<()>) -> Option<()> {
+    /// Calls `each` with (start, end) of the entry's code until that says stop. (gimli's own adds start and length without
+    /// a check.)
+    pub(super) fn ranges(&self, mut each: impl FnMut(u64, u64) -> Option<()>) -> Option<()> {
         if let Some(value) = self.value(constants::DW_AT_ranges) {
             let mut ranges = self.dwarf.attr_ranges(self.unit, value).ok()??;
             while let Some(range) = ranges.next().ok()? {

@@ -20,17 +20,18 @@ mod split;
 mod supplement;
 mod units;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use gimli::{EndianSlice, LittleEndian};
+use gimli::{EndianSlice, LittleEndian, SectionId};
 use rustc_hash::FxHashMap;
 
 use self::budget::Budget;
-use self::functions::Functions;
+use self::functions::{Functions, Inlined};
 use self::lines::Lines;
-use self::names::Entries;
+use self::names::{Entries, Name};
 use self::sections::Sections;
 use self::split::{Package, Split};
 use self::supplement::Supplement;
@@ -39,6 +40,7 @@ use crate::debugfile::Made;
 use crate::elf::SYMBOL_SIZE;
 use crate::go::SourceLine;
 use crate::mmap::Data;
+use crate::parallel;
 
 pub(crate) use self::split::Files;
 
@@ -51,6 +53,8 @@ pub(crate) struct Debug {
     sections: Sections,
     units: OnceLock<Units>,
     budget: Budget,
+    /// Bytes of the file.
+    len: usize,
     /// Where code is; what is elsewhere was thrown away by the linker.
     code: Vec<Range<u64>>,
     /// Reads what split DWARF left elsewhere.
@@ -67,6 +71,21 @@ pub(crate) struct Frame<'a> {
     pub(crate) source: Option<SourceLine<'a>>,
 }
 
+/// A place where a function was inlined.
+pub(crate) struct InlinedPlace<'a> {
+    /// The inlined function's name, perhaps mangled. What C++ has in one file only is not: then it is as in the source.
+    pub(crate) name: Cow<'a, [u8]>,
+    /// Where the function begins that has the code.
+    pub(crate) function: u64,
+    /// The lowest address of the inlined code; `None` if nothing is left of it.
+    pub(crate) address: Option<u64>,
+    /// Where it was called.
+    pub(crate) call: Option<SourceLine<'a>>,
+}
+
+/// Units that one thread reads at a time.
+const UNITS_AT_A_TIME: usize = 4;
+
 impl Debug {
     /// The debug information in a file, if it has any. `code`: where its code is.
     pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>, files: Option<Box<dyn Files>>) -> Option<Self> {
@@ -76,6 +95,7 @@ impl Debug {
             sections,
             units: OnceLock::new(),
             budget,
+            len: data.len(),
             code,
             split_files: files,
             package: Package::default(),
@@ -101,15 +121,13 @@ impl Debug {
     fn frames_in(&self, unit: usize, v: u64) -> Option<Vec<Frame<'_>>> {
         let dwarf = self.dwarf();
         let (functions, split) = self.functions(unit)?;
-        let name = |offset| self.name(&dwarf, split, offset);
+        let name = |offset| self.name(&dwarf, split, offset).map(|name| name.text);
         let (function, chain) = functions.at(v)?;
         let mut frames = Vec::with_capacity(chain.len() + 1);
         let mut source = self.line_in(unit, v);
         for inlined in chain {
             frames.push(Frame { name: name(inlined.origin), source });
-            source = (inlined.call_line != 0)
-                .then_some(())
-                .and_then(|()| Some(SourceLine { file: self.file(unit, inlined.call_file)?, line: inlined.call_line }));
+            source = self.call_of(unit, inlined);
         }
         frames.push(Frame { name: name(function), source });
         Some(frames)
@@ -130,6 +148,20 @@ impl Debug {
             tables.get(table as usize).copied().filter(|has| *has)
         };
         (0..units.all.len()).filter(|unit| has(unit).is_some()).collect()
+    }
+
+    /// The paths of all source files that line tables name.
+    pub(crate) fn all_files(&self) -> impl Iterator<Item = &str> {
+        (0..self.units().tables.len()).flat_map(|table| self.files(table)).map(|path| &**path)
+    }
+
+    /// The lines of the files that are `wanted` for which there is code.
+    pub(crate) fn lines_with_code(&self, wanted: impl Fn(&str) -> bool) -> BTreeSet<u32> {
+        let units = self.units_from(&wanted);
+        let tables: BTreeMap<_, _> = units.iter().filter_map(|&u| Some((self.units().all.get(u)?.table?, u))).collect();
+        let runs = |unit: usize| self.lines(unit).into_iter().flat_map(Lines::runs).map(move |run| (unit, run));
+        let all = tables.into_values().flat_map(runs).filter(|(_, run)| run.line != 0);
+        all.filter(|(unit, run)| self.file(*unit, run.file).is_some_and(&wanted)).map(|(_, run)| run.line).collect()
     }
 
     /// The starts of the code of line `line` in the files that are `wanted`: places where a statement begins, if there are
@@ -153,22 +185,75 @@ impl Debug {
         found.into_iter().map(|(_, start)| start).collect()
     }
 
-    /// Calls `each` with every place where a function was inlined: its name, perhaps mangled, and the address of the
-    /// function that it is in. Reads all there is.
-    pub(crate) fn each_inlined<'a>(&'a self, mut each: impl FnMut(&'a [u8], u64)) {
+    /// The places where functions were inlined whose names, perhaps mangled, are `wanted`, unit by unit, with what
+    /// `wanted` said of the name. Reads all there is, and keeps none of it.
+    pub(crate) fn inlined_places<'a, T: Copy + Send>(
+        &'a self,
+        wanted: impl Fn(&[u8]) -> Option<T> + Sync,
+    ) -> Vec<(T, InlinedPlace<'a>)> {
+        let units: Vec<usize> = self.with_code().collect();
+        let places = parallel::map_chunks(&units, UNITS_AT_A_TIME, |units| {
+            units.iter().flat_map(|&unit| self.inlined_places_in(unit, &wanted).unwrap_or_default()).collect::<Vec<_>>()
+        });
+        places.into_iter().flatten().collect()
+    }
+
+    fn inlined_places_in<'a, T: Copy>(
+        &'a self,
+        unit: usize,
+        wanted: &impl Fn(&[u8]) -> Option<T>,
+    ) -> Option<Vec<(T, InlinedPlace<'a>)>> {
         let dwarf = self.dwarf();
-        let mut known: FxHashMap<(usize, usize), Option<&[u8]>> = FxHashMap::default();
-        for unit in self.with_code() {
-            let Some((functions, split)) = self.functions(unit) else { continue };
-            for inlined in functions.inlined() {
-                // Offsets in a split unit are its own.
-                let key = (split.map_or(0, |_| unit + 1), inlined.origin);
-                let name = *known.entry(key).or_insert_with(|| self.name(&dwarf, split, inlined.origin));
-                if let Some((name, start)) = name.zip(functions.start(inlined.function)) {
-                    each(name, start);
-                }
+        let data = self.units().all.get(unit)?;
+        let read;
+        let (functions, split) = match (data.functions.get(), data.split.get_or_init(|| self.find_split(unit))) {
+            (_, Some(_)) => self.functions(unit)?,
+            (Some(functions), None) => (functions.as_ref()?, None),
+            (None, None) => {
+                read = self.read_functions(unit, &Budget::for_file(self.len))?;
+                (&read, None)
+            }
+        };
+        let mut known = FxHashMap::default();
+        let mut qualified = None;
+        let mut full_name = |origin| {
+            let name = self.name(&dwarf, split, origin)?;
+            let Some(at) = name.element_at.filter(|_| split.is_none()) else { return Some(Cow::Borrowed(name.text)) };
+            let qualified = qualified.get_or_insert_with(|| self.qualified(unit));
+            Some(qualified.get(&at).map_or(Cow::Borrowed(name.text), |name| Cow::Owned(name.to_vec())))
+        };
+        let mut found = Vec::new();
+        for (inlined, address, function) in functions.places() {
+            let name = known.entry(inlined.origin).or_insert_with(|| {
+                let name = full_name(inlined.origin)?;
+                Some((wanted(&name)?, name))
+            });
+            if let Some((what, name)) = name {
+                let (name, call) = (name.clone(), self.call_of(unit, inlined));
+                found.push((*what, InlinedPlace { name, function, address, call }));
             }
         }
+        Some(found)
+    }
+
+    fn qualified(&self, unit: usize) -> FxHashMap<usize, Box<[u8]>> {
+        let dwarf = self.dwarf();
+        let root = self.units().root(&dwarf, unit);
+        root.map(|root| names::qualified(&dwarf, &root.unit, &Budget::for_file(self.len))).unwrap_or_default()
+    }
+
+    /// Where the call stood in whose place something was inlined.
+    fn call_of(&self, unit: usize, inlined: &Inlined) -> Option<SourceLine<'_>> {
+        let line = Some(inlined.call_line).filter(|&line| line != 0)?;
+        Some(SourceLine { file: self.file(unit, inlined.call_file)?, line })
+    }
+
+    /// Bytes that describe functions; `None` if some are in other files, whose sizes are not known before they are read.
+    pub(crate) fn info_len(&self) -> Option<usize> {
+        let dwarf = self.dwarf();
+        let is_split = |unit| self.units().root(&dwarf, unit).is_some_and(|root| root.split.is_some());
+        let is_whole = !(0..self.units().all.len()).any(is_split);
+        is_whole.then(|| self.sections.get(SectionId::DebugInfo).len())
     }
 
     /// The described functions as a symbol table would have them. A part that was moved elsewhere is `NAME.cold`. Reads all
@@ -182,8 +267,8 @@ impl Debug {
             for code in functions.all_code() {
                 let Some(name) = self.name(&dwarf, split, code.function) else { continue };
                 let suffix: &[u8] = if code.is_entry { b"" } else { b".cold" };
-                let taken = self.budget.take(name.len() + SYMBOL_SIZE);
-                if taken.and_then(|()| made.function(name, suffix, code.start, code.end - code.start)).is_none() {
+                let taken = self.budget.take(name.text.len() + SYMBOL_SIZE);
+                if taken.and_then(|()| made.function(name.text, suffix, code.start, code.end - code.start)).is_none() {
                     return made;
                 }
             }
@@ -197,7 +282,7 @@ impl Debug {
     }
 
     /// The name of a function's entry, which may be in a split unit.
-    fn name<'a>(&'a self, dwarf: &Dwarf<'a>, split: Option<&'a Split>, offset: usize) -> Option<&'a [u8]> {
+    fn name<'a>(&'a self, dwarf: &Dwarf<'a>, split: Option<&'a Split>, offset: usize) -> Option<Name<'a>> {
         let supplement = self.supplement().map(Supplement::units);
         split.map_or_else(|| Entries { dwarf, units: self.units(), supplement }.name(offset), |s| s.name(dwarf, offset))
     }
@@ -253,12 +338,14 @@ impl Debug {
                 split.functions(&self.units().root(&dwarf, unit)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
             return Some((functions, Some(split)));
         }
-        let read = || {
-            let dwarf = self.dwarf();
-            let root = self.units().root(&dwarf, unit)?;
-            Some(Functions::read(&dwarf, &root.unit, &self.budget, &|v| self.is_code(v)))
-        };
+        let read = || self.read_functions(unit, &self.budget);
         data.functions.get_or_init(read).as_ref().map(|functions| (functions, None))
+    }
+
+    fn read_functions(&self, unit: usize, budget: &Budget) -> Option<Functions> {
+        let dwarf = self.dwarf();
+        let root = self.units().root(&dwarf, unit)?;
+        Some(Functions::read(&dwarf, &root.unit, budget, &|v| self.is_code(v)))
     }
 
     fn find_split(&self, unit: usize) -> Option<Split> {

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use gimli::{EndianSlice, LittleEndian, SectionId};
-use object::elf::FileHeader64;
-use object::read::elf::ElfFile;
-use object::{CompressionFormat, Object as _, ObjectSection as _};
+use object::{CompressedData, CompressionFormat};
 
 use super::budget::Budget;
 use super::{Dwarf, Reader};
+use crate::bytes::{u32_at, u64_at};
+use crate::elf;
 use crate::mmap::Data;
 
 /// The sections that are read; those of locations and macros are of no use.
@@ -64,13 +64,10 @@ impl Sections {
     ) -> Self {
         let mut found = Vec::new();
         let bytes: &[u8] = data;
-        if let Ok(file) = ElfFile::<FileHeader64<object::LittleEndian>>::parse(bytes) {
-            for &id in wanted {
-                if let Some(name) = name(id)
-                    && let Some(bytes) = section(&file, name, budget)
-                {
-                    found.push((id, bytes));
-                }
+        let sections = elf::Sections::parse(bytes);
+        for &id in wanted {
+            if let Some(bytes) = name(id).and_then(|name| section(bytes, &sections, name, budget)) {
+                found.push((id, bytes));
             }
         }
         Self { data: data.clone(), found }
@@ -98,18 +95,35 @@ impl Sections {
     }
 }
 
-type File<'a> = ElfFile<'a, FileHeader64<object::LittleEndian>>;
-
-fn section(file: &File<'_>, name: &str, budget: &Budget) -> Option<Bytes> {
-    // Finds `.zdebug_info` for `.debug_info` too.
-    let section = file.section_by_name(name)?;
-    let compressed = section.compressed_data().ok()?;
-    if compressed.format == CompressionFormat::None {
-        let range = section.compressed_file_range().ok()?;
-        let start = usize::try_from(range.offset).ok()?;
-        let end = start.checked_add(usize::try_from(range.uncompressed_size).ok()?)?;
-        return (end <= file.data().len()).then_some(Bytes::InFile(start..end));
+/// Where `.debug_info` is, and how it is packed. GNU's old way has names of its own: `.zdebug_info`.
+fn section(data: &[u8], sections: &elf::Sections, name: &str, budget: &Budget) -> Option<Bytes> {
+    if let Some(found) = sections.named(data, name) {
+        if !found.compressed {
+            return Some(Bytes::InFile(found.file.clone()));
+        }
+        return decompressed(chdr(data.get(found.file.clone())?)?, budget);
     }
+    let old = format!(".z{}", name.strip_prefix('.')?);
+    decompressed(zlib(data.get(sections.named(data, &old)?.file.clone())?)?, budget)
+}
+
+fn decompressed(compressed: CompressedData<'_>, budget: &Budget) -> Option<Bytes> {
     budget.take(usize::try_from(compressed.uncompressed_size).ok()?)?;
     compressed.decompress().ok().map(|bytes| Bytes::Owned(bytes.into_owned()))
+}
+
+/// gABI, chapter 4, "Compressed Sections": type (4 bytes), 4 bytes of nothing, size, alignment (8 each).
+fn chdr(bytes: &[u8]) -> Option<CompressedData<'_>> {
+    let format = match u32_at(bytes, 0)? {
+        1 => CompressionFormat::Zlib,
+        2 => CompressionFormat::Zstandard,
+        _ => return None,
+    };
+    Some(CompressedData { format, uncompressed_size: u64_at(bytes, 8)?, data: bytes.get(24..)? })
+}
+
+/// `ZLIB`, and the size with the highest byte first.
+fn zlib(bytes: &[u8]) -> Option<CompressedData<'_>> {
+    let (size, data) = bytes.strip_prefix(b"ZLIB")?.split_first_chunk::<8>()?;
+    Some(CompressedData { format: CompressionFormat::Zlib, uncompressed_size: u64::from_be_bytes(*size), data })
 }

@@ -9,7 +9,7 @@ use gimli::{DwarfFileType, DwarfPackage, DwoId, EndianSlice, LittleEndian};
 use super::Dwarf;
 use super::budget::Budget;
 use super::functions::Functions;
-use super::names::Entries;
+use super::names::{Entries, Name};
 use super::sections::Sections;
 use super::units::{Root, Units};
 use crate::mmap::Data;
@@ -93,7 +93,7 @@ impl Split {
     }
 
     /// The name of the function whose entry is at `offset`.
-    pub(super) fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<&'a [u8]> {
+    pub(super) fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<Name<'a>> {
         let dwarf = view(&self.sections, self.id, dwarf)?;
         Entries { dwarf: &dwarf, units: &self.units, supplement: None }.name(offset)
     }

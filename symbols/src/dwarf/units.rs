@@ -9,7 +9,7 @@ use gimli::{
 };
 
 use super::budget::Budget;
-use super::functions::Functions;
+use super::functions::{Entry, Functions};
 use super::lines::Lines;
 use super::split::Split;
 use super::{Dwarf, Reader, Unit};
@@ -68,18 +68,21 @@ pub(super) struct Root<'a> {
     pub(super) lines: Option<DebugLineOffset>,
     /// Split DWARF: the file that has the rest.
     pub(super) split: Option<Reader<'a>>,
+    attributes: Vec<Attribute<Reader<'a>>>,
     /// It has code, and does not say where: its functions do.
     is_vague: bool,
 }
 
-/// More attributes than any entry has. They need no bytes of their own: every entry of a hostile file could have as many as
-/// fill half of it.
-const MAX_ATTRIBUTES: usize = 256;
+/// Attributes of one entry; compilers write about twenty. They may take no bytes in it, and then its length bounds nothing.
+const MAX_ATTRIBUTES: usize = 64;
 
 /// An abbreviation, unless it has too many attributes to be read for each entry.
 pub(super) fn bounded(abbreviation: &Abbreviation) -> Option<&Abbreviation> {
     (abbreviation.attributes().len() <= MAX_ATTRIBUTES).then_some(abbreviation)
 }
+
+/// Bytes that abbreviations take in memory, times those in the file: the shortest has 5, and becomes 176.
+const ABBREVIATION_TIMES: usize = 36;
 
 /// Ranges that hold an address; more overlap in broken files only.
 const MAX_OVERLAP: usize = 64;
@@ -96,6 +99,8 @@ impl Units {
         }
         let offsets = headers.iter().map(|h| h.debug_abbrev_offset().0).collect();
         let shared = places(offsets, dwarf.debug_abbrev.reader().slice().len());
+        // What they take in memory is taken from the budget, whether they are read or not.
+        let shared = shared.take_while(|place| budget.take(place.len().saturating_mul(ABBREVIATION_TIMES)).is_some());
         let shared = shared.map(|place| Shared { place, read: OnceLock::new() });
         let mut units =
             Self { all: Vec::new(), tables: Vec::new(), abbreviations: shared.collect(), ranges: Vec::new() };
@@ -128,17 +133,18 @@ impl Units {
     ) -> Option<Option<(usize, usize)>> {
         let root = Root::read(dwarf, header, self.abbreviations(dwarf, &header)?)?;
         let number = self.all.len().checked_sub(1)?;
-        let mut ranges = dwarf.unit_ranges(&root.unit).ok()?;
-        while let Ok(Some(range)) = ranges.next() {
+        let unit = u32::try_from(number).ok()?;
+        let entry = Entry { dwarf, unit: &root.unit, attributes: &root.attributes };
+        entry.ranges(|start, end| {
             budget.take_one::<UnitRange>()?;
-            if range.begin < range.end && is_code(range.begin) {
-                let unit = u32::try_from(number).ok()?;
-                self.ranges.push(UnitRange { start: range.begin, end: range.end, reach: 0, unit });
+            if is_code(start) {
+                self.ranges.push(UnitRange { start, end, reach: 0, unit });
                 self.all.last_mut()?.has_code = true;
             }
-        }
+            Some(())
+        });
         if root.is_vague && root.split.is_none() {
-            self.add_functions(dwarf, &root.unit, number, budget, is_code);
+            self.add_functions(dwarf, &root.unit, unit, budget, is_code);
         }
         Some(root.lines.map(|lines| (lines.0, number)))
     }
@@ -148,7 +154,7 @@ impl Units {
         &mut self,
         dwarf: &Dwarf<'_>,
         unit: &Unit<'_>,
-        number: usize,
+        number: u32,
         budget: &Budget,
         is_code: &dyn Fn(u64) -> bool,
     ) -> Option<()> {
@@ -156,12 +162,7 @@ impl Units {
         let data = self.all.last_mut()?;
         for code in functions.all_code() {
             budget.take_one::<UnitRange>()?;
-            self.ranges.push(UnitRange {
-                start: code.start,
-                end: code.end,
-                reach: 0,
-                unit: u32::try_from(number).ok()?,
-            });
+            self.ranges.push(UnitRange { start: code.start, end: code.end, reach: 0, unit: number });
             data.has_code = true;
         }
         data.functions.get_or_init(|| Some(functions));
@@ -260,8 +261,9 @@ impl<'a> Root<'a> {
         attributes.iter().for_each(|a| set_base(&mut unit, a));
         let says_where = |a: &Attribute<_>| matches!(a.name(), constants::DW_AT_ranges | constants::DW_AT_high_pc);
         let is_vague = is_whole && !attributes.iter().any(says_where);
-        let mut root = Self { unit, lines: None, split: None, is_vague };
+        let mut root = Self { unit, lines: None, split: None, attributes: Vec::new(), is_vague };
         attributes.iter().for_each(|a| root.set(dwarf, a));
+        root.attributes = attributes;
         Some(root)
     }
 

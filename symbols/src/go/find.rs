@@ -131,7 +131,7 @@ fn read_module(binary: &Binary, address: Vaddr) -> Option<Module> {
         // Its last words are of no interest, and may lie beyond a short segment.
         *word = binary.bytes_at(place, 8).and_then(|b| u64_at(b, 0)).unwrap_or(0);
     }
-    for (place, target) in binary.relocations().filter(|(place, _)| (address..end).contains(place)) {
+    for (place, target) in binary.relocations_in(address..end) {
         if let Some(word) = words.get_mut(((place.0 - address.0) / 8) as usize) {
             *word = target.0;
         }

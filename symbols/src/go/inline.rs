@@ -3,11 +3,17 @@
 //! Source: src/runtime/symtabinl.go: a value for each address names a record of the function's inlining tree, and the
 //! record an address in what it was inlined into, to go on from.
 
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustc_hash::FxHashMap;
+
 use super::pclntab::{Function, SourceLine, TableVersion};
 use super::{Program, pclntab};
 use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::bytes::u32_at;
+use crate::parallel;
 
 /// `abi.PCDATA_InlTreeIndex`
 const INLINE_INDEX: usize = 2;
@@ -15,6 +21,20 @@ const INLINE_INDEX: usize = 2;
 const INLINE_TREE: usize = 3;
 /// The compiler inlines some tens of levels; broken tables may lead in circles.
 const MAX_DEPTH: usize = 256;
+/// Functions whose trees one thread reads at a time.
+const CHUNK: usize = 1024;
+
+/// A place where a function was inlined.
+pub(crate) struct InlinedPlace<'a> {
+    /// The inlined function, as the table spells it.
+    pub(crate) name: &'a str,
+    /// The function that has the code.
+    pub(crate) function: Function<'a>,
+    /// Where the inlined code begins; `None` if nothing is left of it.
+    pub(crate) address: Option<Vaddr>,
+    /// Where it was called.
+    pub(crate) call: Option<SourceLine<'a>>,
+}
 
 /// Where things are in one record of the tree, in bytes.
 struct Record {
@@ -67,11 +87,15 @@ impl Program {
         function: &Function<'a>,
         number: u64,
     ) -> Option<(&'a str, Vaddr)> {
-        let tree = self.inline_tree(binary, function)?;
+        let (name, parent) = self.record(binary, self.inline_tree(binary, function)?, number)?;
+        Some((function.text_at(name)?, function.address.checked_add(u64::from(parent))?))
+    }
+
+    /// Record `number` of a tree: the name's offset, and bytes from the function's start to where it was inlined.
+    fn record(&self, binary: &Binary, tree: Vaddr, number: u64) -> Option<(u32, u32)> {
         let shape = self.table_version().inline_record();
         let record = binary.bytes_at(tree.checked_add(number.checked_mul(shape.size)?)?, shape.size)?;
-        let name = function.text_at(u32_at(record, shape.name)?)?;
-        Some((name, function.address.checked_add(u64::from(u32_at(record, shape.parent)?))?))
+        Some((u32_at(record, shape.name)?, u32_at(record, shape.parent)?))
     }
 
     fn inline_tree(&self, binary: &Binary, function: &Function<'_>) -> Option<Vaddr> {
@@ -94,18 +118,91 @@ impl Program {
         self.module_word(word)
     }
 
-    /// Where each function was inlined: calls `each` with (its name, the function it is in), once for each place.
-    pub(crate) fn each_inlined<'a>(&'a self, binary: &'a Binary, mut each: impl FnMut(&'a str, &Function<'a>)) {
-        for function in self.functions(binary) {
-            // Every record stands for one place; those that only lead to others have no address of their own.
-            let used = function.pcdata(INLINE_INDEX).filter_map(|number| u64::try_from(number).ok());
-            let count = used.max().map_or(0, |most| most.saturating_add(1)).min(function.size());
-            for number in 0..count {
-                if let Some((name, _)) = self.inline_record(binary, &function, number) {
-                    each(name, &function);
-                }
+    /// The places where functions were inlined whose names are `wanted`, in order of the functions that they are in, with
+    /// what `wanted` said of the name.
+    pub(crate) fn inlined_places<'a, T: Copy + Send>(
+        &'a self,
+        binary: &'a Binary,
+        wanted: impl Fn(&'a str) -> Option<T> + Sync,
+    ) -> Vec<(T, InlinedPlace<'a>)> {
+        let functions: Vec<usize> = (0..self.addresses(binary).len()).collect();
+        // Every record has bytes of its own in a real file.
+        let left = AtomicUsize::new(binary.data().len());
+        let places = parallel::map_chunks(&functions, CHUNK, |functions| {
+            let mut found = Vec::new();
+            let mut known = FxHashMap::default();
+            for function in functions.iter().filter_map(|&position| self.function(binary, position)) {
+                let mut wanted = |name: u32| {
+                    *known.entry(name).or_insert_with(|| {
+                        let text = function.text_at(name)?;
+                        Some((wanted(text)?, text))
+                    })
+                };
+                self.places_in(binary, function, &left, &mut wanted, &mut found);
+            }
+            found
+        });
+        places.into_iter().flatten().collect()
+    }
+
+    /// What was inlined into one function. `wanted` takes offsets of names.
+    fn places_in<'a, T>(
+        &'a self,
+        binary: &'a Binary,
+        function: Function<'a>,
+        left: &AtomicUsize,
+        wanted: &mut dyn FnMut(u32) -> Option<(T, &'a str)>,
+        found: &mut Vec<(T, InlinedPlace<'a>)>,
+    ) {
+        // Every record stands for one place; those that only lead to others have no address of their own.
+        let used = function.pcdata(INLINE_INDEX).filter_map(|(_, number)| u64::try_from(number).ok());
+        let count = used.max().map_or(0, |most| most.saturating_add(1)).min(function.size());
+        let Some(tree) = self.inline_tree(binary, &function).filter(|_| count > 0) else { return };
+        let mut details = None;
+        for number in 0..count {
+            let is_left = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+            let Some((name, parent)) = self.record(binary, tree, number).filter(|_| is_left) else { return };
+            let Some((what, name)) = wanted(name) else { continue };
+            let details: &Details<'a> = details.get_or_insert_with(|| self.details(binary, &function, tree));
+            let call = function.address.checked_add(u64::from(parent)).and_then(|v| details.line(v));
+            let address = details.starts.get(&number).copied();
+            found.push((what, InlinedPlace { name, function, address, call }));
+        }
+    }
+
+    fn details<'a>(&self, binary: &Binary, function: &Function<'a>, tree: Vaddr) -> Details<'a> {
+        let runs: Vec<(Vaddr, i32)> = function.pcdata(INLINE_INDEX).collect();
+        let number_at = |v: Vaddr| {
+            let run = runs.partition_point(|&(start, _)| start <= v).checked_sub(1).and_then(|at| runs.get(at));
+            run.and_then(|&(_, number)| u64::try_from(number).ok())
+        };
+        let mut starts = FxHashMap::default();
+        for &(start, _) in &runs {
+            let mut next = number_at(start);
+            // What was inlined into something inlined is part of it. Each number is entered once: the walk ends.
+            while let Some(number) = next
+                && let Entry::Vacant(place) = starts.entry(number)
+            {
+                place.insert(start);
+                let parent = self.record(binary, tree, number).map(|(_, parent)| u64::from(parent));
+                next = parent.and_then(|into| function.address.checked_add(into)).and_then(number_at);
             }
         }
+        Details { starts, lines: function.lines().collect() }
+    }
+}
+
+/// What takes a pass through a function's tables.
+struct Details<'a> {
+    /// Where the code of each record begins.
+    starts: FxHashMap<u64, Vaddr>,
+    lines: Vec<(Vaddr, Vaddr, SourceLine<'a>)>,
+}
+
+impl<'a> Details<'a> {
+    fn line(&self, v: Vaddr) -> Option<SourceLine<'a>> {
+        let at = self.lines.partition_point(|&(start, ..)| start <= v).checked_sub(1)?;
+        self.lines.get(at).filter(|&&(_, end, _)| v < end).map(|&(.., line)| line)
     }
 }
 

@@ -8,8 +8,8 @@ use std::ops::Range;
 use super::values::Values;
 use crate::Error;
 use crate::addr::Vaddr;
-use crate::binary::Binary;
-use crate::bytes::{c_bytes, name_at, u32_at, u64_at};
+use crate::binary::{Binary, Segment};
+use crate::bytes::{name_at, short_str, u32_at, u64_at};
 
 /// The layouts of the table, by the first release that wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +60,8 @@ const PCDATA_COUNT: usize = 24;
 const UNIT: usize = 28;
 /// Bytes of a function behind which no other begins: the table's end states where the code ends.
 const MAX_LAST: u64 = 1 << 20;
+/// No file can be opened by a longer path.
+const MAX_PATH: usize = 4096;
 /// Header field textStart, Go 1.18+.
 const TEXT_START: usize = 24;
 
@@ -180,8 +182,7 @@ impl Pclntab {
         if self.version == TableVersion::Go1_16 && binary.is_pie() {
             let start = self.address.0.saturating_add(self.functions as u64);
             let end = start.saturating_add(16 * self.count as u64);
-            self.relocated = binary.relocations().filter(|(place, _)| (start..end).contains(&place.0)).collect();
-            self.relocated.sort_unstable_by_key(|&(place, _)| place);
+            self.relocated = binary.relocations_in(Vaddr(start)..Vaddr(end)).to_vec();
         }
         Ok(())
     }
@@ -193,12 +194,21 @@ impl Pclntab {
             let function = self.function(binary, position);
             function.is_some_and(|f| binary.is_executable(f.address) && binary.bytes_at(f.address, 1).is_some())
         };
-        if !code(0) || !code(self.count - 1) {
+        if !code(0) || !code(self.count - 1) || !self.is_in_one_segment(binary) {
             return Err(Error::GoTable("its functions are not in the code"));
         }
         let (bytes, entry) = (self.data(binary), self.version.shape().entry);
         let addresses = (0..self.count).map(|i| self.entry_address(bytes, self.functions + i * entry));
         if addresses.is_sorted() { Ok(()) } else { Err(Error::GoTable("its functions are out of order")) }
+    }
+
+    /// Between segments there may be any number of addresses without a byte of code.
+    fn is_in_one_segment(&self, binary: &Binary) -> bool {
+        let [first, last] = [0, self.count - 1].map(|n| self.function(binary, n).map(|f| f.address));
+        let holds = |s: &Segment, v: Option<Vaddr>| {
+            v.and_then(|v| v.0.checked_sub(s.vaddr.0)).is_some_and(|into| into < s.file_size)
+        };
+        binary.segments().iter().any(|s| holds(s, first) && holds(s, last))
     }
 
     /// From the first function to the end of the last.
@@ -281,8 +291,7 @@ impl Pclntab {
         let index = usize::try_from(unit).ok()?.checked_add(usize::try_from(file).ok()?)?;
         let at = self.units.checked_add(index.checked_mul(4)?).filter(|&at| at < self.files)?;
         let offset = u32_at(bytes, at).filter(|&offset| offset != u32::MAX)?;
-        let path = c_bytes(bytes, self.files.checked_add(usize::try_from(offset).ok()?)?)?;
-        std::str::from_utf8(path).ok()
+        short_str(bytes, self.files.checked_add(usize::try_from(offset).ok()?)?, MAX_PATH)
     }
 }
 
@@ -384,10 +393,15 @@ impl<'a> Function<'a> {
         self.values_at(self.pcdata_field(number)?)?.find(|&(end, _)| into < end).map(|(_, value)| value)
     }
 
-    /// All values of table `number`.
-    pub(super) fn pcdata(&self, number: usize) -> impl Iterator<Item = i32> + use<'a> {
+    /// The runs of table `number`, in order: (where each begins, its value).
+    pub(super) fn pcdata(&self, number: usize) -> impl Iterator<Item = (Vaddr, i32)> + use<'a> {
         let values = self.pcdata_field(number).and_then(|field| self.values_at(field));
-        values.into_iter().flatten().map(|(_, value)| value)
+        let (mut start, address) = (0, self.address);
+        values.into_iter().flatten().map(move |(end, value)| {
+            let run = (Vaddr(address.0.wrapping_add(start)), value);
+            start = end;
+            run
+        })
     }
 
     /// The data of kind `number`.

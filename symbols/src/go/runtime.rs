@@ -134,9 +134,8 @@ impl<'a> Struct<'a> {
         }
         let start = binary.pointer_at(at.checked_add(STRUCT_FIELDS)?)?;
         let bytes = binary.bytes_at(start, count.checked_mul(FIELD_SIZE)?)?;
-        // One pass over the relocations, not one for each pointer.
         let end = start.checked_add(bytes.len() as u64)?;
-        let moved: FxHashMap<_, _> = binary.relocations().filter(|(place, _)| (start..end).contains(place)).collect();
+        let moved: FxHashMap<_, _> = binary.relocations_in(start..end).iter().copied().collect();
         let pointer = |at: usize| {
             let place = start.checked_add(at as u64)?;
             moved.get(&place).copied().or_else(|| u64_at(bytes, at).map(Vaddr))

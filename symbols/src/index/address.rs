@@ -17,6 +17,9 @@ const MAX_UNSIZED: u64 = 16 << 10;
 /// Functions within functions: entry points inside assembly have a few levels, hostile files any number.
 const MAX_NESTING: usize = 256;
 
+/// Parts of one function. Compilers make one or two; each may be as long as the code.
+const MAX_PARTS: usize = 64;
+
 impl Index {
     /// The function whose code holds `v`.
     pub fn at(&self, v: Vaddr) -> Option<Function<'_>> {
@@ -64,6 +67,7 @@ impl Index {
         let parts = self.parts.get_or_init(|| build::parts(self));
         let of = parts.get(&id.0).map(Vec::as_slice).unwrap_or_default();
         of.iter()
+            .take(MAX_PARTS)
             .filter_map(|&part| self.first_name(part as usize))
             .map(|name| (name.address(), self.size(&name)))
             .collect()
@@ -77,7 +81,7 @@ impl Index {
     }
 
     /// Where functions with a name begin.
-    fn starts(&self) -> &[Vaddr] {
+    pub(super) fn starts(&self) -> &[Vaddr] {
         self.starts.get_or_init(|| (0..self.functions.len()).map(|function| self.start(function)).collect())
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Index;
+use super::function::{LeftOut, elf_left_out};
 use super::name::{Name as Entry, Source};
 use crate::demangle::{self, Scheme};
 use crate::go::names as go_names;
@@ -27,18 +28,7 @@ impl Index {
     }
 
     pub(super) fn fits_glob(&self, entry: &Entry, glob: &Glob) -> bool {
-        let spellings = self.spellings(entry);
-        if spellings.iter().any(|s| glob.plain.is_match(s)) {
-            return true;
-        }
-        if !self.is_mangled(entry) {
-            return false;
-        }
-        let key = spellings.first().map(|s| canonical::key(s)).unwrap_or_default();
-        let by_type = canonical::by_self_type(&key);
-        [Some(&key), by_type.as_ref()].into_iter().flatten().any(|key| {
-            glob.key.is_match(key) || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k))
-        })
+        glob_fits(glob, &self.spellings(entry), || self.is_mangled(entry))
     }
 
     fn is_mangled(&self, entry: &Entry) -> bool {
@@ -69,6 +59,22 @@ impl Index {
     }
 }
 
+/// Whether a glob matches one of a name's spellings, or for mangled names another way to write them.
+pub(super) fn glob_fits(glob: &Glob, spellings: &[Cow<'_, str>], is_mangled: impl Fn() -> bool) -> bool {
+    if spellings.iter().any(|s| glob.plain.is_match(s)) {
+        return true;
+    }
+    if !is_mangled() {
+        return false;
+    }
+    let key = spellings.first().map(|s| canonical::key(s)).unwrap_or_default();
+    let by_type = canonical::by_self_type(&key);
+    [Some(&key), by_type.as_ref()]
+        .into_iter()
+        .flatten()
+        .any(|key| glob.key.is_match(key) || canonical::without_arguments(key).is_some_and(|k| glob.key.is_match(&k)))
+}
+
 /// How well a symbol fits.
 pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
     match demangle::scheme(demangle::base(raw)) {
@@ -77,7 +83,12 @@ pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
         Scheme::Itanium => {
             let full = name.with_parameters;
             let text = if full { demangle::with_parameters(raw) } else { demangle::bare(raw) };
-            fit_key(&canonical::key(&text), &name.key)
+            let key = canonical::key(&text);
+            // A thunk jumps to the function that its name ends with: one call would count twice.
+            if elf_left_out(raw) == Some(LeftOut::Thunk) {
+                return canonical::same(&name.key, &key).then_some(Fit::Exact);
+            }
+            fit_key(&key, &name.key)
         }
     }
 }
@@ -102,13 +113,15 @@ pub(super) fn fit_go(name: &str, wanted: &str) -> Option<Fit> {
     found.then_some(Fit::Tail)
 }
 
-fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
+/// How well a canonical key fits that of a pattern.
+pub(super) fn fit_key(name: &str, wanted: &str) -> Option<Fit> {
     if canonical::same(wanted, name) {
         return Some(Fit::Exact);
     }
-    let is_tail = |key: &str| {
-        canonical::element_starts(key).any(|at| key.get(at..).is_some_and(|tail| canonical::same(wanted, tail)))
+    let by_type = || {
+        let key = canonical::by_self_type(name);
+        key.is_some_and(|key| canonical::same(wanted, &key) || canonical::is_tail(wanted, &key))
     };
-    let by_type = || canonical::by_self_type(name).is_some_and(|key| canonical::same(wanted, &key) || is_tail(&key));
-    (is_tail(name) || by_type()).then_some(Fit::Tail)
+    let fits = canonical::is_tail(wanted, name) || canonical::is_qualified_tail(wanted, name) || by_type();
+    fits.then_some(Fit::Tail)
 }

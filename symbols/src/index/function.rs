@@ -59,6 +59,13 @@ pub enum LeftOut {
     Ifunc,
 }
 
+impl LeftOut {
+    /// Whether such a function is never selected itself, not even with `all`.
+    pub fn is_final(self) -> bool {
+        self == Self::Ifunc
+    }
+}
+
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -40,7 +40,7 @@ use tables::Table;
 pub use crate::go::SourceLine;
 pub use debug::InlineFrame;
 pub use function::{Function, FunctionId, Language, LeftOut, Outline};
-pub use inlined::InlinedOnly;
+pub use inlined::{Inlined, InlinedCopy};
 pub use select::{Match, Matched, Selection};
 
 /// The functions of one binary.
@@ -79,6 +79,8 @@ pub struct Index {
     /// Bytes that `texts` may still take.
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
+    /// The names that functions with many are shown by, as positions, by function.
+    shown_of_many: OnceLock<FxHashMap<usize, usize>>,
     is_rust_program: OnceLock<bool>,
     /// What IFUNC resolvers chose, by the resolver's address.
     chosen: FxHashMap<Vaddr, Vaddr>,
@@ -88,6 +90,9 @@ pub struct Index {
 // Go: internal/abi/symtab.go, FuncFlag.
 const GO_TOP_FRAME: u8 = 1;
 const GO_ASM: u8 = 4;
+
+/// Names of one function that are compared anew each time it is shown. A hostile file has any number of them.
+const FEW_NAMES: usize = 8;
 
 impl Index {
     /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
@@ -114,6 +119,7 @@ impl Index {
             go_sizes: OnceLock::new(),
             text_left,
             parts: OnceLock::new(),
+            shown_of_many: OnceLock::new(),
             is_rust_program: OnceLock::new(),
             chosen: FxHashMap::default(),
             debug,
@@ -165,6 +171,12 @@ impl Index {
             is_go: go.as_ref().is_some_and(|f| !f.is_foreign()),
             go_asm: go.as_ref().is_some_and(|f| f.flags() & GO_ASM != 0),
         }
+    }
+
+    /// Bytes from the function's first address to its end: its size, or where the file does not say, as far as it may
+    /// reach.
+    pub fn extent(&self, id: FunctionId) -> u64 {
+        self.end(id.0 as usize).0.saturating_sub(self.start(id.0 as usize).0)
     }
 
     /// The name of the function with this id as the file spells it.
@@ -228,6 +240,14 @@ impl Index {
         self.display(self.shown(id.0 as usize).expect("the id is from this index"))
     }
 
+    /// The name of the function with this id without parameters, as in [`Match::name`].
+    ///
+    /// # Panics
+    /// If the id is not from this index.
+    pub fn short_name(&self, id: FunctionId) -> String {
+        self.bare(&self.first_name(id.0 as usize).expect("the id is from this index"))
+    }
+
     /// The name that a function is shown by.
     fn first_name(&self, function: usize) -> Option<Name> {
         self.entry(self.shown(function)?)
@@ -236,6 +256,18 @@ impl Index {
     /// The position of the name that a function is shown by. What `.dynsym` calls it, `.symtab` does too.
     fn shown(&self, function: usize) -> Option<usize> {
         let range = self.names_of(function);
+        if range.len() <= FEW_NAMES {
+            return self.best_of(range);
+        }
+        let many = self.shown_of_many.get_or_init(|| {
+            let of = |function| Some((function, self.names_of(function))).filter(|(_, names)| names.len() > FEW_NAMES);
+            (0..self.functions.len()).filter_map(of).filter_map(|(f, names)| Some((f, self.best_of(names)?))).collect()
+        });
+        many.get(&function).copied()
+    }
+
+    /// Of the names of a function, the position of the one to show.
+    fn best_of(&self, range: std::ops::Range<usize>) -> Option<usize> {
         let first = self.entry(range.start)?;
         let rival =
             |at: &usize| self.entry(*at).is_some_and(|n| (n.rank(), n.source()) == (first.rank(), first.source()));

@@ -31,10 +31,11 @@ impl Index {
             return self.find_address(Vaddr(offset));
         }
         let mut found = Found { takes_left_out: true, exact: true, ..Found::default() };
+        let mut too_short = 0;
         for hit in hits {
             let start = self.start(hit.function as usize);
             let Some(address) = start.checked_add(offset).filter(|&a| a < self.end(hit.function as usize)) else {
-                found.note = Some(format!("`{}` ends before {offset:#x}", name.literal));
+                too_short += 1;
                 continue;
             };
             if offset == 0 {
@@ -42,6 +43,9 @@ impl Index {
             } else {
                 found.points.push((address, Some(hit), offset));
             }
+        }
+        if too_short > 0 && !(found.hits.is_empty() && found.points.is_empty()) {
+            found.note = Some(format!("{too_short} functions `{}` end before {offset:#x}", name.literal));
         }
         found
     }

@@ -1,6 +1,7 @@
 //! Which functions a person's patterns mean.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::fit::Fit;
 use super::{FunctionId, Index, Language, LeftOut, Name as Entry, Source};
@@ -16,6 +17,12 @@ const CHUNK: usize = 512;
 
 /// Names of one address among which a version is looked for.
 const MAX_ALIASES: usize = 100;
+
+/// Bytes of names that matches may have, besides this many times the file's length. Further names are shortened.
+const MIN_TEXT: usize = 64 << 20;
+const TEXT_TIMES: usize = 8;
+/// To this many bytes.
+const SHORTENED: usize = 64;
 
 /// A tail with more matches than this is remarked on.
 const MANY: usize = 100;
@@ -137,10 +144,10 @@ impl Index {
         left_out: &mut Vec<(u32, LeftOut)>,
     ) {
         let takes = |why: Option<LeftOut>| match why {
-            Some(LeftOut::Ifunc) => false,
-            Some(_) => all || found.takes_left_out,
+            Some(why) => !why.is_final() && (all || found.takes_left_out),
             None => true,
         };
+        let left = AtomicUsize::new(self.binary.data().len().saturating_mul(TEXT_TIMES).saturating_add(MIN_TEXT));
         // Both questions in one go: most of the time is spent on fetching the names from memory.
         let described = parallel::map_chunks(&found.hits, CHUNK, |hits| {
             let entries: Vec<Entry> = hits.iter().filter_map(|hit| self.entry(hit.name as usize)).collect();
@@ -148,7 +155,7 @@ impl Index {
             let raws: Vec<&[u8]> = self.raws(&entries);
             let describe = |(entry, raw): (&Entry, &&[u8])| {
                 let why = self.left_out_by(entry, raw);
-                let name = if takes(why) { Ok(self.bare_of(entry, raw)) } else { Err(why?) };
+                let name = if takes(why) { Ok(within(&left, self.bare_of(entry, raw))) } else { Err(why?) };
                 Some((name, self.language_of(entry, raw)))
             };
             entries.iter().zip(&raws).map(describe).collect::<Vec<_>>()
@@ -320,7 +327,7 @@ impl Index {
     }
 
     /// The first name of each function that `fits`.
-    fn hits_by(&self, words: &[String], fits: impl Fn(&Self, &Entry) -> bool + Sync) -> Vec<Hit> {
+    pub(super) fn hits_by(&self, words: &[String], fits: impl Fn(&Self, &Entry) -> bool + Sync) -> Vec<Hit> {
         let hits = self.candidates(words, |entry| fits(self, entry).then_some(()));
         self.one_per_function(hits.into_iter().map(|(hit, ())| hit).collect())
     }
@@ -342,7 +349,17 @@ impl Index {
     }
 }
 
+/// A name as long as there is room for all: a few bytes of a file can be a part of any number of names.
+fn within(left: &AtomicUsize, mut name: String) -> String {
+    let take = |left: usize| left.checked_sub(name.len());
+    if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+        name.truncate(name.floor_char_boundary(SHORTENED));
+        name.shrink_to_fit();
+    }
+    name
+}
+
 /// Whether a pattern that begins so can only mean what is left out by default.
-fn is_inside_left_out(beginning: &str) -> bool {
+pub(super) fn is_inside_left_out(beginning: &str) -> bool {
     go_names::kind(beginning) != go_names::Kind::Ordinary
 }

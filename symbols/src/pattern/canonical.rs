@@ -150,15 +150,35 @@ fn unqualified(text: &str) -> String {
 /// `T::m` for Rust's `<T as Trait>::m` and `path::<impl Trait for T>::m`: how a person would call it.
 pub(crate) fn by_self_type(key: &str) -> Option<String> {
     if key.starts_with('<') {
-        let close = closing(key.as_bytes(), 0)?;
-        let (own, _) = split_as(key.get(1..close)?)?;
-        return Some(unqualified(&format!("{own}{}", key.get(close + 1..)?)));
+        let (own, _, rest) = qualified(key)?;
+        return Some(unqualified(&format!("{own}{rest}")));
     }
     let at = key.find("::<impl ")?;
     let close = closing(key.as_bytes(), at + 2)?;
     let inner = key.get(at + 8..close)?;
     let own = inner.rsplit_once(" for ").map_or(inner, |(_, own)| own);
     Some(format!("{own}{}", key.get(close + 1..)?))
+}
+
+/// Whether a pattern's key means a name's key or a tail of it.
+pub(crate) fn is_tail(pattern: &str, name: &str) -> bool {
+    element_starts(name).any(|at| name.get(at..).is_some_and(|tail| same(pattern, tail)))
+}
+
+/// Whether both have the form `<T as Trait>::m`, and the pattern's type and trait are tails of the name's.
+pub(crate) fn is_qualified_tail(pattern: &str, name: &str) -> bool {
+    let fits = |pattern, name| same(pattern, name) || is_tail(pattern, name);
+    match (qualified(pattern), qualified(name)) {
+        (Some(p), Some(n)) => fits(p.0, n.0) && fits(p.1, n.1) && same(p.2, n.2),
+        _ => false,
+    }
+}
+
+/// `T`, `Trait` and `::m` of `<T as Trait>::m`.
+fn qualified(key: &str) -> Option<(&str, &str, &str)> {
+    let close = key.starts_with('<').then(|| closing(key.as_bytes(), 0))??;
+    let (own, of) = split_as(key.get(1..close)?)?;
+    Some((own, of, key.get(close + 1..)?))
 }
 
 /// `T as Trait` cut at the top level.
@@ -334,6 +354,21 @@ mod tests {
             ("<Vec as core::fmt::Write>::write_str", "<Vec<T> as core::fmt::Write>::write_str", true),
         ] {
             assert_eq!(same(&key(pattern), &key(name)), expected, "{pattern} / {name}");
+        }
+    }
+
+    #[test]
+    fn types_and_traits_may_be_written_without_their_paths() {
+        for (pattern, name, expected) in [
+            ("<Sq as Shape>::area", "<s::Sq as s::shape::Shape>::area", true),
+            ("<Sq as shape::Shape>::area", "<s::Sq as s::shape::Shape>::area", true),
+            ("<Vec as Debug>::fmt", "<alloc::vec::Vec<T> as core::fmt::Debug>::fmt", true),
+            ("<Sq as Shape>::area", "<s::Square as s::Shape>::area", false),
+            ("<Sq as Shape>::area", "<s::Sq as s::Shape>::area_of", false),
+            ("<Sq as Shape>::area", "<s::Sq as s::Solid>::area", false),
+            ("<Sq>::area", "<s::Sq as s::Shape>::area", false),
+        ] {
+            assert_eq!(is_qualified_tail(&key(pattern), &key(name)), expected, "{pattern} / {name}");
         }
     }
 

@@ -107,6 +107,15 @@ impl Pattern {
     pub fn is_negation(&self) -> bool {
         self.negated
     }
+
+    /// What all matches of a glob or regular expression begin with.
+    pub(crate) fn beginning(&self) -> &str {
+        match &self.form {
+            Form::Name(name) | Form::Offset(name, _) => name.glob.as_ref().map_or("", |glob| &glob.beginning),
+            Form::Regex(expression) => &expression.beginning,
+            Form::File { .. } | Form::Address(_) => "",
+        }
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -120,7 +129,7 @@ impl FromStr for Pattern {
 
     fn from_str(typed: &str) -> Result<Self, PatternError> {
         let (negated, text) = typed.strip_prefix('!').map_or((false, typed), |rest| (true, rest));
-        if text.is_empty() {
+        if text.trim().is_empty() {
             return Err(PatternError::Empty(typed.to_owned()));
         }
         Ok(Self { typed: typed.to_owned(), negated, form: form(text)? })
@@ -262,6 +271,9 @@ fn unescaped(text: &str) -> String {
     out
 }
 
+/// How demanglers write a namespace without a name.
+const ANONYMOUS: &str = "(anonymous namespace)";
+
 /// Whether there is a `(` that is neither Go's receiver nor part of a name.
 fn says_parameters(literal: &str) -> bool {
     let mut depth = 0usize;
@@ -275,13 +287,16 @@ fn says_parameters(literal: &str) -> bool {
             at += "operator".len() + canonical::operator_len(name);
             continue;
         }
+        if after.starts_with(ANONYMOUS) {
+            at += ANONYMOUS.len();
+            continue;
+        }
         match c {
             '{' | '<' => depth += 1,
             '}' | '>' => depth = depth.saturating_sub(1),
             '(' if depth == 0 => {
                 let receiver = after.strip_prefix("(*").and_then(|r| r.chars().next());
-                return !(receiver.is_some_and(|c| c.is_alphabetic() || c == '_')
-                    || after.starts_with("(anonymous namespace)"));
+                return !receiver.is_some_and(|c| c.is_alphabetic() || c == '_');
             }
             _ => {}
         }

@@ -5,8 +5,8 @@
 //! it): a sorted table of 4-byte offsets from the header.
 
 use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, EhFrameOffset, EndianSlice, FrameDescriptionEntry, LittleEndian,
-    UnwindContext, UnwindSection,
+    BaseAddresses, CfaRule, CieOrFde, CommonInformationEntry, EhFrame, EhFrameOffset, EndianSlice,
+    FrameDescriptionEntry, LittleEndian, Section as _, UnwindContext, UnwindSection,
 };
 
 use crate::addr::Vaddr;
@@ -50,7 +50,7 @@ pub(super) fn range(binary: &Binary, v: Vaddr) -> Option<(Vaddr, u64)> {
 }
 
 /// What each record covers. Records that cannot be read are passed over.
-pub(super) fn ranges(binary: &Binary) -> Vec<(Vaddr, u64)> {
+pub(super) fn ranges<'a>(binary: &'a Binary) -> Vec<(Vaddr, u64)> {
     let header = Header::find(binary);
     if let Some(ranges) = header.as_ref().and_then(|header| header.ranges(binary)) {
         return ranges;
@@ -68,9 +68,9 @@ pub(super) fn ranges(binary: &Binary) -> Vec<(Vaddr, u64)> {
     while let Ok(Some(entry)) = entries.next() {
         let CieOrFde::Fde(partial) = entry else { continue };
         // Most records share the one before's common part.
-        let parse = |_: &Frames<'_>, bases: &BaseAddresses, at: EhFrameOffset| match &common {
+        let parse = |frames: &Frames<'a>, bases: &BaseAddresses, at: EhFrameOffset| match &common {
             Some((known, entry)) if *known == at => Ok(Clone::clone(entry)),
-            _ => frames.cie_from_offset(bases, at),
+            _ => common_part(frames, bases, at),
         };
         if let Ok(record) = partial.parse(parse) {
             ranges.push((Vaddr(record.initial_address()), record.len()));
@@ -78,6 +78,18 @@ pub(super) fn ranges(binary: &Binary) -> Vec<(Vaddr, u64)> {
         }
     }
     ranges
+}
+
+/// What a record shares with others. Longer ones, which only broken files have, would be read again for each record.
+fn common_part<'a>(
+    frames: &Frames<'a>,
+    bases: &BaseAddresses,
+    at: EhFrameOffset,
+) -> gimli::Result<CommonInformationEntry<EndianSlice<'a, LittleEndian>>> {
+    const MOST: usize = 1024;
+    let bytes = frames.reader().slice();
+    let near = bytes.get(..at.0.saturating_add(MOST)).unwrap_or(bytes);
+    EhFrame::new(near, LittleEndian).cie_from_offset(bases, at)
 }
 
 fn cfa(binary: &Binary, v: Vaddr) -> Option<CfaRule<usize>> {
@@ -98,7 +110,7 @@ fn record(binary: &Binary, v: Vaddr) -> Option<(Record<'_>, Frames<'_>, BaseAddr
     let record = match at {
         Some(at) => {
             let at = usize::try_from(at.0.checked_sub(start.0)?).ok()?;
-            let read = |at: usize| frames.fde_from_offset(&bases, EhFrameOffset(at), EhFrame::cie_from_offset).ok();
+            let read = |at: usize| frames.fde_from_offset(&bases, EhFrameOffset(at), common_part).ok();
             let mut places = std::iter::once(at).chain(following(bytes, at)).filter(|&at| at < bytes.len());
             places.find_map(|at| read(at).filter(|record| record.contains(v.0)))?
         }
@@ -113,7 +125,7 @@ fn search<'a>(frames: &Frames<'a>, bases: &BaseAddresses, v: Vaddr) -> Option<Re
     let mut entries = frames.entries(bases);
     for _ in 0..MOST {
         if let CieOrFde::Fde(partial) = entries.next().ok()??
-            && let Ok(record) = partial.parse(EhFrame::cie_from_offset)
+            && let Ok(record) = partial.parse(common_part)
             && record.contains(v.0)
         {
             return Some(record);

@@ -1,12 +1,19 @@
 //! Tools of LLVM as oracles for lines, inlined functions, and names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use super::filtered;
 
 /// One address as llvm-symbolizer has it: (function, file, line), innermost first.
 pub type Frames = Vec<(String, String, u32)>;
+
+/// What is at addresses of a program. The llvm-symbolizer of Debian's `llvm` reads old `.zdebug` sections, which later ones
+/// do not.
+pub fn symbolizer_of(program: &Path, addresses: &[u64]) -> Vec<Frames> {
+    symbolizer(Command::new("llvm-symbolizer").arg("--obj").arg(program), addresses)
+}
 
 /// Asks a llvm-symbolizer, `command`, that already knows its file.
 pub fn symbolizer(command: &mut Command, addresses: &[u64]) -> Vec<Frames> {

@@ -1,5 +1,6 @@
 //! Programs built for the tests, and the oracles they are compared with.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 pub mod llvm;
 

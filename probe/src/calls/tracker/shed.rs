@@ -6,9 +6,11 @@
 
 use std::{collections::BTreeMap, io};
 
+use probe_ebpf::abi::Lane;
+
 use super::{Ended, OpenCalls, Tracker};
 use crate::{
-    calls::{End, Shed},
+    calls::{End, Shed, Thread},
     output::Sink,
 };
 
@@ -21,6 +23,12 @@ impl Tracker {
             point.until_ns = until.get(&point.function).copied().unwrap_or(point.until_ns);
         }
         self.to_shed.extend(functions);
+    }
+
+    /// Lanes and depths of outermost calls that ended because their functions were shed, since this was last asked. The
+    /// kernel half takes them for open still, and collects no callers in them.
+    pub fn take_shed_outermost(&mut self) -> Vec<(Lane, u64)> {
+        std::mem::take(&mut self.shed_outermost)
     }
 
     pub(super) fn is_shed(&self, function: u32) -> bool {
@@ -53,7 +61,12 @@ impl Tracker {
     /// Ends the innermost calls whose functions were shed.
     pub(super) fn close_shed(&mut self, lane: &mut OpenCalls, sink: &mut dyn Sink) -> io::Result<()> {
         while let Some(open) = lane.calls.pop_if(|open| self.is_shed(open.call.function)) {
-            let end_tid = open.call.thread.tid;
+            let Thread { pid, tid: end_tid } = open.call.thread;
+            if lane.calls.is_empty() {
+                let goid = open.call.goroutine.unwrap_or(0);
+                let tid = if goid == 0 { end_tid } else { 0 };
+                self.shed_outermost.push((Lane { thread: u64::from(pid) << 32 | u64::from(tid), goid }, open.depth));
+            }
             self.tell(open, Ended { end: End::Shed, end_ns: None, end_tid, lost: false }, sink)?;
         }
         Ok(())

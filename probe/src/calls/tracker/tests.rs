@@ -586,6 +586,19 @@ fn an_open_call_of_a_shed_function_ends_with_an_unknown_duration() {
 }
 
 #[test]
+fn outermost_calls_that_were_shed_are_named_by_lane_and_depth() {
+    let mut b = bench();
+    b.at(1, 100, entry(F)).on_goroutine(7, 2, 2, 200, entry(F)).on_goroutine(7, 2, 3, 300, entry(F));
+    shed_f(&mut b, 10);
+    b.at(20, 50, entry(G));
+    let mut lanes = b.tracker.take_shed_outermost();
+    lanes.sort_unstable_by_key(|(lane, _)| lane.goid);
+    let thread = Lane { thread: 1 << 32 | 1, goid: 0 };
+    assert_eq!(lanes, [(thread, 100), (Lane { thread: 1 << 32, goid: 7 }, 200)]);
+    assert!(b.tracker.take_shed_outermost().is_empty());
+}
+
+#[test]
 fn an_open_call_of_a_shed_function_does_not_end_before_what_it_called() {
     let mut b = bench();
     b.at(1, 100, entry(G)).at(2, 150, entry(F)).at(3, 200, entry(G));

@@ -150,7 +150,11 @@ fn main() {
     let [_, kind, n, path] = &arguments[..] else { std::process::exit(2) };
     std::panic::set_hook(Box::new(|_| {}));
     for _ in 0..n.parse().expect("a number") {
-        if kind == "catch" { black_box(catcher)(now_ns()) } else { black_box(outer)(now_ns()) }
+        if kind == "catch" {
+            black_box(catcher)(now_ns())
+        } else {
+            black_box(outer)(now_ns())
+        }
         over(1, "return");
     }
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));

@@ -1,0 +1,69 @@
+//! What to say where there is nothing to trace.
+
+use std::{fmt::Write as _, path::Path};
+
+use symbols::{
+    index::{LeftOut, Selection},
+    pattern::Pattern,
+};
+
+use super::{Plan, where_inlined};
+use crate::{output::escape, target::TracedFile};
+
+/// What to say of a pattern that matches nothing: why, and what is near.
+pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
+    let names: Vec<_> = files.iter().map(|f| escape::escaped(&f.shown)).collect();
+    let mut text = format!("no function matches '{pattern}' in {}", names.join(", "));
+    for file in files {
+        let copies = file.index.inlined_copies(std::slice::from_ref(pattern), &Selection::default(), true);
+        if !copies.is_empty() {
+            let copies = escape::escaped(&where_inlined(&file.index, &copies));
+            let _ = write!(text, ": {copies}; not probeable by name (`probe list` shows where each copy begins)");
+            return text;
+        }
+    }
+    if let Some(why) = files.iter().find_map(|f| f.index.why_no_match(pattern)) {
+        let _ = write!(text, ": {}", escape::escaped(&why));
+    }
+    for file in files.iter().filter(|f| f.index.is_stripped()) {
+        let report = escape::escaped(&file.index.debug_report().to_string());
+        let _ = write!(text, "\n{} is stripped; {report}", escape::escaped(&file.shown));
+    }
+    if Path::new(&pattern.to_string()).is_file() {
+        let _ = write!(text, "\n'{pattern}' is a file: -x names the file to look into");
+        return text;
+    }
+    let hints: Vec<String> = files.iter().flat_map(|f| f.index.nearest(pattern, 5)).take(5).collect();
+    if hints.is_empty() {
+        text.push_str("; `probe list -x FILE` shows what there is");
+    } else {
+        text.push_str("\nnearest:");
+        for hint in hints {
+            let _ = write!(text, "\n  {}", escape::escaped(&hint));
+        }
+    }
+    text
+}
+
+/// What to say of a plan without a single function.
+pub(super) fn nothing_left(plan: &Plan) -> String {
+    if let [only] = plan.skipped.as_slice() {
+        return format!("{} cannot be probed: {}", escape::escaped(&only.function), only.reason);
+    }
+    if let Some(first) = plan.skipped.first() {
+        return format!(
+            "none of the {} matched functions can be probed; the first, {}: {}",
+            plan.matched,
+            escape::escaped(&first.function),
+            first.reason
+        );
+    }
+    let left_out: u64 = plan.left_out.values().sum();
+    if left_out > 0 && plan.left_out.keys().all(|why| *why == LeftOut::Ifunc) {
+        return "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; no process \
+                that runs the file shows which. -p PID may; or name an implementation: they often have the name in theirs \
+                (`'*strlen*'`)"
+            .to_owned();
+    }
+    format!("all {left_out} matched functions are left out by default; --all takes them in")
+}

@@ -1,0 +1,148 @@
+//! How the names of real programs are spelt, compared with the demanglers of binutils and LLVM.
+//!
+//! Each name that neither would write needs a [`Rule`], which is checked; what none explains fails, and so does a rule that
+//! excuses nothing. Which tool is right where they differ stands with the rule.
+#![allow(clippy::unwrap_used, reason = "an error fails the test")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::sync::Arc;
+
+use symbols::binary::Binary;
+use symbols::index::{Index, LeftOut};
+
+/// Why a name is not as binutils has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rule {
+    /// Rust, legacy: binutils keeps the hash. It names nothing in the source, and changes with the compiler.
+    RustHash,
+    /// Rust, v0: binutils shows the crates' disambiguators and the types of constants; LLVM neither, as the source has it.
+    RustCrates,
+    /// C++: binutils writes `std::ostream` and its like in full, others by their name; and separates the parentheses of a
+    /// function type with a space. Both are right.
+    Spelling,
+    /// C++: a form of early compilers that binutils alone reads; LLVM leaves it mangled, too.
+    BinutilsAlone,
+    /// C++: cpp_demangle loses a parameter of constructor templates, and misplaces the marks of packs and qualifiers.
+    /// Binutils is right; what the name begins with is the same.
+    Parameters,
+}
+
+use Rule::*;
+
+/// (name, how many of a thousand names the last rule may excuse)
+const PROGRAMS: [(&str, usize); 10] = [
+    ("rg-dwarf", 0),
+    ("py-spy", 0),
+    ("cargo", 0),
+    ("librustc_driver.so", 2),
+    ("libLLVM.so", 13),
+    ("node", 20),
+    ("libstdc++.so", 10),
+    ("libc.so.6", 0),
+    ("python3.11", 0),
+    ("redis-server", 0),
+];
+
+/// Without what compilers and linkers put behind a name, which binutils shows as `[clone .cold]`.
+fn base(symbol: &str) -> &str {
+    let mut name = symbol.split_once('@').map_or(symbol, |(name, _)| name);
+    const MARKS: [&str; 8] = [".cold", ".warm", ".part", ".isra", ".constprop", ".localalias", ".llvm", ".specialized"];
+    while let Some(shorter) = {
+        let unnumbered = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let unnumbered = unnumbered.strip_suffix('.').filter(|_| unnumbered.len() < name.len()).unwrap_or(name);
+        MARKS.iter().find_map(|mark| unnumbered.strip_suffix(mark))
+    } {
+        name = shorter;
+    }
+    name
+}
+
+fn is_rust(symbol: &str) -> bool {
+    symbol.starts_with("_R") || symbol.len() > 20 && symbol[symbol.len() - 20..].starts_with("17h")
+}
+
+/// One spelling for what [`Spelling`] excuses.
+fn plain(name: &str) -> String {
+    const FULL: [(&str, &str); 4] = [
+        ("ostream", "basic_ostream<char,std::char_traits<char>>"),
+        ("istream", "basic_istream<char,std::char_traits<char>>"),
+        ("iostream", "basic_iostream<char,std::char_traits<char>>"),
+        ("string", "basic_string<char,std::char_traits<char>,std::allocator<char>>"),
+    ];
+    let mut name = name.replace(' ', "");
+    for (short, full) in FULL {
+        let template = full.split('<').next().unwrap();
+        for tilde in ["", "~"] {
+            name = name.replace(&format!("std::{short}::{tilde}{short}"), &format!("std::{full}::{tilde}{template}"));
+        }
+        for end in ["&", "*", ",", ")", "::", ">", "const"] {
+            name = name.replace(&format!("std::{short}{end}"), &format!("std::{full}{end}"));
+        }
+    }
+    name
+}
+
+/// The identifiers before the first bracket of any kind, without marks of types.
+fn beginning(name: &str) -> String {
+    let plain = plain(name);
+    let identifiers = plain.split(['<', '(', '[']).next().unwrap_or_default();
+    identifiers.strip_prefix("auto").unwrap_or(identifiers).replace(['*', '&'], "")
+}
+
+fn rule(symbol: &str, gnu: &str, llvm: &str, ours: &BTreeSet<&str>) -> Option<Rule> {
+    if symbol.starts_with("_R") {
+        return ours.contains(llvm).then_some(RustCrates);
+    }
+    if is_rust(symbol) {
+        let (name, hash) = gnu.rsplit_once("::h")?;
+        return (hash.len() == 16 && ours.contains(name)).then_some(RustHash);
+    }
+    let wanted = plain(gnu);
+    if ours.iter().any(|name| plain(name) == wanted) {
+        return Some(Spelling);
+    }
+    if ours.contains(symbol) && llvm == symbol {
+        return Some(BinutilsAlone);
+    }
+    ours.iter().any(|name| beginning(name) == beginning(gnu)).then_some(Parameters)
+}
+
+#[test]
+fn names_are_spelt_as_binutils_or_llvm_spell_them() {
+    let mut used: BTreeMap<Rule, usize> = BTreeMap::new();
+    let mut unexplained = Vec::new();
+    for (program, allowed) in PROGRAMS {
+        let index = Index::new(Arc::new(Binary::open(&common::corpus(program)).unwrap())).unwrap();
+        let named = || index.functions().filter(|f| f.left_out != Some(LeftOut::Nameless));
+        let symbols: BTreeSet<&str> = named().flat_map(|f| index.symbols(f.id)).map(base).collect();
+        let gnu = common::filtered(&mut Command::new("c++filt"), symbols.iter());
+        let gnu: BTreeMap<&str, &str> = symbols.iter().copied().zip(gnu.lines()).collect();
+        let llvm = common::llvm::demangled(symbols.clone());
+        let mut mistakes = 0;
+        for function in named() {
+            let aliases = index.aliases(function.id);
+            let ours: BTreeSet<&str> = aliases.iter().map(String::as_str).chain([function.name]).collect();
+            for symbol in index.symbols(function.id).map(base).filter(|s| !ours.contains(gnu[s])) {
+                let (gnu, llvm) = (gnu[symbol], &llvm[symbol]);
+                let why = rule(symbol, gnu, llvm, &ours);
+                let Some(why) = why else {
+                    unexplained.push(format!("{program}: {symbol}\n{gnu}\n{llvm}\n{ours:#?}"));
+                    continue;
+                };
+                mistakes += usize::from(why == Parameters);
+                *used.entry(why).or_default() += 1;
+            }
+        }
+        assert!(mistakes * 1000 <= allowed * symbols.len(), "{program}: {mistakes} of {}", symbols.len());
+    }
+    let some: Vec<_> = unexplained.iter().take(9).collect();
+    assert!(some.is_empty(), "{} names, such as {some:#?}", unexplained.len());
+    assert_eq!(
+        used.keys().copied().collect::<Vec<_>>(),
+        [RustHash, RustCrates, Spelling, BinutilsAlone, Parameters],
+        "{used:?}"
+    );
+}

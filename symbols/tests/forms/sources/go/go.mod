@@ -1,0 +1,3 @@
+module example.com/ge.v2
+
+go 1.23

@@ -1,0 +1,4 @@
+package deep
+
+//go:noinline
+func Down() int { return 4 }
