@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
+use symbols::debugfile::DebugSearch;
 use symbols::index::Index;
 use symbols::pattern::Pattern;
 
