@@ -123,7 +123,8 @@ setup_fuzz() {
 }
 
 # llvm: llvm-dwarfdump, llvm-symbolizer, llvm-dwp; elfutils: readelf and strip with another author; libc6-dbg: a debug
-# file found by its build id; clang, npm: programs that corpus.sh builds and fetches.
+# file found by its build id; dwz: what debug files share; debuginfod: a server of them; clang, npm: programs that corpus.sh
+# builds and fetches.
 setup_test() {
     setup_bench
     setup_gos
@@ -132,7 +133,7 @@ setup_test() {
     # Cross-built files, which nothing runs: the reading of AArch64 code is tested on them.
     apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     apt redis-server redis-tools libboost-context1.74.0
-    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang
+    apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
     apt_for npm npm
     testdata/corpus.sh
 }

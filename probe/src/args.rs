@@ -82,6 +82,10 @@ pub struct SelectArgs {
     /// Take in what is left out by default: the Go runtime, wrappers, start-up code, nameless functions
     #[arg(long)]
     pub all: bool,
+    /// Fetch missing debug files from debuginfod servers: those of DEBUGINFOD_URLS, or these. What is in debuginfod's cache
+    /// is used in any case
+    #[arg(long, value_name = "URL[,URL…]", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub debuginfod: Option<String>,
     /// Say more: what was left out and why. Twice: for debugging probe itself
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::Write,
-    path::PathBuf,
 };
 
 use anyhow::{Result, bail};
@@ -20,7 +19,7 @@ use crate::{
     output::{escape, talk::say},
     plan::{self, Probeable},
     request::List,
-    target::{self, TracedFile},
+    target::{self, TracedFile, debuginfod::Debuginfod},
 };
 
 /// Functions that one thread describes at a time.
@@ -70,7 +69,7 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
     } else {
         request.patterns.iter().map(|p| p.parse()).collect::<Result<_, _>>()?
     };
-    let files = files(&request.binaries, &request.pids)?;
+    let files = files(request)?;
     let mut out = std::io::BufWriter::with_capacity(1 << 16, out);
     let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
     for file in &files {
@@ -91,11 +90,14 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
     Ok(0)
 }
 
-fn files(binaries: &[PathBuf], pids: &[u32]) -> Result<Vec<TracedFile>> {
-    match (binaries, pids) {
-        ([], pids) => pids.iter().map(|&pid| target::program_file(pid)).collect(),
-        (binaries, [pid, ..]) => binaries.iter().map(|path| target::file_of(*pid, path)).collect(),
-        (binaries, []) => binaries.iter().map(|path| target::file_here(path)).collect(),
+fn files(request: &List) -> Result<Vec<TracedFile>> {
+    let debuginfod = request.debuginfod.as_deref().map(|given| Debuginfod::new(given, false)).transpose()?;
+    let debuginfod = debuginfod.as_ref();
+    let binaries = request.binaries.iter();
+    match (request.binaries.as_slice(), request.pids.as_slice()) {
+        ([], pids) => pids.iter().map(|&pid| target::program_file(pid, debuginfod)).collect(),
+        (_, [pid, ..]) => binaries.map(|path| target::file_of(*pid, path, debuginfod)).collect(),
+        (_, []) => binaries.map(|path| target::file_here(path, debuginfod)).collect(),
     }
 }
 
@@ -291,7 +293,7 @@ impl<'a> Listing<'a> {
         }
         let (never, by_default): (Vec<LeftOut>, Vec<LeftOut>) =
             selection.left_out.iter().map(|(_, why)| *why).partition(|why| why.is_final());
-        for (left_out, remedy) in [(never, "not probeable by name"), (by_default, "--all takes them in")] {
+        for (left_out, remedy) in [(never, "no process shows what it chose"), (by_default, "--all takes them in")] {
             let reasons: BTreeSet<LeftOut> = left_out.iter().copied().collect();
             let reasons: Vec<String> = reasons.iter().map(LeftOut::to_string).collect();
             if !left_out.is_empty() {

@@ -30,7 +30,7 @@ pub use self::{
 use self::{
     jump::jump,
     nothing::nothing_left,
-    shape::{check_point, shape},
+    shape::{check_point, is_stub, shape},
 };
 use crate::{
     calls::{Skipped, TracedFunction},
@@ -254,7 +254,7 @@ impl<'a> FilePlanner<'a> {
         let entry = shape.entry.map_err(|refusal| refusal.to_string())?;
         let offset = self.offset(entry.address)?;
         let number = self.plan.functions.len() as u32;
-        let exits = self.exits(&shape.exits, entry.address)?;
+        let exits = self.exits(&shape.exits, entry.address, is_stub(&function))?;
         let dropped = exits.len() < shape.exits.len();
         self.plan.has_unwinding_languages |= matches!(function.language, Language::Rust | Language::Cpp);
         self.plan.functions.push(PlannedFunction {
@@ -285,10 +285,10 @@ impl<'a> FilePlanner<'a> {
 
     /// The exits that get a probe. A conditional exit at the entry point itself gets none: which of two probes at one
     /// place fires first is the kernel's affair.
-    fn exits(&self, exits: &[Exit], entry: Vaddr) -> Result<Vec<(FileOffset, Exit)>, String> {
+    fn exits(&self, exits: &[Exit], entry: Vaddr, is_stub: bool) -> Result<Vec<(FileOffset, Exit)>, String> {
         exits
             .iter()
-            .filter(|exit| exit.address != entry || is_unconditional(&exit.kind))
+            .filter(|exit| is_stub || exit.address != entry || is_unconditional(&exit.kind))
             .map(|exit| Ok((self.offset(exit.address)?, *exit)))
             .collect()
     }
@@ -305,6 +305,7 @@ impl<'a> FilePlanner<'a> {
             let kind = match &exit.kind {
                 ExitKind::Return => PointKind::Return,
                 ExitKind::TailJump { condition: None, .. } => PointKind::TailJump,
+                ExitKind::IndirectJump { .. } if is_stub(function) => PointKind::TailJump,
                 _ => PointKind::MaybeJump,
             };
             self.point(offset, kind, number, is_go, function.go_asm);
@@ -313,7 +314,7 @@ impl<'a> FilePlanner<'a> {
                 ExitKind::TailJump { condition: Some(condition), .. } => {
                     point.cookie = point.cookie.conditional(condition as u8);
                 }
-                ExitKind::IndirectJump { operand } => {
+                ExitKind::IndirectJump { operand } if !is_stub(function) => {
                     point.cookie = point.cookie.indirect();
                     let jump = jump(&operand, exit.address, function, parts);
                     self.plan.jumps.push((point.cookie.point(), jump));

@@ -66,6 +66,8 @@ pub struct Trace {
     pub force: bool,
     /// Take in what is left out by default.
     pub all: bool,
+    /// Fetch debug files from these servers; empty: from those of the environment.
+    pub debuginfod: Option<String>,
     /// Only print the plan.
     pub dry_run: bool,
     /// Say little.
@@ -114,6 +116,8 @@ pub struct List {
     pub patterns: Vec<String>,
     /// Take in what is left out by default.
     pub all: bool,
+    /// Fetch debug files from these servers; empty: from those of the environment.
+    pub debuginfod: Option<String>,
     /// JSON lines.
     pub json: bool,
     /// Say more: times that `-v` was given.
@@ -181,6 +185,7 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
         budget: NonZeroU64::new(args.budget),
         force: args.force,
         all: args.select.all,
+        debuginfod: args.select.debuginfod,
         dry_run: args.dry_run,
         quiet: args.quiet,
         verbose: args.select.verbose,
@@ -199,6 +204,7 @@ fn list(args: ListArgs) -> Result<List, clap::Error> {
         pids: unique(args.select.pids),
         patterns,
         all: args.select.all,
+        debuginfod: args.select.debuginfod,
         json: args.json,
         verbose: args.select.verbose,
     })

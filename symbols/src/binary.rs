@@ -184,11 +184,15 @@ impl Binary {
     /// Whether `v` is in the procedure linkage table: stubs that jump to functions of other files. Without a section
     /// table it is not known, and false.
     pub fn in_plt(&self, v: Vaddr) -> bool {
-        let plt = self.plt.get_or_init(|| {
+        self.plt().iter().any(|&(start, size)| v.0.checked_sub(start.0).is_some_and(|offset| offset < size))
+    }
+
+    /// The sections of the procedure linkage table: (address, bytes).
+    pub(crate) fn plt(&self) -> &[(Vaddr, u64)] {
+        self.plt.get_or_init(|| {
             let found = [".plt", ".plt.sec", ".plt.got", ".plt.bnd"].into_iter().filter_map(|name| self.section(name));
             found.map(|(start, bytes)| (start, bytes.len() as u64)).collect()
-        });
-        plt.iter().any(|&(start, size)| v.0.checked_sub(start.0).is_some_and(|offset| offset < size))
+        })
     }
 
     /// The value of a symbol of `.symtab` (else `.dynsym`) of any type, by its exact name: an address, or for

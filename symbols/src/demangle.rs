@@ -56,11 +56,22 @@ pub(crate) fn base(symbol: &[u8]) -> &[u8] {
     name
 }
 
-/// A symbol without its version.
+/// A symbol without its version. What makes a stub of its name (`puts@plt`) is no version.
 pub(crate) fn unversioned(symbol: &[u8]) -> &[u8] {
     match memchr::memchr(b'@', symbol) {
-        Some(at) if at > 0 => symbol.get(..at).unwrap_or(symbol),
+        Some(at) if at > 0 && symbol.get(at..) != Some(PLT) => symbol.get(..at).unwrap_or(symbol),
         _ => symbol,
+    }
+}
+
+/// What `objdump` puts behind the name of the function that a stub calls.
+pub(crate) const PLT: &[u8] = b"@plt";
+
+/// What `demangle` makes of a symbol; of a stub's, of the function's that it calls.
+fn with_plt<'a>(symbol: &'a [u8], demangle: impl Fn(&'a [u8]) -> Cow<'a, str>) -> Cow<'a, str> {
+    match symbol.strip_suffix(PLT) {
+        Some(called) if scheme(called) != Scheme::Plain => Cow::Owned(format!("{}@plt", demangle(called))),
+        _ => demangle(symbol),
     }
 }
 
@@ -108,16 +119,20 @@ pub(crate) fn full(symbol: &[u8]) -> Cow<'_, str> {
     if symbol.starts_with(b"_ZZ") {
         return with_parameters(symbol);
     }
-    name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH))
+    with_plt(symbol, |symbol| name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH)))
 }
 
 /// The full name without the return type.
 pub(crate) fn with_parameters(symbol: &[u8]) -> Cow<'_, str> {
-    name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type())
+    with_plt(symbol, |symbol| name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type()))
 }
 
 /// The name without parameters, return type and ABI tags.
 pub(crate) fn bare(symbol: &[u8]) -> Cow<'_, str> {
+    with_plt(symbol, bare_of)
+}
+
+fn bare_of(symbol: &[u8]) -> Cow<'_, str> {
     let base = base(symbol);
     match scheme(base) {
         Scheme::Plain => String::from_utf8_lossy(base),
@@ -318,6 +333,7 @@ mod tests {
             ("f.llvm.1234567890", "f"),
             ("f.specialized.1", "f"),
             ("v1.2", "v1.2"),
+            ("puts@plt", "puts@plt"),
             (".cold", ".cold"),
         ] {
             assert_eq!(base(symbol.as_bytes()), expected.as_bytes());
@@ -355,6 +371,18 @@ mod tests {
             })
         };
         names.lines().map(|name| short(&without_abi_tags(name)).replace("std::string >", "std::string>")).collect()
+    }
+
+    #[test]
+    fn a_stub_is_called_as_what_it_calls() {
+        for (symbol, expected) in [
+            ("puts@plt", "puts@plt"),
+            ("_ZN4shop5Order5priceEi@plt", "shop::Order::price@plt"),
+            ("_ZSt3maxIiE@plt", "std::max<int>@plt"),
+        ] {
+            assert_eq!(bare(symbol.as_bytes()), expected);
+        }
+        assert_eq!(full(b"_ZN4shop5Order5priceEi@plt"), "shop::Order::price(int)@plt");
     }
 
     #[test]

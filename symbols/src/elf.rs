@@ -11,6 +11,17 @@ use object::read::elf::{FileHeader as _, SectionHeader as _};
 use crate::addr::Vaddr;
 use crate::bytes::{short_bytes, u32_at, u64_at};
 
+// Symbol types, bindings and section indices (gABI, chapter 4).
+pub(crate) const STT_NOTYPE: u8 = 0;
+pub(crate) const STT_FUNC: u8 = 2;
+pub(crate) const STT_FILE: u8 = 4;
+pub(crate) const STT_GNU_IFUNC: u8 = 10;
+pub(crate) const STB_LOCAL: u8 = 0;
+pub(crate) const STB_WEAK: u8 = 2;
+pub(crate) const SHN_UNDEF: u16 = 0;
+pub(crate) const SHN_ABS: u16 = 0xfff1;
+pub(crate) const SHN_COMMON: u16 = 0xfff2;
+
 /// Bytes of one symbol in an ELF64 file.
 pub(crate) const SYMBOL_SIZE: usize = 24;
 
@@ -107,6 +118,11 @@ impl Sections {
         }
         found.sort(data);
         Ok(found)
+    }
+
+    /// No sections but one symbol table.
+    pub(crate) fn of_symbols(symtab: SymbolTable) -> Self {
+        Self { symtab: Some(symtab), ..Self::default() }
     }
 
     fn sort(&mut self, data: &[u8]) {

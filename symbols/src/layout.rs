@@ -38,6 +38,8 @@ pub(crate) struct Layout {
     pub(crate) dynamic_symbols: Option<DynamicSymbols>,
     /// `.rela.dyn` as (start, length) in the file.
     pub(crate) rela: Option<(usize, usize)>,
+    /// So many relocations at the beginning of `.rela.dyn` are relative ones.
+    pub(crate) relative: usize,
     pub(crate) init: Option<Vaddr>,
     pub(crate) fini: Option<Vaddr>,
     pub(crate) entry: Vaddr,
@@ -94,6 +96,7 @@ impl Layout {
             tls: None,
             dynamic_symbols: None,
             rela: None,
+            relative: 0,
             init: None,
             fini: None,
             entry: Vaddr(header.e_entry),
@@ -185,6 +188,7 @@ impl Layout {
             let len = value(dynamic::DT_RELASZ)?.min(left);
             Some((usize::try_from(offset.0).ok()?, usize::try_from(len).ok()?))
         });
+        self.relative = value(dynamic::DT_RELACOUNT).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let code = |tag| value(tag).map(Vaddr);
         (self.init, self.fini) = (code(dynamic::DT_INIT), code(dynamic::DT_FINI));
     }

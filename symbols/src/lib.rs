@@ -140,6 +140,7 @@ mod layout;
 mod mmap;
 pub mod parallel;
 pub mod pattern;
+mod plt;
 pub mod unwind;
 mod versions;
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use symbols::binary::Binary;
 use symbols::debugfile::DebugSearch;
-use symbols::index::{Index, LeftOut};
+use symbols::index::{Function, Index, LeftOut};
 
 use Rule::*;
 
@@ -54,6 +54,8 @@ enum Rule {
     AnnobinLabel,
     /// Without a type, and inside a function that has a size.
     LabelInside,
+    /// Ours: a stub of the PLT, which relocations name and no symbol does.
+    Stub,
     /// Unwind tables: a record of no bytes.
     Empty,
     /// Unwind tables: the record of a function that has a name, or of a part of it.
@@ -199,6 +201,10 @@ impl Compared {
         }
         let mut ours = BTreeSet::new();
         for function in self.index.functions().filter(|f| f.left_out != Some(LeftOut::Nameless)) {
+            if self.is_stub(&function) {
+                found.add(Some(Stub), String::new);
+                continue;
+            }
             let shown = sizes.get(&(function.address.0, unversioned(function.symbol)));
             if !shown.is_some_and(|sizes| sizes.contains(&function.size)) {
                 found.add(None, || format!("{}: {function:?} has {shown:?} bytes", self.name));
@@ -218,6 +224,11 @@ impl Compared {
         }
     }
 
+    fn is_stub(&self, function: &Function<'_>) -> bool {
+        let in_plt = self.code_at(function.address.0).is_some_and(|section| section.starts_with(".plt"));
+        in_plt && function.left_out == Some(LeftOut::PltStub) && function.symbol.ends_with("@plt")
+    }
+
     fn no_function(&self, symbol: &Symbol, bodies: &Bodies) -> Option<Rule> {
         match (&*symbol.kind, &*symbol.section) {
             (_, "UND") => Some(Undefined),
@@ -232,7 +243,7 @@ impl Compared {
 
     /// Functions without a name, and where the unwind tables know of code that is in no function.
     fn bounds_agree(&self, found: &mut Differences) {
-        let nameless = |f: &symbols::index::Function<'_>| f.left_out == Some(LeftOut::Nameless);
+        let nameless = |f: &Function<'_>| f.left_out == Some(LeftOut::Nameless);
         let functions: Vec<_> = self.index.functions().collect();
         let ours: BTreeSet<_> = functions.iter().filter(|f| nameless(f)).map(|f| (f.address.0, f.size)).collect();
         assert!(ours.is_subset(&self.records), "{}: {:?}", self.name, ours.difference(&self.records).next());
@@ -292,17 +303,21 @@ fn agree(programs: &[&str], least: usize, rules: &[Rule]) {
 
 #[test]
 fn functions_of_programs_with_symbols_are_those_of_readelf() {
-    agree(&NAMED, 1500, &[Data, Note, Undefined, LabelInData, AnnobinLabel, LabelInside, Named, Plt, BoltOriginal]);
+    agree(
+        &NAMED,
+        1500,
+        &[Data, Note, Undefined, LabelInData, AnnobinLabel, LabelInside, Stub, Named, Plt, BoltOriginal],
+    );
 }
 
 #[test]
 fn functions_of_programs_whose_symbols_are_elsewhere_are_those_of_readelf() {
-    agree(&NAMED_ELSEWHERE, 1500, &[Data, Note, Undefined, LabelInData, Named, Plt, SignalReturn]);
+    agree(&NAMED_ELSEWHERE, 1500, &[Data, Note, Undefined, LabelInData, Stub, Named, Plt, SignalReturn]);
 }
 
 #[test]
 fn functions_of_stripped_programs_are_those_of_readelf() {
-    agree(&STRIPPED, 300, &[Data, Undefined, LabelInData, Empty, Named, Plt]);
+    agree(&STRIPPED, 300, &[Data, Undefined, LabelInData, Stub, Empty, Named, Plt]);
 }
 
 /// What is listed under one name is what is found by that name: looking in the string tables first loses nothing.

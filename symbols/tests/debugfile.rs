@@ -181,6 +181,44 @@ fn mini_debuginfo_names_functions() {
     assert_eq!(selection.matches.len(), 1);
 }
 
+/// What prelink did, and what a linker does that puts the same code elsewhere: the debug file has the old addresses. In one
+/// case all sections were moved by as much, in the other one section by itself.
+#[test]
+fn addresses_of_a_debug_file_are_those_of_its_own_sections() {
+    let id = "-Wl,--build-id=0x0123456789abcdef0123456789abcdef01234567";
+    for (moved, others) in [("-Wl,-Ttext-segment=0x10000000", true), ("-Wl,--section-start=.text=0x20000000", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let debug = dir.path().join("debug-file");
+        let first = program(dir.path(), &["-no-pie", id]);
+        objcopy(&["--only-keep-debug"], &first, &debug);
+        let before = names(&Index::new(open(&first)).unwrap());
+        let after = program(dir.path(), &["-no-pie", id, moved]);
+        let address = |names: &BTreeMap<u64, (String, u64)>, wanted: &str| {
+            names.iter().find(|(_, (name, _))| name == wanted).map(|(address, _)| *address).unwrap()
+        };
+        let now = names(&Index::new(open(&after)).unwrap());
+        assert_ne!(address(&before, "main"), address(&now, "main"));
+        assert_eq!(address(&before, "_init") != address(&now, "_init"), others);
+        for stripper in ["objcopy", "eu-strip"] {
+            let stripped = dir.path().join(stripper);
+            if stripper == "objcopy" {
+                objcopy(&["--strip-all", &format!("--add-gnu-debuglink={}", debug.display())], &after, &stripped);
+            } else {
+                let link = ["-o".as_ref(), stripped.as_os_str(), "-f".as_ref(), dir.path().join("unused").as_os_str()]
+                    .map(std::ffi::OsStr::to_owned);
+                common::run(Command::new("eu-strip").args(link).arg(&after));
+                std::fs::create_dir_all(dir.path().join("by-id/.build-id/01")).unwrap();
+                let place = dir.path().join("by-id/.build-id/01/23456789abcdef0123456789abcdef01234567.debug");
+                std::fs::copy(&debug, place).unwrap();
+            }
+            let search = DebugSearch { folders: vec![dir.path().join("by-id")], ..search(&stripped) };
+            let index = Index::with_debug(open(&stripped), &search).unwrap();
+            assert!(index.debug_report().used.is_some(), "{:?}", index.debug_report());
+            answers_as(&after, &index);
+        }
+    }
+}
+
 /// Debian's libc6-dbg: the symbols and lines of the C library.
 #[test]
 fn the_c_library_finds_its_debug_file() {

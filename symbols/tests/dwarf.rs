@@ -74,6 +74,17 @@ int main(int argc, char **argv) {
 }
 "#;
 
+/// A type that gets a unit of its own, and whose method is described there.
+const TYPES: &str = r#"
+struct Pair { int a, b; };
+extern struct Pair pair;
+struct Pair pair;
+#ifdef __cplusplus
+struct Order { int n; int outer_price(int m); };
+__attribute__((noinline)) int Order::outer_price(int m) { return n * m; }
+#endif
+"#;
+
 /// A C and a C++ program, built with each of `flags`.
 fn programs(dir: &Path, flags: &[&[&str]]) -> Vec<PathBuf> {
     let mut built = Vec::new();
@@ -82,6 +93,7 @@ fn programs(dir: &Path, flags: &[&[&str]]) -> Vec<PathBuf> {
             let source = dir.join(format!("source/inlined.{extension}"));
             std::fs::create_dir_all(source.parent().unwrap()).unwrap();
             std::fs::write(&source, INLINED).unwrap();
+            std::fs::write(dir.join("types.h"), TYPES).unwrap();
             let program = dir.join(format!("{number}-{extension}"));
             // A path relative to where the compiler runs.
             let source = Path::new("source").join(source.file_name().unwrap());
@@ -106,6 +118,8 @@ fn lines_and_inlined_functions_agree_with_llvm_symbolizer() {
         &["-O2", "-g", "-gz=zlib"],
         &["-O2", "-g", "-gz=zlib-gnu"],
         &["-O2", "-g", "-gdwarf-5", "-flto"],
+        &["-O2", "-g", "-gdwarf-4", "-fdebug-types-section", "-include", "types.h"],
+        &["-O2", "-g", "-gdwarf-5", "-fdebug-types-section", "-include", "types.h"],
         &["-O2", "-g", "-gdwarf-4", &relative],
         &["-O2", "-g", "-gdwarf-5", &relative],
     ];

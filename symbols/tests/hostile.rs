@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
+use symbols::debugfile::DebugSearch;
 use symbols::index::Index;
 use symbols::pattern::Pattern;
 
@@ -104,7 +105,7 @@ fn broken_programs_of_c_and_cpp_do_no_harm() {
     }
 }
 
-/// Debug information of both versions, plain and compressed, and mini-debuginfo.
+/// Debug information of both versions, plain and compressed, as the only source of names, and mini-debuginfo.
 #[test]
 fn broken_debug_information_does_no_harm() {
     let dir = tempfile::tempdir().unwrap();
@@ -126,6 +127,8 @@ fn broken_debug_information_does_no_harm() {
         common::run(std::process::Command::new("objcopy").args(arguments).arg(dir.path().join("inlined")).arg(to));
         to.to_owned()
     };
+    let only = objcopy(&["--strip-all", "--keep-section=.debug_*"], &dir.path().join("only"));
+    break_in_many_ways(&std::fs::read(&only).unwrap(), &section_starts(&only).split_off(25), 200);
     let zstd = objcopy(&["--compress-debug-sections=zstd"], &dir.path().join("zstd"));
     break_in_many_ways(&std::fs::read(&zstd).unwrap(), &section_starts(&zstd).split_off(25), 200);
     let mini = objcopy(&["--strip-debug"], &dir.path().join("mini"));
@@ -173,6 +176,42 @@ fn units_that_share_everything_take_no_quadratic_time_or_memory() {
     let start = index.functions().next().unwrap().address;
     assert_eq!(index.line(Vaddr(start.0 + 8)).map(|line| line.file), Some("f0.c"));
     exercise(std::fs::read(&program).unwrap());
+}
+
+/// Attributes without bytes of their own: each entry may have as many as its abbreviation, which all share.
+#[test]
+fn entries_that_share_countless_attributes_take_no_quadratic_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, program) = (dir.path().join("many.s"), dir.path().join("many"));
+    // DW_AT_lo_user + 0x1ffe, DW_FORM_flag_present.
+    let countless = ".rept 50000\n.uleb128 0x3ffe\n.byte 0x19\n.endr\n";
+    let function = ".byte 0x2e,0,3,8,0x11,1,0x12,0x0f\n";
+    let mut text = String::from(".text\n.globl _start\n_start: ret\n.fill 4000,1,0x90\n");
+    text.push_str(".section .debug_abbrev,\"\",@progbits\n");
+    for (name, unit_has, function_has) in [("a", countless, ""), ("b", "", countless)] {
+        text.push_str(&format!(".Labbrev_{name}:\n.byte 1,0x11,1,0x11,1,0x12,0x0f\n{unit_has}.byte 0,0\n"));
+        text.push_str(&format!(".byte 2\n{function}{function_has}.byte 0,0,0\n"));
+    }
+    text.push_str(".section .debug_info,\"\",@progbits\n");
+    for name in ["a", "b"] {
+        text.push_str(&format!(
+            ".long .Lend_{name}-.Lstart_{name}\n.Lstart_{name}: .short 4\n.long .Labbrev_{name}\n.byte 8\n"
+        ));
+        text.push_str(".byte 1\n.quad _start\n.uleb128 4000\n");
+        text.push_str(".rept 50000\n.byte 2\n.asciz \"f\"\n.quad _start\n.uleb128 1\n.endr\n");
+        text.push_str(&format!(".byte 0\n.Lend_{name}:\n"));
+    }
+    std::fs::write(&source, text).unwrap();
+    common::run(std::process::Command::new("gcc").args(["-nostdlib", "-static", "-o"]).arg(&program).arg(&source));
+    let bytes = std::fs::read(&program).unwrap();
+    exercise(bytes);
+    let stripped = dir.path().join("stripped");
+    let mut objcopy = std::process::Command::new("objcopy");
+    common::run(objcopy.args(["--strip-all", "--keep-section=.debug_*"]).arg(&program).arg(&stripped));
+    let started = Instant::now();
+    let found = Index::with_debug(Arc::new(Binary::open(&stripped).unwrap()), &DebugSearch::default());
+    assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
+    assert!(found.is_err(), "no real function has so many attributes");
 }
 
 #[test]

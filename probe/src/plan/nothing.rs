@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use symbols::{index::Selection, pattern::Pattern};
+use symbols::{
+    index::{LeftOut, Selection},
+    pattern::Pattern,
+};
 
 use super::{Plan, where_inlined};
 use crate::{output::escape, target::TracedFile};
@@ -56,10 +59,11 @@ pub(super) fn nothing_left(plan: &Plan) -> String {
         );
     }
     let left_out: u64 = plan.left_out.values().sum();
-    if plan.left_out.keys().all(|why| why.is_final())
-        && let Some(why) = plan.left_out.keys().next()
-    {
-        return format!("none of the {left_out} matched functions can be probed by name: {why}");
+    if left_out > 0 && plan.left_out.keys().all(|why| *why == LeftOut::Ifunc) {
+        return "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; no process \
+                that runs the file shows which. -p PID may; or name an implementation: they often have the name in theirs \
+                (`'*strlen*'`)"
+            .to_owned();
     }
     format!("all {left_out} matched functions are left out by default; --all takes them in")
 }

@@ -3,8 +3,8 @@
 use symbols::{
     addr::Vaddr,
     binary::Binary,
-    code::{self, Body, Place, Shape},
-    index::{Function, FunctionId, Index, Language, Matched},
+    code::{self, Body, ExitKind, Place, Shape},
+    index::{Function, FunctionId, Index, Language, LeftOut, Matched},
     unwind,
 };
 
@@ -42,6 +42,11 @@ fn body<'a>(binary: &'a Binary, function: &Function<'_>, parts: &[(Vaddr, u64)])
     })
 }
 
+/// Whether it does nothing but jump to a function of another file.
+pub(super) fn is_stub(function: &Function<'_>) -> bool {
+    function.left_out == Some(LeftOut::PltStub)
+}
+
 /// Functions whose parts have parts are followed so far.
 const MAX_PARTS: usize = 8;
 
@@ -53,7 +58,12 @@ pub(super) fn shape(index: &Index, function: &Function<'_>) -> Result<(Shape, Ve
     let is_function = |address| index.starts_function(address) || binary.in_plt(address);
     loop {
         let body = body(binary, function, &parts).ok_or_else(|| no_code(function.size))?;
-        let shape = code::shape(&body, &is_function);
+        let mut shape = code::shape(&body, &is_function);
+        if is_stub(function) {
+            // Behind its jump stands, the first time, what finds the function: that is no way out of its own.
+            shape.exits.retain(|exit| matches!(exit.kind, ExitKind::IndirectJump { .. }));
+            shape.unprobed_jumps = shape.exits.is_empty();
+        }
         let known = parts.len();
         for &stray in &shape.strays {
             let part = unwind::code_range(binary, stray).filter(|&(start, _)| !is_function(start));

@@ -1,11 +1,14 @@
 //! Where separate debug files of a target are looked for: in its own root, in ours, and in debuginfod's cache.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs::{self, File, Metadata},
+    io,
     path::{Component, Path, PathBuf},
 };
 
-use symbols::debugfile::DebugSearch;
+use symbols::debugfile::{DebugSearch, open_in_root};
 
 /// The search for a file that is opened at `path`, and called `shown` where it comes from.
 pub fn search(path: &Path, shown: &Path) -> DebugSearch {
@@ -19,7 +22,38 @@ pub fn search(path: &Path, shown: &Path) -> DebugSearch {
         }
         None => (fs::canonicalize(path).ok(), vec![host]),
     };
-    DebugSearch { path: own, caches: cache().into_iter().collect(), roots, ..DebugSearch::default() }
+    DebugSearch { path: own, caches: caches(), roots, ..DebugSearch::default() }
+}
+
+/// Opens a regular file. On a path through a process's root, links lead where they lead that process.
+///
+/// # Errors
+/// As of [`open_in_root`].
+pub fn open(path: &Path) -> io::Result<File> {
+    match through_root(path) {
+        Some((root, inner)) => open_in_root(&root, &inner),
+        None => open_in_root(Path::new("/"), path),
+    }
+}
+
+/// What [`open`] would open.
+///
+/// # Errors
+/// There is none.
+pub fn metadata(path: &Path) -> io::Result<Metadata> {
+    // Asked a hundred times a second.
+    if through_root(path).is_some() { open(path)?.metadata() } else { fs::metadata(path) }
+}
+
+/// A process's root, and the path in it.
+fn through_root(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let (process, inner) = process_of(path)?;
+    Some((process.join("root"), Path::new("/").join(inner.strip_prefix("root").ok()?)))
+}
+
+/// The process through which a path leads.
+pub fn pid_of(path: &Path) -> Option<u32> {
+    process_of(path)?.0.file_name()?.to_str()?.parse().ok()
 }
 
 /// `/proc/PID`, and what follows.
@@ -31,11 +65,22 @@ fn process_of(path: &Path) -> Option<(PathBuf, &Path)> {
         .then(|| (Path::new("/proc").join(pid), parts.as_path()))
 }
 
-/// Where debuginfod's clients keep what they fetched. Source: debuginfod_find_debuginfo(3).
-fn cache() -> Option<PathBuf> {
-    let folder = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cached = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-    folder("DEBUGINFOD_CACHE_PATH").or_else(|| Some(cached()?.join("debuginfod_client")))
+/// Where debuginfod's clients keep what they fetched, first where they would put more.
+pub fn caches() -> Vec<PathBuf> {
+    caches_of(|name| env::var_os(name))
+}
+
+/// Source: elfutils, debuginfod/debuginfod-client.c, `debuginfod_query_server`.
+fn caches_of(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let folder = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(only) = folder("DEBUGINFOD_CACHE_PATH") {
+        return vec![only];
+    }
+    let home = folder("HOME");
+    // What the first versions used is used still, where it is there.
+    let old = home.as_ref().map(|home| home.join(".debuginfod_client_cache")).filter(|old| old.exists());
+    let cached = folder("XDG_CACHE_HOME").or_else(|| Some(home?.join(".cache")));
+    old.into_iter().chain(cached.map(|cached| cached.join("debuginfod_client"))).collect()
 }
 
 #[cfg(test)]
@@ -52,5 +97,24 @@ mod tests {
             assert_eq!(search.roots, [Path::new("/proc/12/root"), Path::new("/")]);
         }
         assert_eq!(search(Path::new("/proc/self/exe"), Path::new("x")).roots, [Path::new("/")]);
+    }
+
+    #[test]
+    fn caches_are_where_elfutils_client_has_them() {
+        let home = tempfile::tempdir().expect("a folder can be made");
+        let caches = |variables: &[(&str, &Path)]| {
+            caches_of(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_os_str().to_owned()))
+        };
+        let (xdg, own) = (Path::new("/xdg"), Path::new("/own"));
+        let of_home = ("HOME", home.path());
+        let usual = home.path().join(".cache/debuginfod_client");
+        assert_eq!(caches(&[of_home]), std::slice::from_ref(&usual));
+        assert_eq!(caches(&[of_home, ("XDG_CACHE_HOME", Path::new(""))]), std::slice::from_ref(&usual));
+        assert_eq!(caches(&[of_home, ("XDG_CACHE_HOME", xdg)]), [xdg.join("debuginfod_client")]);
+        assert_eq!(caches(&[of_home, ("XDG_CACHE_HOME", xdg), ("DEBUGINFOD_CACHE_PATH", own)]), [own]);
+        assert!(caches(&[]).is_empty());
+        let old = home.path().join(".debuginfod_client_cache");
+        fs::create_dir(&old).expect("a folder can be made");
+        assert_eq!(caches(&[of_home]), [old, usual]);
     }
 }

@@ -5,21 +5,25 @@
 
 pub mod command;
 pub mod debugfiles;
+pub mod debuginfod;
+mod ifuncs;
 pub mod modules;
 pub mod processes;
 pub mod unwinders;
 
 use std::{
     fs::{self, File},
-    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    io,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use symbols::{binary::Binary, index::Index};
+use symbols::{binary::Binary, debugfile, index::Index};
 
+use self::debuginfod::Debuginfod;
 use crate::output::escape;
 
 /// A file that is traced: held open, so that what was read is what is probed.
@@ -70,7 +74,25 @@ impl TracedFile {
     /// # Errors
     /// It cannot be read, is no ELF file of this machine, or has no functions.
     pub fn open(path: &Path, shown: &str) -> Result<Self> {
-        Self::indexed(path, shown, |binary| Index::with_debug(binary, &debugfiles::search(path, Path::new(shown))))
+        Self::fetching(path, shown, None)
+    }
+
+    /// The same. A debug file that is missing is fetched.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn fetching(path: &Path, shown: &str, debuginfod: Option<&Debuginfod>) -> Result<Self> {
+        let search = debugfiles::search(path, Path::new(shown));
+        Self::indexed(path, shown, |binary, identity| {
+            if let Some(debuginfod) = debuginfod
+                && let Some(build_id) = debugfile::wanted(&binary, &search)
+            {
+                debuginfod.fetch(shown, &build_id);
+            }
+            let mut index = Index::with_debug(binary, &search)?;
+            ifuncs::learn(&mut index, identity, debugfiles::pid_of(path));
+            Ok(index)
+        })
     }
 
     /// The same without debug files: for what is not shown.
@@ -78,34 +100,30 @@ impl TracedFile {
     /// # Errors
     /// As [`Self::open`].
     pub fn plain(path: &Path, shown: &str) -> Result<Self> {
-        Self::indexed(path, shown, Index::new)
+        Self::indexed(path, shown, |binary, _| Index::new(binary))
     }
 
     fn indexed(
         path: &Path,
         shown: &str,
-        index: impl FnOnce(Arc<Binary>) -> Result<Index, symbols::Error>,
+        index: impl FnOnce(Arc<Binary>, Identity) -> Result<Index, symbols::Error>,
     ) -> Result<Self> {
-        // A pipe would block until somebody writes to it.
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .with_context(|| format!("failed to open {shown}"))?;
+        let file = debugfiles::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => anyhow!("failed to read {shown}: {error}"),
+            _ => anyhow::Error::new(error).context(format!("failed to open {shown}")),
+        })?;
         let metadata = file.metadata().with_context(|| format!("failed to open {shown}"))?;
-        if !metadata.is_file() {
-            bail!("failed to read {shown}: not a regular file");
-        }
         let binary = Binary::from_file(&file, path).map_err(|error| match interpreter(&file) {
             Some(line) => anyhow!("failed to read {shown}: a script ({line}); name the program that runs it with -x"),
             None => unreadable(shown, &error),
         })?;
-        let index = index(Arc::new(binary)).map_err(|error| unreadable(shown, &error))?;
+        let identity = Identity::of(&metadata);
+        let index = index(Arc::new(binary), identity).map_err(|error| unreadable(shown, &error))?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),
             through: None,
-            identity: Identity::of(&metadata),
+            identity,
             file,
             index: Arc::new(index),
         })
@@ -118,7 +136,7 @@ impl TracedFile {
             Ok(_) => {}
             Err(_) => return Some(Change::Overwritten),
         }
-        match fs::metadata(&self.path) {
+        match debugfiles::metadata(&self.path) {
             // The process through which it was found has ended: that says nothing of the file.
             Err(_) if self.through.is_some_and(|pid| !is_there(pid)) => None,
             Err(_) => Some(Change::Deleted),
@@ -218,11 +236,11 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
 ///
 /// # Errors
 /// See [`program_of`] and [`TracedFile::open`].
-pub fn program_file(pid: u32) -> Result<TracedFile> {
+pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let (path, shown) = program_of(pid)?;
     let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
     // The link names the file even after it was deleted or replaced; to be told of that, watch the path.
-    let file = TracedFile::open(&path, shown)?;
+    let file = TracedFile::fetching(&path, shown, debuginfod)?;
     Ok(TracedFile { path: in_root_of(pid, Path::new(shown)), through: Some(pid), ..file })
 }
 
@@ -230,14 +248,14 @@ pub fn program_file(pid: u32) -> Result<TracedFile> {
 ///
 /// # Errors
 /// See [`TracedFile::open`].
-pub fn file_here(path: &Path) -> Result<TracedFile> {
+pub fn file_here(path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     if is_name(path) && !path.exists() {
         bail!(
             "no file {0}; a library's name is looked up among what -p PID has mapped, else give its path",
             path.display()
         );
     }
-    TracedFile::open(path, &path.display().to_string())
+    TracedFile::fetching(path, &path.display().to_string(), debuginfod)
 }
 
 /// A file as a process sees it: an absolute path in its root, or the name of a library that it has mapped
@@ -245,13 +263,14 @@ pub fn file_here(path: &Path) -> Result<TracedFile> {
 ///
 /// # Errors
 /// No such library there; see [`TracedFile::open`].
-pub fn file_of(pid: u32, path: &Path) -> Result<TracedFile> {
+pub fn file_of(pid: u32, path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let path = if is_name(path) && !path.exists() { mapped_library(pid, path)? } else { path.to_owned() };
     if !path.is_absolute() {
-        return file_here(&path);
+        return file_here(&path, debuginfod);
     }
     let shown = path.display().to_string();
-    Ok(TracedFile { through: Some(pid), ..TracedFile::open(&in_root_of(pid, &path), &shown)? })
+    let file = TracedFile::fetching(&in_root_of(pid, &path), &shown, debuginfod)?;
+    Ok(TracedFile { through: Some(pid), ..file })
 }
 
 fn is_name(path: &Path) -> bool {
@@ -344,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_library_is_found_in_our_own_mappings_by_its_name() {
-        let file = file_of(std::process::id(), Path::new("libc")).unwrap();
+        let file = file_of(std::process::id(), Path::new("libc"), None).unwrap();
         assert!(file.shown.ends_with("/libc.so.6"), "{}", file.shown);
     }
 }

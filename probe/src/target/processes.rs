@@ -214,11 +214,15 @@ fn seed(process: &mut Process, pid: u32) {
     }
 }
 
+/// The code that a process has mapped, now.
+pub fn mappings_of(pid: u32) -> Vec<Mapping> {
+    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    String::from_utf8_lossy(&maps).lines().filter_map(parse_line).collect()
+}
+
 /// Files of which a process has mapped code, now.
 pub fn mapped_files(pid: u32) -> Vec<PathBuf> {
-    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&maps);
-    text.lines().filter_map(parse_line).filter(|m| m.path.is_absolute()).map(|m| m.path).collect()
+    mappings_of(pid).into_iter().map(|m| m.path).filter(|path| path.is_absolute()).collect()
 }
 
 /// A new mapping takes the place of what it covers.

@@ -22,7 +22,7 @@ use crate::{
     output::{self, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
-    target::{self, TracedFile, command::Waiting, processes::Processes},
+    target::{self, TracedFile, command::Waiting, debuginfod::Debuginfod, processes::Processes},
 };
 
 /// Traces; the exit status.
@@ -120,18 +120,21 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
 fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     let target = &request.target;
     let pids = processes(target)?;
+    let debuginfod = request.debuginfod.as_deref().map(|given| Debuginfod::new(given, request.quiet)).transpose()?;
+    let debuginfod = debuginfod.as_ref();
     // A command that cannot be started is better known before anything is attached.
     let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
     let program = program.transpose()?;
     if request.binaries.is_empty() {
         if let Some(path) = program {
-            return Ok(vec![TracedFile::open(&path, &path.display().to_string())?]);
+            return Ok(vec![TracedFile::fetching(&path, &path.display().to_string(), debuginfod)?]);
         }
-        return pids.iter().map(|&pid| target::program_file(pid)).collect::<Result<Vec<_>>>().map(distinct);
+        let programs = pids.iter().map(|&pid| target::program_file(pid, debuginfod));
+        return programs.collect::<Result<Vec<_>>>().map(distinct);
     }
     match pids.first() {
-        Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path)).collect(),
-        None => request.binaries.iter().map(|path| target::file_here(path)).collect(),
+        Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path, debuginfod)).collect(),
+        None => request.binaries.iter().map(|path| target::file_here(path, debuginfod)).collect(),
     }
 }
 

@@ -144,20 +144,28 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     }
 }
 
-/// glibc's `strlen` is an IFUNC: readelf says so. What its symbol names chooses an implementation, once.
+/// What an IFUNC's symbol names chooses an implementation, once. No process has this library.
 #[test]
-fn of_indirect_functions_it_is_said_that_they_cannot_be_probed_by_name() {
-    let libc = "/usr/lib/x86_64-linux-gnu/libc.so.6";
-    let symbols = Command::new("readelf").args(["--dyn-syms", "-W", libc]).output().expect("readelf runs");
-    assert!(text(&symbols.stdout).lines().any(|l| l.contains(" IFUNC ") && l.contains(" strlen@")));
-    let list = probe(&["list", "-x", libc, "--all", "strlen"]);
-    assert_eq!(text(&list.stdout), "");
-    assert!(
-        text(&list.stderr).contains("(an indirect function: the symbol names its resolver); not probeable by name")
+fn of_an_indirect_function_it_is_said_that_no_process_shows_what_it_chose() {
+    let folder = Folder::new();
+    let source = folder.file(
+        "indirect.c",
+        b"static int one(void) { return 1; } static int (*choose(void))(void) { return one; }
+          int indirect(void) __attribute__((ifunc(\"choose\")));",
     );
-    let trace = probe(&["-x", libc, "--dry-run", "strlen"]);
+    let library = folder.0.path().join("libindirect.so");
+    let built = Command::new("gcc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    assert!(built.expect("gcc is installed").success());
+    let library = library.to_str().expect("UTF-8");
+    let symbols = Command::new("readelf").args(["--dyn-syms", "-W", library]).output().expect("readelf runs");
+    assert!(text(&symbols.stdout).lines().any(|l| l.contains(" IFUNC ") && l.ends_with(" indirect")));
+    let list = probe(&["list", "-x", library, "--all", "indirect"]);
+    assert_eq!(text(&list.stdout), "");
+    let why = "(an indirect function: the symbol names its resolver; no process shows what it chose)";
+    assert!(text(&list.stderr).contains(why), "{}", text(&list.stderr));
+    let trace = probe(&["-x", library, "--dry-run", "indirect"]);
     assert_eq!(trace.status.code(), Some(1));
-    assert!(text(&trace.stderr).contains("can be probed by name: an indirect function"), "{}", text(&trace.stderr));
+    assert!(text(&trace.stderr).contains("no process that runs the file shows which"), "{}", text(&trace.stderr));
 }
 
 /// `small` is only inlined, twice into `outer`; `both` is inlined there once and has code of its own.

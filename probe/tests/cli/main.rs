@@ -1,6 +1,7 @@
 //! The command line from outside: exit statuses, what goes to which stream, what errors say. Needs no privilege, and
 //! the programs under `testdata/build`.
 
+mod debuginfod;
 mod files;
 mod list;
 mod names;

@@ -227,13 +227,13 @@ pub(crate) struct Tracer {
 impl Tracer {
     /// Starts it and waits until its probes are in place.
     pub(crate) fn start(args: &[impl AsRef<OsStr>]) -> Self {
-        let tracer = Self::spawn(args);
+        let tracer = Self::spawn(&[], args);
         tracer.process.await_said("probe: tracing");
         tracer
     }
 
     /// Everything is wanted, so nothing is shed, unless a test says how much may be.
-    fn spawn(args: &[impl AsRef<OsStr>]) -> Self {
+    fn spawn(variables: &[(&str, &OsStr)], args: &[impl AsRef<OsStr>]) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_probe"));
         command.arg("--json").arg("-o").arg(folder.path().join("trace"));
@@ -241,6 +241,7 @@ impl Tracer {
             command.args(["--budget", "0"]);
         }
         command.args(args);
+        command.envs(variables.iter().copied());
         Self { process: Process::start(command), folder }
     }
 
@@ -291,8 +292,17 @@ impl Traced {
 
 /// `probe --json -o FILE OPTIONS... -- COMMAND...`, to its end.
 pub(crate) fn trace(options: &[impl AsRef<OsStr>], command: &[impl AsRef<OsStr>]) -> Traced {
+    trace_with(&[], options, command)
+}
+
+/// The same, with variables in the environment.
+pub(crate) fn trace_with(
+    variables: &[(&str, &OsStr)],
+    options: &[impl AsRef<OsStr>],
+    command: &[impl AsRef<OsStr>],
+) -> Traced {
     let mut args: Vec<OsString> = options.iter().map(|o| o.as_ref().to_owned()).collect();
     args.push("--".into());
     args.extend(command.iter().map(|c| c.as_ref().to_owned()));
-    Tracer::spawn(&args).finish()
+    Tracer::spawn(variables, &args).finish()
 }

@@ -9,6 +9,7 @@ mod foreign;
 mod harness;
 mod options;
 mod scenarios;
+mod sources;
 mod stacks;
 mod targets;
 mod trace;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::elf::Sections;
 
 /// Sections whose addresses differ.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct AddressMap {
     /// (addresses in the debug file, what to add to come to the program's; wrapping); empty: nothing differs.
     moved: Vec<(Range<u64>, u64)>,

@@ -7,10 +7,13 @@
 //! * build id: `FOLDER/.build-id/ab/cdef….debug`, `CACHE/abcdef…/debuginfo`.
 //! * `.gnu_debuglink`: a file's name and checksum; beside the file, in `.debug` there, and under each folder.
 //! * split DWARF: `.dwo` files where the compiler put them or beside the file, `FILE.dwp`.
+//! * `.gnu_debugaltlink`, `.debug_sup`: the file that `dwz` put into what several debug files have in common.
 //!
 //! Source: GDB manual, "Debugging Information in Separate Files" and "MiniDebugInfo".
 
+mod made;
 mod map;
+mod place;
 
 use std::fmt::{self, Write as _};
 use std::io::Read as _;
@@ -23,7 +26,10 @@ use crate::dwarf::Files;
 use crate::elf::Sections;
 use crate::mmap::Data;
 
+pub(crate) use made::Made;
 pub(crate) use map::AddressMap;
+use place::Place;
+pub use place::open_in_root;
 
 /// Where separate debug files are looked for.
 #[derive(Clone, Debug)]
@@ -86,6 +92,18 @@ pub(crate) struct DebugFile {
     pub(crate) sections: Sections,
     /// From its addresses to those of the file it belongs to.
     pub(crate) map: AddressMap,
+    pub(crate) origin: Origin,
+}
+
+/// What a [`DebugFile`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A file or section with a symbol table.
+    Symbols,
+    /// Made from the functions that debug information describes.
+    Dwarf,
+    /// Made from the stubs that call other files' functions.
+    Plt,
 }
 
 /// Bytes that mini-debuginfo may have: times the compressed ones, and at least. Symbol tables shrink to a fifth.
@@ -101,20 +119,42 @@ impl DebugFile {
     fn new(data: Data, binary: &Binary) -> Option<Self> {
         let sections = Sections::parse(&data);
         let map = AddressMap::between((&data, &sections), (binary.data(), binary.sections()));
-        (!sections.sections.is_empty()).then(|| Self { data: Arc::new(data), sections, map })
+        (!sections.sections.is_empty()).then(|| Self { data: Arc::new(data), sections, map, origin: Origin::Symbols })
     }
 
-    /// Its build id. Its program headers are the other file's, their places in the file mean nothing here.
     fn build_id(&self) -> Option<&[u8]> {
-        let note = self.data.get(self.sections.named(&self.data, ".note.gnu.build-id")?.file.clone())?;
-        let (name, id) = (usize::try_from(u32_at(note, 0)?).ok()?, usize::try_from(u32_at(note, 4)?).ok()?);
-        let start = name.checked_next_multiple_of(4)?.checked_add(12)?;
-        note.get(start..start.checked_add(id)?)
+        build_id(&self.data, &self.sections)
     }
 
+    /// Whether it names the functions of the file it belongs to.
     pub(crate) fn has_symbols(&self) -> bool {
-        self.sections.symtab.is_some()
+        self.sections.symtab.is_some() && self.origin != Origin::Plt
     }
+}
+
+/// A debug file's build id.
+pub(crate) fn build_id_in(data: &[u8]) -> Option<&[u8]> {
+    build_id(data, &Sections::parse(data))
+}
+
+/// A debug file's build id. Its program headers are the other file's, their places in the file mean nothing here.
+fn build_id<'a>(data: &'a [u8], sections: &Sections) -> Option<&'a [u8]> {
+    let note = data.get(sections.named(data, ".note.gnu.build-id")?.file.clone())?;
+    let (name, id) = (usize::try_from(u32_at(note, 0)?).ok()?, usize::try_from(u32_at(note, 4)?).ok()?);
+    let start = name.checked_next_multiple_of(4)?.checked_add(12)?;
+    note.get(start..start.checked_add(id)?)
+}
+
+/// The build id in hex of an ELF file, even of one that is no more than debug information.
+pub fn build_id_of(path: &Path) -> Option<String> {
+    let data = Place::here(path.to_owned()).map()?;
+    build_id(&data, &Sections::parse(&data)).map(hex)
+}
+
+/// The build id in hex of a file that lacks symbols or debug information, if no debug file for it is found.
+pub fn wanted(binary: &Binary, search: &DebugSearch) -> Option<String> {
+    let (_, report) = find(binary, search);
+    report.build_id.filter(|_| report.used.is_none() && !report.missing.is_empty())
 }
 
 /// What a file has elsewhere: at most a separate file, and the symbols in its own `.gnu_debugdata`.
@@ -140,8 +180,9 @@ fn separate(binary: &Binary, search: &DebugSearch, report: &mut DebugReport) -> 
     let link = debug_link(binary);
     let of_id = binary.build_id().map(|id| candidates_by_id(id, search)).unwrap_or_default();
     let of_link = link.as_ref().map(|(name, _)| candidates_by_link(name, search)).unwrap_or_default();
-    for path in of_id.into_iter().chain(of_link) {
-        match open(&path, binary, link.as_ref().map(|(_, crc)| *crc)) {
+    for place in of_id.into_iter().chain(of_link) {
+        let path = place.seen_from_here();
+        match open(&place, binary, link.as_ref().map(|(_, crc)| *crc)) {
             Some(file) => {
                 report.used = Some(path);
                 return Some(file);
@@ -153,16 +194,16 @@ fn separate(binary: &Binary, search: &DebugSearch, report: &mut DebugReport) -> 
     None
 }
 
-fn candidates_by_id(id: &[u8], search: &DebugSearch) -> Vec<PathBuf> {
+fn candidates_by_id(id: &[u8], search: &DebugSearch) -> Vec<Place> {
     let name = hex(id);
     let Some((head, tail)) = name.split_at_checked(2).filter(|(_, tail)| !tail.is_empty()) else { return Vec::new() };
     let place = PathBuf::from(".build-id").join(head).join(format!("{tail}.debug"));
     let in_folders = search.in_roots(search.folders.iter().map(|folder| folder.join(&place)));
-    let cached = search.caches.iter().map(|cache| cache.join(&name).join("debuginfo"));
+    let cached = search.caches.iter().map(|cache| Place::here(cache.join(&name).join("debuginfo")));
     in_folders.into_iter().chain(cached).collect()
 }
 
-fn candidates_by_link(name: &str, search: &DebugSearch) -> Vec<PathBuf> {
+fn candidates_by_link(name: &str, search: &DebugSearch) -> Vec<Place> {
     let Some(beside) = search.path.as_deref().and_then(Path::parent) else { return Vec::new() };
     let inner = beside.strip_prefix("/").unwrap_or(beside);
     let near = [beside.join(name), beside.join(".debug").join(name)];
@@ -171,14 +212,15 @@ fn candidates_by_link(name: &str, search: &DebugSearch) -> Vec<PathBuf> {
 
 impl DebugSearch {
     /// The paths in each of the roots.
-    fn in_roots(&self, paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
+    fn in_roots(&self, paths: impl Iterator<Item = PathBuf>) -> Vec<Place> {
         let paths: Vec<PathBuf> = paths.collect();
-        let in_root = |root: &PathBuf| paths.iter().map(|p| in_root(root, p)).collect::<Vec<_>>();
+        let in_root =
+            |root: &PathBuf| paths.iter().map(|p| Place { root: root.clone(), path: p.clone() }).collect::<Vec<_>>();
         self.roots.iter().flat_map(in_root).collect()
     }
 
     fn first_file(&self, paths: impl Iterator<Item = PathBuf>) -> Option<Data> {
-        self.in_roots(paths).iter().find_map(|path| map_file(path))
+        self.in_roots(paths).iter().find_map(Place::map)
     }
 }
 
@@ -208,29 +250,24 @@ impl Files for SplitFiles {
             PathBuf::from(name)
         };
         let own = self.search.first_file(self.search.path.iter().map(with_suffix));
-        own.or_else(|| map_file(&with_suffix(self.debug_file.as_ref()?)))
+        own.or_else(|| Place::here(with_suffix(self.debug_file.as_ref()?)).map())
     }
-}
 
-/// A path in a root. A relative one is not of any root.
-fn in_root(root: &Path, path: &Path) -> PathBuf {
-    match path.strip_prefix("/") {
-        Ok(inner) => root.join(inner),
-        Err(_) => path.to_owned(),
+    fn supplement(&self, name: &str, id: &[u8], is_right: &dyn Fn(&[u8]) -> bool) -> Option<Data> {
+        // A relative name is relative to the file that has it: the debug file, or the program.
+        let beside_debug =
+            self.debug_file.as_deref().and_then(Path::parent).map(|beside| Place::here(beside.join(name)));
+        let beside = self.search.path.as_deref().and_then(Path::parent).map(|beside| beside.join(name));
+        let near = self.search.in_roots(beside.into_iter().filter(|path| path.is_absolute()));
+        let relative = beside_debug.filter(|_| !name.starts_with('/'));
+        let places = relative.into_iter().chain(near).chain(candidates_by_id(id, &self.search));
+        places.filter_map(|place| place.map()).find(|data| is_right(data))
     }
-}
-
-/// Maps a regular file. Others are not opened: that could block, or act on a device.
-fn map_file(path: &Path) -> Option<Data> {
-    if !std::fs::metadata(path).ok()?.is_file() {
-        return None;
-    }
-    Data::map(&std::fs::File::open(path).ok()?).ok()
 }
 
 /// A debug file, if it belongs to the same build: by build id, or where there is none by checksum.
-fn open(path: &Path, binary: &Binary, crc: Option<u32>) -> Option<DebugFile> {
-    let file = DebugFile::new(map_file(path)?, binary)?;
+fn open(place: &Place, binary: &Binary, crc: Option<u32>) -> Option<DebugFile> {
+    let file = DebugFile::new(place.map()?, binary)?;
     let same = match (binary.build_id(), file.build_id()) {
         (Some(ours), Some(theirs)) => ours == theirs,
         _ => crc == Some(crc32fast::hash(&file.data)),

@@ -3,18 +3,25 @@
 use gimli::{Attribute, AttributeValue, constants};
 
 use super::budget::Budget;
-use super::units::target;
-use super::{Dwarf, MAX_ATTRIBUTES, Reader, Unit};
+use super::units::{bounded, target};
+use super::{Dwarf, Reader, Unit};
 
 /// Functions with code, and the functions inlined into them.
 #[derive(Default)]
 pub(super) struct Functions {
     ranges: Vec<CodeRange>,
-    /// Offset in `.debug_info` of each function's entry.
-    functions: Vec<usize>,
+    functions: Vec<Described>,
     inlined: Vec<Inlined>,
     /// By function and address.
     inlined_ranges: Vec<CodeRange>,
+}
+
+/// A function with code.
+struct Described {
+    /// Offset in `.debug_info` of its entry.
+    offset: usize,
+    /// Where its first range begins, which is where it is entered. (DWARF 5, section 2.18)
+    start: u64,
 }
 
 /// Code of number `of`: a function, or something inlined into function `function`.
@@ -74,9 +81,7 @@ impl Functions {
             let depth = entries.next_depth();
             let at = entries.next_offset();
             let Some(abbreviation) = entries.read_abbreviation().ok()? else { continue };
-            if abbreviation.attributes().len() > MAX_ATTRIBUTES {
-                return None;
-            }
+            let abbreviation = bounded(abbreviation)?;
             let tag = abbreviation.tag();
             // Entries of all kinds end what is not around them.
             while inside.last().is_some_and(|i| i.depth >= depth) {
@@ -116,9 +121,9 @@ impl Functions {
             }
             Some(())
         });
-        (self.ranges.len() > before).then_some(())?;
-        budget.take_one::<usize>()?;
-        self.functions.push(offset);
+        let start = self.ranges.get(before)?.start;
+        budget.take_one::<Described>()?;
+        self.functions.push(Described { offset, start });
         Some(number)
     }
 
@@ -130,7 +135,7 @@ impl Functions {
         }
         budget.take_one::<Inlined>()?;
         self.inlined.push(Inlined {
-            origin: target(entry.unit, entry.value(constants::DW_AT_abstract_origin)?)?,
+            origin: target(entry.dwarf, entry.unit, entry.value(constants::DW_AT_abstract_origin)?)?,
             function,
             parent: around.inlined,
             depth,
@@ -160,18 +165,37 @@ impl Functions {
             // A parent comes before its children: the walk ends.
             next = inlined.parent.and_then(|p| self.inlined.get(p as usize));
         }
-        Some((self.functions.get(function as usize).copied()?, chain))
+        Some((self.functions.get(function as usize)?.offset, chain))
     }
 
-    /// Every place where something was inlined: (it, the lowest address of its code if any is left, the address of the
-    /// function that it is in).
+    /// Every place where something was inlined: (it, the lowest address of its code if any is left, where the
+    /// function begins that it is in).
     pub(super) fn places(&self) -> impl Iterator<Item = (&Inlined, Option<u64>, u64)> {
-        let functions = lowest(&self.ranges, self.functions.len());
-        let inlined = lowest(&self.inlined_ranges, self.inlined.len());
-        self.inlined.iter().zip(inlined).filter_map(move |(place, start)| {
-            Some((place, start, functions.get(place.function as usize).copied().flatten()?))
+        let starts = lowest(&self.inlined_ranges, self.inlined.len());
+        self.inlined
+            .iter()
+            .zip(starts)
+            .filter_map(|(place, start)| Some((place, start, self.functions.get(place.function as usize)?.start)))
+    }
+
+    /// Where all functions have code, by address.
+    pub(super) fn all_code(&self) -> impl Iterator<Item = Code> + '_ {
+        self.ranges.iter().filter_map(|range| {
+            let function = self.functions.get(range.of as usize)?;
+            let (start, end) = (range.start, range.end);
+            Some(Code { function: function.offset, start, end, is_entry: start == function.start })
         })
     }
+}
+
+/// A function's code, or a part of it that was moved elsewhere.
+pub(super) struct Code {
+    /// Offset in `.debug_info` of the function's entry.
+    pub(super) function: usize,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// The function begins here.
+    pub(super) is_entry: bool,
 }
 
 /// The lowest address of each number.

@@ -8,6 +8,7 @@
 //! * `lines`: a unit's line table.
 //! * `functions`: a unit's functions and what was inlined into them.
 //! * `split`: units that are in `.dwo` and `.dwp` files.
+//! * `supplement`: what several files share in another one (dwz).
 //! * `names`: what the functions are called.
 
 mod budget;
@@ -16,6 +17,7 @@ mod lines;
 mod names;
 mod sections;
 mod split;
+mod supplement;
 mod units;
 
 use std::borrow::Cow;
@@ -29,9 +31,13 @@ use rustc_hash::FxHashMap;
 use self::budget::Budget;
 use self::functions::{Functions, Inlined};
 use self::lines::Lines;
+use self::names::{Entries, Name};
 use self::sections::Sections;
 use self::split::{Package, Split};
+use self::supplement::Supplement;
 use self::units::Units;
+use crate::debugfile::Made;
+use crate::elf::SYMBOL_SIZE;
 use crate::go::SourceLine;
 use crate::mmap::Data;
 use crate::parallel;
@@ -41,9 +47,6 @@ pub(crate) use self::split::Files;
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Dwarf<'a> = gimli::Dwarf<Reader<'a>>;
 type Unit<'a> = gimli::Unit<Reader<'a>>;
-
-/// Attributes of one entry; compilers write about twenty. They may take no bytes in it, and then its length bounds nothing.
-const MAX_ATTRIBUTES: usize = 64;
 
 /// The debug information of one file.
 pub(crate) struct Debug {
@@ -57,6 +60,7 @@ pub(crate) struct Debug {
     /// Reads what split DWARF left elsewhere.
     split_files: Option<Box<dyn Files>>,
     package: Package,
+    supplement: OnceLock<Option<Supplement>>,
 }
 
 /// A frame as the debug information has it.
@@ -87,8 +91,16 @@ impl Debug {
     pub(crate) fn of(data: &Arc<Data>, code: Vec<Range<u64>>, files: Option<Box<dyn Files>>) -> Option<Self> {
         let budget = Budget::for_file(data.len());
         let sections = Sections::of(data, &budget)?;
-        let (units, package, len) = (OnceLock::new(), Package::default(), data.len());
-        Some(Self { sections, units, budget, len, code, split_files: files, package })
+        Some(Self {
+            sections,
+            units: OnceLock::new(),
+            budget,
+            len: data.len(),
+            code,
+            split_files: files,
+            package: Package::default(),
+            supplement: OnceLock::new(),
+        })
     }
 
     /// The file and line of an address, inlined code included.
@@ -107,13 +119,9 @@ impl Debug {
     }
 
     fn frames_in(&self, unit: usize, v: u64) -> Option<Vec<Frame<'_>>> {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let (functions, split) = self.functions(unit)?;
-        let name = |offset| match split {
-            Some(split) => split.name(&dwarf, offset),
-            None => names::name(&dwarf, self.units(), offset),
-        };
-        let name = |offset| name(offset).map(|name| name.text);
+        let name = |offset| self.name(&dwarf, split, offset).map(|name| name.text);
         let (function, chain) = functions.at(v)?;
         let mut frames = Vec::with_capacity(chain.len() + 1);
         let mut source = self.line_in(unit, v);
@@ -183,8 +191,7 @@ impl Debug {
         &'a self,
         wanted: impl Fn(&[u8]) -> Option<T> + Sync,
     ) -> Vec<(T, InlinedPlace<'a>)> {
-        let all = &self.units().all;
-        let units: Vec<usize> = all.iter().enumerate().filter(|(_, u)| u.has_code).map(|(unit, _)| unit).collect();
+        let units: Vec<usize> = self.with_code().collect();
         let places = parallel::map_chunks(&units, UNITS_AT_A_TIME, |units| {
             units.iter().flat_map(|&unit| self.inlined_places_in(unit, &wanted).unwrap_or_default()).collect::<Vec<_>>()
         });
@@ -196,7 +203,7 @@ impl Debug {
         unit: usize,
         wanted: &impl Fn(&[u8]) -> Option<T>,
     ) -> Option<Vec<(T, InlinedPlace<'a>)>> {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let data = self.units().all.get(unit)?;
         let read;
         let (functions, split) = match (data.functions.get(), data.split.get_or_init(|| self.find_split(unit))) {
@@ -210,13 +217,10 @@ impl Debug {
         let mut known = FxHashMap::default();
         let mut qualified = None;
         let mut full_name = |origin| {
-            let Some(split) = split else {
-                let name = names::name(&dwarf, self.units(), origin)?;
-                let Some(at) = name.element_at else { return Some(Cow::Borrowed(name.text)) };
-                let qualified = qualified.get_or_insert_with(|| self.qualified(unit));
-                return Some(qualified.get(&at).map_or(Cow::Borrowed(name.text), |name| Cow::Owned(name.to_vec())));
-            };
-            split.name(&dwarf, origin).map(|name| Cow::Borrowed(name.text))
+            let name = self.name(&dwarf, split, origin)?;
+            let Some(at) = name.element_at.filter(|_| split.is_none()) else { return Some(Cow::Borrowed(name.text)) };
+            let qualified = qualified.get_or_insert_with(|| self.qualified(unit));
+            Some(qualified.get(&at).map_or(Cow::Borrowed(name.text), |name| Cow::Owned(name.to_vec())))
         };
         let mut found = Vec::new();
         for (inlined, address, function) in functions.places() {
@@ -233,7 +237,7 @@ impl Debug {
     }
 
     fn qualified(&self, unit: usize) -> FxHashMap<usize, Box<[u8]>> {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let root = self.units().root(&dwarf, unit);
         root.map(|root| names::qualified(&dwarf, &root.unit, &Budget::for_file(self.len))).unwrap_or_default()
     }
@@ -246,14 +250,59 @@ impl Debug {
 
     /// Bytes that describe functions; `None` if some are in other files, whose sizes are not known before they are read.
     pub(crate) fn info_len(&self) -> Option<usize> {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let is_split = |unit| self.units().root(&dwarf, unit).is_some_and(|root| root.split.is_some());
         let is_whole = !(0..self.units().all.len()).any(is_split);
         is_whole.then(|| self.sections.get(SectionId::DebugInfo).len())
     }
 
+    /// The described functions as a symbol table would have them. A part that was moved elsewhere is `NAME.cold`. Reads all
+    /// there is.
+    pub(crate) fn as_symbols(&self) -> Made {
+        let dwarf = self.dwarf();
+        let mut made = Made::default();
+        for unit in self.with_code() {
+            let Some((functions, split)) = self.functions(unit) else { continue };
+            made.begin_file();
+            for code in functions.all_code() {
+                let Some(name) = self.name(&dwarf, split, code.function) else { continue };
+                let suffix: &[u8] = if code.is_entry { b"" } else { b".cold" };
+                let taken = self.budget.take(name.text.len() + SYMBOL_SIZE);
+                if taken.and_then(|()| made.function(name.text, suffix, code.start, code.end - code.start)).is_none() {
+                    return made;
+                }
+            }
+        }
+        made
+    }
+
+    /// Units with code.
+    fn with_code(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.units().all.len()).filter(|&unit| self.units().all.get(unit).is_some_and(|u| u.has_code))
+    }
+
+    /// The name of a function's entry, which may be in a split unit.
+    fn name<'a>(&'a self, dwarf: &Dwarf<'a>, split: Option<&'a Split>, offset: usize) -> Option<Name<'a>> {
+        let supplement = self.supplement().map(Supplement::units);
+        split.map_or_else(|| Entries { dwarf, units: self.units(), supplement }.name(offset), |s| s.name(dwarf, offset))
+    }
+
+    /// The sections, and those of the supplementary file.
+    fn dwarf(&self) -> Dwarf<'_> {
+        let mut dwarf = self.sections.dwarf();
+        if let Some(supplement) = self.supplement() {
+            dwarf.set_sup(supplement.dwarf());
+        }
+        dwarf
+    }
+
+    fn supplement(&self) -> Option<&Supplement> {
+        let find = || Supplement::find(&self.sections, self.split_files.as_deref()?);
+        self.supplement.get_or_init(find).as_ref()
+    }
+
     fn units(&self) -> &Units {
-        self.units.get_or_init(|| Units::read(&self.sections.dwarf(), &self.budget, &|v| self.is_code(v)))
+        self.units.get_or_init(|| Units::read(&self.dwarf(), &self.budget, &|v| self.is_code(v)))
     }
 
     fn is_code(&self, v: u64) -> bool {
@@ -263,7 +312,7 @@ impl Debug {
     fn lines(&self, unit: usize) -> Option<&Lines> {
         let table = self.units().tables.get(self.units().all.get(unit)?.table? as usize)?;
         let read = || {
-            let dwarf = self.sections.dwarf();
+            let dwarf = self.dwarf();
             let root = self.units().root(&dwarf, table.unit)?;
             Lines::read(&dwarf, &root.unit, &table.place, &self.budget, &|v| self.is_code(v))
         };
@@ -274,7 +323,7 @@ impl Debug {
     fn files(&self, table: usize) -> &[Box<str>] {
         let Some(table) = self.units().tables.get(table) else { return &[] };
         table.files.get_or_init(|| {
-            let dwarf = self.sections.dwarf();
+            let dwarf = self.dwarf();
             let root = self.units().root(&dwarf, table.unit);
             root.map(|root| lines::files(&dwarf, &root.unit, &table.place, &self.budget)).unwrap_or_default()
         })
@@ -284,7 +333,7 @@ impl Debug {
     fn functions(&self, unit: usize) -> Option<(&Functions, Option<&Split>)> {
         let data = self.units().all.get(unit)?;
         if let Some(split) = data.split.get_or_init(|| self.find_split(unit)) {
-            let dwarf = self.sections.dwarf();
+            let dwarf = self.dwarf();
             let functions =
                 split.functions(&self.units().root(&dwarf, unit)?, &dwarf, &self.budget, &|v| self.is_code(v))?;
             return Some((functions, Some(split)));
@@ -294,13 +343,13 @@ impl Debug {
     }
 
     fn read_functions(&self, unit: usize, budget: &Budget) -> Option<Functions> {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let root = self.units().root(&dwarf, unit)?;
         Some(Functions::read(&dwarf, &root.unit, budget, &|v| self.is_code(v)))
     }
 
     fn find_split(&self, unit: usize) -> Option<Split> {
-        let dwarf = self.sections.dwarf();
+        let dwarf = self.dwarf();
         let root = self.units().root(&dwarf, unit)?;
         Split::find(&root, &dwarf, &self.package, self.split_files.as_deref()?, &self.budget)
     }

@@ -4,8 +4,8 @@ use gimli::{AttributeValue, UnitOffset, constants};
 use rustc_hash::FxHashMap;
 
 use super::budget::Budget;
-use super::units::{Units, target};
-use super::{Dwarf, MAX_ATTRIBUTES, Reader, Unit};
+use super::units::{Units, bounded, own_info, target};
+use super::{Dwarf, Reader, Unit};
 
 /// From a concrete function to its abstract one, to its declaration: three steps in real files.
 const MAX_STEPS: usize = 16;
@@ -13,44 +13,62 @@ const MAX_STEPS: usize = 16;
 /// A function's name.
 pub(super) struct Name<'a> {
     pub(super) text: &'a [u8],
-    /// The offset in `.debug_info` of the entry that has it, if it is only the last element of what the source calls the
-    /// function; `None`: as the linker spells it.
+    /// The offset in the file's own `.debug_info` of the entry that has it, if it is only the last element of what the source
+    /// calls the function; `None`: as the linker spells it, or the entry is in the supplementary file.
     pub(super) element_at: Option<usize>,
 }
 
-/// The name of the function whose entry is at `offset` of `.debug_info`: as the linker would spell it if that is stated,
-/// else as the source does.
-pub(super) fn name<'a>(dwarf: &Dwarf<'a>, units: &Units, offset: usize) -> Option<Name<'a>> {
-    let mut plain: Option<Name<'a>> = None;
-    let mut next = Some(offset);
-    for _ in 0..MAX_STEPS {
-        let Some(offset) = next.take() else { break };
-        let (unit, data) = units.holding(offset)?;
-        let root = units.root(dwarf, unit)?;
-        let into = UnitOffset(offset.checked_sub(data.offset)?);
-        let mut entries = root.unit.entries_raw(Some(into)).ok()?;
-        let abbreviation = entries.read_abbreviation().ok()??;
-        for &specification in abbreviation.attributes().iter().take(MAX_ATTRIBUTES) {
-            let attribute = entries.read_attribute(specification).ok()?;
-            let text = |value: AttributeValue<Reader<'a>>| dwarf.attr_string(&root.unit, value).ok().map(|s| s.slice());
-            match attribute.name() {
-                constants::DW_AT_linkage_name | constants::DW_AT_MIPS_linkage_name => {
-                    if let Some(text) = text(attribute.value()) {
-                        return Some(Name { text, element_at: None });
+/// Where entries that have names are: a file's own units, and those of its supplementary file.
+#[derive(Clone, Copy)]
+pub(super) struct Entries<'d, 'a> {
+    pub(super) dwarf: &'d Dwarf<'a>,
+    pub(super) units: &'d Units,
+    /// The supplementary file's units; its sections are in `dwarf`.
+    pub(super) supplement: Option<&'d Units>,
+}
+
+impl<'d, 'a> Entries<'d, 'a> {
+    /// The name of the function whose entry is at `offset` of `.debug_info`: as the linker would spell it if that is
+    /// stated, else as the source does.
+    pub(super) fn name(mut self, offset: usize) -> Option<Name<'a>> {
+        let (mut plain, mut is_own) = (None, true);
+        let mut next = Some(offset);
+        for _ in 0..MAX_STEPS {
+            let Some(mut offset) = next.take() else { break };
+            if let Some(into) = offset.checked_sub(own_info(self.dwarf)) {
+                // No way leads back.
+                self = Self { dwarf: self.dwarf.sup()?, units: self.supplement?, supplement: None };
+                (offset, is_own) = (into, false);
+            }
+            let (unit, data) = self.units.holding(offset)?;
+            let root = self.units.root(self.dwarf, unit)?;
+            let into = UnitOffset(offset.checked_sub(data.offset)?);
+            let mut entries = root.unit.entries_raw(Some(into)).ok()?;
+            let abbreviation = bounded(entries.read_abbreviation().ok()??)?;
+            for &specification in abbreviation.attributes() {
+                let attribute = entries.read_attribute(specification).ok()?;
+                let text = |value: AttributeValue<Reader<'a>>| {
+                    self.dwarf.attr_string(&root.unit, value).ok().map(|s| s.slice())
+                };
+                match attribute.name() {
+                    constants::DW_AT_linkage_name | constants::DW_AT_MIPS_linkage_name => {
+                        if let Some(text) = text(attribute.value()) {
+                            return Some(Name { text, element_at: None });
+                        }
                     }
+                    constants::DW_AT_name => {
+                        let named = |text| Name { text, element_at: is_own.then_some(offset) };
+                        plain = plain.or_else(|| text(attribute.value()).map(named));
+                    }
+                    constants::DW_AT_abstract_origin | constants::DW_AT_specification => {
+                        next = target(self.dwarf, &root.unit, attribute.value());
+                    }
+                    _ => {}
                 }
-                constants::DW_AT_name => {
-                    let named = |text| Name { text, element_at: Some(offset) };
-                    plain = plain.or_else(|| text(attribute.value()).map(named));
-                }
-                constants::DW_AT_abstract_origin | constants::DW_AT_specification => {
-                    next = target(&root.unit, attribute.value());
-                }
-                _ => {}
             }
         }
+        plain
     }
-    plain
 }
 
 /// Namespaces and classes around a function; deeper nesting is only found in hostile files.
@@ -79,6 +97,7 @@ fn add_qualified(
     while !entries.is_empty() {
         let (depth, at) = (entries.next_depth(), entries.next_offset());
         let Some(abbreviation) = entries.read_abbreviation().ok()? else { continue };
+        let abbreviation = bounded(abbreviation)?;
         let tag = abbreviation.tag();
         while scopes.last().is_some_and(|(around, _)| *around >= depth) {
             scopes.pop();

@@ -82,6 +82,12 @@ impl Sections {
         }
     }
 
+    /// A section that gimli does not know, as the file has it.
+    pub(super) fn raw(&self, name: &str) -> Option<&[u8]> {
+        let sections = crate::elf::Sections::parse(&self.data);
+        self.data.get(sections.named(&self.data, name)?.file.clone())
+    }
+
     /// A view of them for gimli. Costs nothing: only slices are made.
     pub(super) fn dwarf(&self) -> Dwarf<'_> {
         let load = |id| Ok::<Reader<'_>, ()>(EndianSlice::new(self.get(id), LittleEndian));

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use gimli::{DwarfFileType, DwarfPackage, DwoId, EndianSlice, LittleEndian};
 
+use super::Dwarf;
 use super::budget::Budget;
 use super::functions::Functions;
+use super::names::{Entries, Name};
 use super::sections::Sections;
 use super::units::{Root, Units};
-use super::{Dwarf, names};
 use crate::mmap::Data;
 
 /// Reads files that the debug information names.
@@ -19,6 +20,8 @@ pub(crate) trait Files: Send + Sync {
     fn object(&self, folder: &str, name: &str) -> Option<Data>;
     /// The `.dwp` package of the program.
     fn package(&self) -> Option<Data>;
+    /// The supplementary file of this path or build id, if it is the right one.
+    fn supplement(&self, name: &str, id: &[u8], is_right: &dyn Fn(&[u8]) -> bool) -> Option<Data>;
 }
 
 /// The rest of one unit.
@@ -90,8 +93,9 @@ impl Split {
     }
 
     /// The name of the function whose entry is at `offset`.
-    pub(super) fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<names::Name<'a>> {
-        names::name(&view(&self.sections, self.id, dwarf)?, &self.units, offset)
+    pub(super) fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<Name<'a>> {
+        let dwarf = view(&self.sections, self.id, dwarf)?;
+        Entries { dwarf: &dwarf, units: &self.units, supplement: None }.name(offset)
     }
 
     fn unit<'a>(&self, dwarf: &Dwarf<'a>, id: DwoId) -> Option<Root<'a>> {

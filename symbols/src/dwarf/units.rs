@@ -4,15 +4,15 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{
-    Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset, LittleEndian,
-    Section as _, UnitHeader, UnitSectionOffset, UnitType, constants,
+    Abbreviation, Abbreviations, Attribute, AttributeValue, DebugAbbrev, DebugInfoOffset, DebugLineOffset,
+    DwarfFileType, LittleEndian, Section as _, UnitHeader, UnitSectionOffset, UnitType, constants,
 };
 
 use super::budget::Budget;
 use super::functions::{Entry, Functions};
 use super::lines::Lines;
 use super::split::Split;
-use super::{Dwarf, MAX_ATTRIBUTES, Reader, Unit};
+use super::{Dwarf, Reader, Unit};
 
 /// One unit, with its tables as far as they were asked for.
 pub(super) struct UnitData {
@@ -69,6 +69,16 @@ pub(super) struct Root<'a> {
     /// Split DWARF: the file that has the rest.
     pub(super) split: Option<Reader<'a>>,
     attributes: Vec<Attribute<Reader<'a>>>,
+    /// It has code, and does not say where: its functions do.
+    is_vague: bool,
+}
+
+/// Attributes of one entry; compilers write about twenty. They may take no bytes in it, and then its length bounds nothing.
+const MAX_ATTRIBUTES: usize = 64;
+
+/// An abbreviation, unless it has too many attributes to be read for each entry.
+pub(super) fn bounded(abbreviation: &Abbreviation) -> Option<&Abbreviation> {
+    (abbreviation.attributes().len() <= MAX_ATTRIBUTES).then_some(abbreviation)
 }
 
 /// Bytes that abbreviations take in memory, times those in the file: the shortest has 5, and becomes 176.
@@ -133,7 +143,30 @@ impl Units {
             }
             Some(())
         });
+        if root.is_vague && root.split.is_none() {
+            self.add_functions(dwarf, &root.unit, unit, budget, is_code);
+        }
         Some(root.lines.map(|lines| (lines.0, number)))
+    }
+
+    /// Adds what the functions of a unit cover that does not say so itself.
+    fn add_functions(
+        &mut self,
+        dwarf: &Dwarf<'_>,
+        unit: &Unit<'_>,
+        number: u32,
+        budget: &Budget,
+        is_code: &dyn Fn(u64) -> bool,
+    ) -> Option<()> {
+        let functions = Functions::read(dwarf, unit, budget, is_code);
+        let data = self.all.last_mut()?;
+        for code in functions.all_code() {
+            budget.take_one::<UnitRange>()?;
+            self.ranges.push(UnitRange { start: code.start, end: code.end, reach: 0, unit: number });
+            data.has_code = true;
+        }
+        data.functions.get_or_init(|| Some(functions));
+        Some(())
     }
 
     /// Gives units their line tables: (place, unit).
@@ -219,14 +252,16 @@ impl<'a> Root<'a> {
             header,
         };
         let mut entries = unit.header.entries_raw(&unit.abbreviations, None).ok()?;
-        let abbreviation = entries.read_abbreviation().ok()??;
+        let abbreviation = bounded(entries.read_abbreviation().ok()??)?;
         let mut attributes: Vec<Attribute<Reader<'a>>> = Vec::new();
-        for &specification in abbreviation.attributes().iter().take(MAX_ATTRIBUTES) {
-            attributes.push(entries.read_attribute(specification).ok()?);
-        }
+        entries.read_attributes(abbreviation.attributes(), &mut attributes).ok()?;
+        // Partial units have no code.
+        let is_whole = abbreviation.tag() == constants::DW_TAG_compile_unit && file == DwarfFileType::Main;
         // Bases come behind what is read through them.
         attributes.iter().for_each(|a| set_base(&mut unit, a));
-        let mut root = Self { unit, lines: None, split: None, attributes: Vec::new() };
+        let says_where = |a: &Attribute<_>| matches!(a.name(), constants::DW_AT_ranges | constants::DW_AT_high_pc);
+        let is_vague = is_whole && !attributes.iter().any(says_where);
+        let mut root = Self { unit, lines: None, split: None, attributes: Vec::new(), is_vague };
         attributes.iter().for_each(|a| root.set(dwarf, a));
         root.attributes = attributes;
         Some(root)
@@ -263,13 +298,20 @@ fn set_base<'a>(unit: &mut Unit<'a>, attribute: &Attribute<Reader<'a>>) {
     }
 }
 
-/// The offset in `.debug_info` that a reference from `unit` means.
-pub(super) fn target(unit: &Unit<'_>, value: AttributeValue<Reader<'_>>) -> Option<usize> {
+/// The offset in `.debug_info` that a reference from `unit` means. The supplementary file's begins where the file's own
+/// ends.
+pub(super) fn target(dwarf: &Dwarf<'_>, unit: &Unit<'_>, value: AttributeValue<Reader<'_>>) -> Option<usize> {
     match value {
         AttributeValue::UnitRef(into) => match into.to_unit_section_offset(&unit.header) {
             UnitSectionOffset(offset) => Some(offset),
         },
         AttributeValue::DebugInfoRef(DebugInfoOffset(offset)) => Some(offset),
+        AttributeValue::DebugInfoRefSup(DebugInfoOffset(offset)) => own_info(dwarf).checked_add(offset),
         _ => None,
     }
+}
+
+/// Bytes of the file's own `.debug_info`.
+pub(super) fn own_info(dwarf: &Dwarf<'_>) -> usize {
+    dwarf.debug_info.reader().slice().len()
 }

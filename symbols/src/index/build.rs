@@ -9,18 +9,10 @@ use super::tables::View;
 use crate::addr::Vaddr;
 use crate::binary::{Binary, Segment};
 use crate::demangle;
-use crate::elf::{SYMBOL_SIZE, Sections, Symbol};
-
-// ELF: symbol types, bindings and section indices (gABI, chapter 4).
-const STT_NOTYPE: u8 = 0;
-const STT_FUNC: u8 = 2;
-const STT_FILE: u8 = 4;
-const STT_GNU_IFUNC: u8 = 10;
-const STB_LOCAL: u8 = 0;
-const STB_WEAK: u8 = 2;
-const SHN_UNDEF: u16 = 0;
-const SHN_ABS: u16 = 0xfff1;
-const SHN_COMMON: u16 = 0xfff2;
+use crate::elf::{
+    SHN_ABS, SHN_COMMON, SHN_UNDEF, STB_LOCAL, STB_WEAK, STT_FILE, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, SYMBOL_SIZE,
+    Sections, Symbol,
+};
 
 /// All names, by address and rank. No text is looked at, but for the few that decide whether there is a function: most questions are about a
 /// handful of names, and to touch them all would cost more than the answers.

@@ -11,10 +11,11 @@ use super::{Index, LeftOut};
 use crate::Error;
 use crate::addr::Vaddr;
 use crate::binary::Binary;
-use crate::debugfile::{self, AddressMap, DebugFile, DebugReport, DebugSearch, SplitFiles};
+use crate::debugfile::{self, AddressMap, DebugFile, DebugReport, DebugSearch, Origin, SplitFiles};
 use crate::demangle;
 use crate::dwarf::{Debug, Files, Frame};
 use crate::go::{SourceLine, names as go_names};
+use crate::plt;
 
 /// Where the names and the debug information of an index come from, besides the file.
 #[derive(Default)]
@@ -33,8 +34,41 @@ impl Sources {
 
     /// Whether functions that nothing names are to be listed by their bounds: where no symbol table tells them.
     pub(super) fn adds_nameless(&self, binary: &Binary) -> bool {
-        let named = self.files.iter().any(DebugFile::has_symbols) || binary.sections().symtab.is_some();
+        // Debug information knows nothing of assembly.
+        let is_table = |file: &DebugFile| file.has_symbols() && file.origin == Origin::Symbols;
+        let named = self.files.iter().any(is_table) || binary.sections().symtab.is_some();
         self.search.is_some() && !named && binary.go().is_none()
+    }
+
+    fn dwarf(&self, binary: &Binary) -> Option<(&Debug, Option<&AddressMap>)> {
+        let (file, debug) = self.dwarf.get_or_init(|| self.find_dwarf(binary)).as_ref()?;
+        let map = file.and_then(|number| self.files.get(number)).map(|file| &file.map);
+        Some((debug, map))
+    }
+
+    fn find_dwarf(&self, binary: &Binary) -> Option<(Option<usize>, Debug)> {
+        let own_code = binary.segments().iter().filter(|s| s.executable);
+        let own_code = own_code.map(|s| s.vaddr.0..s.vaddr.0.saturating_add(s.mem_size)).collect();
+        let files = || -> Option<Box<dyn Files>> {
+            Some(Box::new(SplitFiles { search: self.search.clone()?, debug_file: self.report.used.clone() }))
+        };
+        if let Some(own) = Debug::of(binary.shared_data(), own_code, files()) {
+            return Some((None, own));
+        }
+        self.files.iter().enumerate().find_map(|(number, file)| {
+            let code = file.sections.sections.iter().filter(|s| s.executable && s.allocated);
+            let code = code.map(|s| s.address.0..s.end().0).collect();
+            Some((Some(number), Debug::of(&file.data, code, files())?))
+        })
+    }
+
+    /// The functions that only debug information names: where there is no symbol table.
+    fn described(&self, binary: &Binary) -> Option<DebugFile> {
+        if binary.sections().symtab.is_some() || self.files.iter().any(DebugFile::has_symbols) {
+            return None;
+        }
+        let (debug, map) = self.dwarf(binary)?;
+        debug.as_symbols().finish(map.cloned().unwrap_or_default(), Origin::Dwarf)
     }
 }
 
@@ -96,7 +130,9 @@ impl Index {
     pub fn with_debug(binary: Arc<Binary>, search: &DebugSearch) -> Result<Self, Error> {
         let (files, report) = debugfile::find(&binary, search);
         let looked = Box::new(report.clone());
-        let sources = Sources { files, report, search: Some(search.clone()), dwarf: OnceLock::new() };
+        let mut sources = Sources { files, report, search: Some(search.clone()), dwarf: OnceLock::new() };
+        sources.files.extend(sources.described(&binary));
+        sources.files.extend(plt::stubs(&binary));
         Self::from_sources(binary, sources).map_err(|error| match error {
             Error::NoSymbols => Error::NoSymbolsNorDebugFile(looked),
             other => other,
@@ -136,27 +172,7 @@ impl Index {
 
     /// The debug information, and the map from its file's addresses if that is a separate one.
     pub(super) fn dwarf(&self) -> Option<(&Debug, Option<&AddressMap>)> {
-        let own_code = || {
-            let code = self.binary.segments().iter().filter(|s| s.executable);
-            code.map(|s| s.vaddr.0..s.vaddr.0.saturating_add(s.mem_size)).collect()
-        };
-        let files = || -> Option<Box<dyn Files>> {
-            let search = self.debug.search.clone()?;
-            Some(Box::new(SplitFiles { search, debug_file: self.debug.report.used.clone() }))
-        };
-        let find = || {
-            if let Some(own) = Debug::of(self.binary.shared_data(), own_code(), files()) {
-                return Some((None, own));
-            }
-            self.debug.files.iter().enumerate().find_map(|(number, file)| {
-                let code = file.sections.sections.iter().filter(|s| s.executable && s.allocated);
-                let code = code.map(|s| s.address.0..s.end().0).collect();
-                Some((Some(number), Debug::of(&file.data, code, files())?))
-            })
-        };
-        let (file, debug) = self.debug.dwarf.get_or_init(find).as_ref()?;
-        let map = file.and_then(|number| self.debug.files.get(number)).map(|file| &file.map);
-        Some((debug, map))
+        self.debug.dwarf(&self.binary)
     }
 
     /// The debug information, and an address as its file has it.

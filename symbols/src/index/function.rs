@@ -46,19 +46,21 @@ pub enum LeftOut {
     GoWrapper,
     /// Adjusts `this` and jumps to the real function.
     Thunk,
-    /// What the C runtime starts and ends a program with, and PLT stubs.
+    /// What the C runtime starts and ends a program with.
     Startup,
+    /// `puts@plt`: jumps to a function of another file.
+    PltStub,
     /// A part (`.cold`) of another function.
     Part,
     /// Known only by its bounds.
     Nameless,
     /// The symbol is an IFUNC: its address is that of the resolver, which runs once, not of the function it chooses.
-    /// Never selected by name.
+    /// Its name selects that function, if [`super::Index::learn_ifuncs`] was told which it is, and else nothing.
     Ifunc,
 }
 
 impl LeftOut {
-    /// Whether such a function is never selected, not even with `all`.
+    /// Whether such a function is never selected itself, not even with `all`.
     pub fn is_final(self) -> bool {
         self == Self::Ifunc
     }
@@ -73,6 +75,7 @@ impl fmt::Display for LeftOut {
             Self::GoWrapper => "a wrapper made by the Go compiler",
             Self::Thunk => "a thunk made by the C++ compiler",
             Self::Startup => "a stub of the C runtime",
+            Self::PltStub => "a PLT stub",
             Self::Part => "a part of another function",
             Self::Nameless => "a function without a name",
             Self::Ifunc => "an indirect function: the symbol names its resolver",
@@ -136,8 +139,11 @@ const STARTUP: [&[u8]; 14] = [
 
 /// Why globs leave a symbol of an ELF table out, judged by its name.
 pub(super) fn elf_left_out(symbol: &[u8]) -> Option<LeftOut> {
-    if STARTUP.contains(&symbol) || symbol.ends_with(b"@plt") || symbol.ends_with(b"$plt") {
+    if STARTUP.contains(&symbol) {
         return Some(LeftOut::Startup);
+    }
+    if symbol.ends_with(b"@plt") || symbol.ends_with(b"$plt") {
+        return Some(LeftOut::PltStub);
     }
     // Itanium ABI 5.1.4: _ZTh, _ZTv, _ZTc.
     let thunk = [&b"_ZTh"[..], b"_ZTv", b"_ZTc"].iter().any(|prefix| symbol.starts_with(prefix));

@@ -32,6 +32,7 @@ use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::demangle;
 use crate::go;
+use crate::plt;
 
 use name::{Name, Source};
 use tables::Table;
@@ -81,6 +82,8 @@ pub struct Index {
     /// The names that functions with many are shown by, as positions, by function.
     shown_of_many: OnceLock<FxHashMap<usize, usize>>,
     is_rust_program: OnceLock<bool>,
+    /// What IFUNC resolvers chose, by the resolver's address.
+    chosen: FxHashMap<Vaddr, Vaddr>,
     debug: debug::Sources,
 }
 
@@ -118,6 +121,7 @@ impl Index {
             parts: OnceLock::new(),
             shown_of_many: OnceLock::new(),
             is_rust_program: OnceLock::new(),
+            chosen: FxHashMap::default(),
             debug,
         };
         if index.names.is_empty() && index.nameless().is_empty() {
@@ -212,6 +216,20 @@ impl Index {
             }
         }
         others
+    }
+
+    /// Learns from a running process which implementations its IFUNC resolvers chose: `word` reads the address that a word
+    /// of the file holds there, as an address of this file. Then the symbols select what was chosen.
+    pub fn learn_ifuncs(&mut self, mut word: impl FnMut(Vaddr) -> Option<Vaddr>) {
+        for (place, resolver) in plt::resolved(&self.binary) {
+            self.chosen.extend(word(place).map(|chosen| (resolver, chosen)));
+        }
+    }
+
+    /// The implementation that a function's resolver chose, if it is one and that is known.
+    fn implementation(&self, function: usize) -> Option<FunctionId> {
+        let chosen = self.chosen.get(&self.start(function))?;
+        self.starting_at(*chosen).and_then(|function| u32::try_from(function).ok()).map(FunctionId)
     }
 
     /// The name of the function with this id, as in [`Function::name`]. Demangled once.

@@ -167,9 +167,13 @@ impl Index {
                     let found = Match { what, pattern, name, language: Some(language), exact: found.exact };
                     chosen.push(Chosen { address: self.start(hit.function as usize), found });
                 }
-                Some((Err(why), _)) => {
-                    left_out.push((hit.function, why));
-                }
+                Some((Err(why), language)) => match self.chosen_by(hit) {
+                    Some((address, what, name)) => {
+                        let found = Match { what, pattern, name, language: Some(language), exact: found.exact };
+                        chosen.push(Chosen { address, found });
+                    }
+                    None => left_out.push((hit.function, why)),
+                },
                 None => {}
             }
         }
@@ -180,6 +184,15 @@ impl Index {
             let what = Matched::Point { address, function: function.map(|hit| FunctionId(hit.function)), offset };
             Chosen { address, found: Match { what, pattern, name, language, exact: true } }
         }));
+    }
+
+    /// What an IFUNC's resolver chose: where it is, itself, and what to call it.
+    fn chosen_by(&self, hit: &Hit) -> Option<(Vaddr, Matched, String)> {
+        let entry = self.entry(hit.name as usize).filter(|entry| entry.is_ifunc())?;
+        let id = self.implementation(hit.function as usize)?;
+        let implementation = self.first_name(id.0 as usize)?;
+        let name = format!("{} (IFUNC: {})", self.bare(&entry), self.bare(&implementation));
+        Some((implementation.address(), Matched::Function(id), name))
     }
 
     fn find(&self, pattern: &Pattern) -> Found {
