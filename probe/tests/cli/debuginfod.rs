@@ -2,11 +2,12 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -79,17 +80,25 @@ impl Server {
     fn start(served: &Path, database: &Path) -> Self {
         let port = free_port();
         let mut command = Command::new("debuginfod");
-        command.args(["-vv", "-F", "-t0", "-g0", "-p", &port.to_string(), "-d"]).arg(database).arg(served);
-        command.env_remove("DEBUGINFOD_URLS").stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("debuginfod, which testdata/setup.sh installs, can be started");
-        let mut said = BufReader::new(process.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        command.args(["-F", "-t0", "-g0", "-p", &port.to_string(), "-d"]).arg(database).arg(served);
+        command.env_remove("DEBUGINFOD_URLS").stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().expect("debuginfod, which testdata/setup.sh installs, can be started");
         let server = Self { process, url: format!("http://127.0.0.1:{port}") };
-        // Its account of the database comes after the folder was read.
-        assert!(said.any(|line| line.trim_end().ends_with("buildids 1")), "it never said what it has");
-        // Whoever reads no more would end it.
-        thread::spawn(move || said.for_each(drop));
+        let end = Instant::now() + Duration::from_secs(60);
+        while !has_read_a_file(port) {
+            assert!(Instant::now() < end, "it never read the file");
+            thread::sleep(Duration::from_millis(20));
+        }
         server
     }
+}
+
+/// Whether a file's build ID is in the server's database, by its own account.
+fn has_read_a_file(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let mut answer = String::new();
+    let asked = stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_string(&mut answer));
+    asked.is_ok() && answer.contains(r#"{step_done="file-scanned"} 1"#)
 }
 
 impl Drop for Server {
