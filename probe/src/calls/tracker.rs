@@ -227,6 +227,10 @@ impl Tracker {
                 self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
             }
         }
+        if self.lanes.forgotten > 0 {
+            let note = "stacks of coroutines were too many to be told apart: calls on them may be told as unwound";
+            self.summary.notes.push(format!("{} {note}", self.lanes.forgotten));
+        }
         self.summary.probes_ns = self.cost.total_ns();
         Ok(self.summary.clone())
     }

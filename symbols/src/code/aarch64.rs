@@ -4,7 +4,8 @@
 //! arch/arm64/kernel/probes/decode-insn.c, `arm_probe_decode_insn`: it carries out branches, `adr`, loads of literals and
 //! (6.13) `nop` itself, refuses what it can neither carry out nor run elsewhere, and single-steps the rest.
 
-use super::{Body, Entry, EntryCost, Exit, ExitKind, JumpOperand, Place, Refusal, Shape};
+use super::exits::{Found, Way};
+use super::{Body, Entry, EntryCost, ExitKind, JumpOperand, Place, Refusal, Shape};
 use crate::addr::Vaddr;
 
 /// Bytes of an instruction.
@@ -138,21 +139,20 @@ fn instructions(start: Vaddr, code: &[u8]) -> impl Iterator<Item = Instruction> 
 
 /// Where to probe a function.
 pub(super) fn shape(body: &Body<'_>, starts_function: &dyn Fn(Vaddr) -> bool) -> Shape {
-    let mut shape =
-        Shape { entry: entry(body), exits: vec![], refused_exits: vec![], unprobed_jumps: false, strays: vec![] };
+    let mut found = Found::default();
     for (start, code) in body.pieces() {
         let mut seen = Seen::default();
         let mut last = None;
         for i in instructions(start, code) {
             let way = way(body, i, &seen, starts_function);
-            shape.add(i, way);
+            found.add(Vaddr(i.at), way, || i.refusal());
             seen.note(i);
             last = Some(i);
         }
         let runs_on = |i: Instruction| matches!(i.flow(), Flow::Next | Flow::Conditional(_)) && !i.is_nop();
-        shape.unprobed_jumps |= last.is_none_or(runs_on);
+        found.unprobed_jumps |= last.is_none_or(runs_on);
     }
-    shape
+    found.into_shape(entry(body))
 }
 
 /// Whether the instruction at the start of `code` may be probed.
@@ -174,42 +174,6 @@ pub(super) fn place(body: &Body<'_>, v: Vaddr) -> Place {
         (true, _) if begin == v.0 => Place::Start,
         (true, Some(end)) => Place::Inside { begin: Vaddr(begin), end: Vaddr(end) },
         _ => Place::Unknown,
-    }
-}
-
-enum Way {
-    Inside,
-    Out(ExitKind),
-    /// Out, if the target is a function and no nameless part of this one.
-    MaybeOut(ExitKind),
-    /// With a frame on the stack to code that no name is known for.
-    Stray(Vaddr),
-    /// Out or not, and no probe can tell.
-    Untold,
-}
-
-impl Shape {
-    fn add(&mut self, i: Instruction, way: Way) {
-        let kind = match way {
-            Way::Inside => return,
-            Way::Untold => return self.unprobed_jumps = true,
-            Way::Stray(target) => {
-                self.unprobed_jumps = true;
-                return self.strays.push(target);
-            }
-            Way::MaybeOut(kind) => {
-                self.unprobed_jumps = true;
-                kind
-            }
-            Way::Out(kind) => kind,
-        };
-        match i.refusal() {
-            Ok(()) => self.exits.push(Exit { address: Vaddr(i.at), kind }),
-            Err(why) => {
-                self.refused_exits.push((Vaddr(i.at), why));
-                self.unprobed_jumps |= kind != ExitKind::Return;
-            }
-        }
     }
 }
 

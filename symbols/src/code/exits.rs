@@ -6,7 +6,7 @@ use iced_x86::{ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Regist
 
 use super::depth::{self, Depths};
 use super::sweep::{Leaving, Sweep, direct_target};
-use super::{Body, Condition, Exit, ExitKind, JumpOperand, Refusal, uprobes};
+use super::{Body, Condition, Entry, Exit, ExitKind, JumpOperand, Refusal, Shape, uprobes};
 use crate::addr::Vaddr;
 
 /// The ways out of a function.
@@ -29,12 +29,14 @@ pub(super) fn find(body: &Body<'_>, sweep: &Sweep, starts_function: &dyn Fn(Vadd
             FlowControl::IndirectBranch => indirect(body, i, &depths),
             _ => direct(body, i, starts_function, &depths),
         };
-        found.add(body, i, way);
+        let bytes = body.piece_from(i.ip()).map_or(&[][..], |(_, bytes)| bytes);
+        found.add(Vaddr(i.ip()), way, || uprobes::refusal_of(i, bytes));
     }
     found
 }
 
-enum Way {
+/// Whether an instruction leaves the function.
+pub(super) enum Way {
     Inside,
     Out(ExitKind),
     /// Out, if the target is a function and no nameless part of this one.
@@ -46,7 +48,13 @@ enum Way {
 }
 
 impl Found {
-    fn add(&mut self, body: &Body<'_>, i: &Instruction, way: Way) {
+    pub(super) fn into_shape(self, entry: Result<Entry, Refusal>) -> Shape {
+        let Self { exits, refused, unprobed_jumps, strays } = self;
+        Shape { entry, exits, refused_exits: refused, unprobed_jumps, strays }
+    }
+
+    /// Takes in one instruction; `probe` says whether it may be probed.
+    pub(super) fn add(&mut self, address: Vaddr, way: Way, probe: impl FnOnce() -> Result<(), Refusal>) {
         let kind = match way {
             Way::Inside => return,
             Way::Untold => return self.unprobed_jumps = true,
@@ -60,9 +68,7 @@ impl Found {
             }
             Way::Out(kind) => kind,
         };
-        let address = Vaddr(i.ip());
-        let bytes = body.piece_from(i.ip()).map_or(&[][..], |(_, bytes)| bytes);
-        match uprobes::refusal_of(i, bytes) {
+        match probe() {
             Ok(()) => self.exits.push(Exit { address, kind }),
             Err(why) => {
                 self.refused.push((address, why));

@@ -212,14 +212,7 @@ pub fn shape(body: &Body<'_>, starts_function: &dyn Fn(Vaddr) -> bool) -> Shape 
         return aarch64::shape(body, starts_function);
     }
     let sweep = Sweep::of(body);
-    let found = exits::find(body, &sweep, starts_function);
-    Shape {
-        entry: entry::place(body, &sweep),
-        exits: found.exits,
-        refused_exits: found.refused,
-        unprobed_jumps: found.unprobed_jumps,
-        strays: found.strays,
-    }
+    exits::find(body, &sweep, starts_function).into_shape(entry::place(body, &sweep))
 }
 
 /// Why a function's entry cannot be probed, as [`shape`] says it. Where the first instructions decide, as they nearly

@@ -37,7 +37,7 @@ fn process(pid_tgid: u64) -> u64 {
 pub(super) const MANY_LANES: usize = 4096;
 
 /// Coroutines' stacks that are known at once, in one process. A program with more makes and drops them without end.
-const MAX_STACKS: usize = 1 << 16;
+pub(super) const MAX_STACKS: usize = 1 << 16;
 
 /// The lanes, and each one's open calls.
 pub(super) struct Lanes {
@@ -50,6 +50,8 @@ pub(super) struct Lanes {
     sweep_at: usize,
     /// Stacks of coroutines, by process: lowest address, and the address after the last.
     stacks: FxHashMap<u32, BTreeMap<u64, u64>>,
+    /// Of those, given up for want of room.
+    pub(super) forgotten: u64,
 }
 
 impl Default for Lanes {
@@ -60,6 +62,7 @@ impl Default for Lanes {
             spare: Vec::new(),
             sweep_at: MANY_LANES,
             stacks: FxHashMap::default(),
+            forgotten: 0,
         }
     }
 }
@@ -99,6 +102,7 @@ impl Lanes {
         if stacks.len() >= MAX_STACKS {
             // Which of them is still in use is not known. Calls on it are taken for the thread's from now on.
             stacks.pop_first();
+            self.forgotten += 1;
         }
         stacks.insert(lowest, end);
         replaced.retain(|key| self.places.contains_key(key));

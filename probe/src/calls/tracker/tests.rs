@@ -641,3 +641,13 @@ fn what_is_shed_after_the_last_event_is_told_at_the_end() {
     b.tells(&["1 enter 0 in - at 1", "shed 0 at 10", "1 Shed after ? on 1"]);
     assert_eq!((summary.open, summary.shed.len()), (0, 1));
 }
+
+#[test]
+fn coroutine_stacks_that_are_given_up_are_told() {
+    let mut b = bench();
+    for n in 0..=lanes::MAX_STACKS as u64 {
+        b.event(stack(n, STACK + n * 0x2000));
+    }
+    let summary = b.tracker.finish(&mut b.told).expect("made-up sinks do not fail");
+    assert!(summary.notes.iter().any(|note| note.starts_with("1 stacks of coroutines")), "{:?}", summary.notes);
+}
