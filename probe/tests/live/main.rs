@@ -8,6 +8,7 @@ mod counts;
 mod foreign;
 mod harness;
 mod options;
+mod overhead;
 mod scenarios;
 mod sources;
 mod stacks;
