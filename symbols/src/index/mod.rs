@@ -75,6 +75,8 @@ pub struct Index {
     /// The names that functions with many are shown by, as positions, by function.
     shown_of_many: OnceLock<FxHashMap<usize, usize>>,
     is_rust_program: OnceLock<bool>,
+    /// What functions without a name are called after.
+    own_name: OnceLock<String>,
     /// What IFUNC resolvers chose, by the resolver's address.
     chosen: FxHashMap<Vaddr, Vaddr>,
     debug: debug::Sources,
@@ -111,6 +113,7 @@ impl Index {
             parts: OnceLock::new(),
             shown_of_many: OnceLock::new(),
             is_rust_program: OnceLock::new(),
+            own_name: OnceLock::new(),
             chosen: FxHashMap::default(),
             debug,
         };
