@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::Write,
+    mem::ManuallyDrop,
 };
 
 use anyhow::{Result, bail};
@@ -69,11 +70,12 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
     } else {
         request.patterns.iter().map(|p| p.parse()).collect::<Result<_, _>>()?
     };
-    let files = files(request)?;
+    let files = ManuallyDrop::new(files(request)?);
     let mut out = std::io::BufWriter::with_capacity(1 << 16, out);
     let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
-    for file in &files {
-        let selection = file.index.select(&patterns, request.all);
+    for file in files.iter() {
+        // Freed with the process: string by string it takes a tenth of the whole time.
+        let selection = ManuallyDrop::new(file.index.select(&patterns, request.all));
         unmatched.retain(|p| selection.unmatched.contains(p));
         let listing = Listing::new(file, request, &patterns, &selection);
         // A pattern's only matches may be inlined.
@@ -335,12 +337,18 @@ fn start_line(
     language: Option<symbols::index::Language>,
     name: &str,
 ) {
-    match (address, size) {
-        (Some(address), Some(size)) => push(out, format_args!("{address} {size:>6} ")),
-        (Some(address), None) => push(out, format_args!("{address}      - ")),
-        (None, _) => out.push_str("-      - "),
+    match address {
+        Some(address) => push(out, format_args!("{address}")),
+        None => out.push('-'),
     }
-    push(out, format_args!("{:<4} ", language.map_or("", symbols::index::Language::name)));
+    // Padded by hand: of a hundred thousand lines half the time would be `fmt`'s.
+    let mut number = itoa::Buffer::new();
+    let size = size.map_or("-", |size| number.format(size));
+    let language = language.map_or("", symbols::index::Language::name);
+    let spaces = |used: usize, width: usize| "       ".get(..width.saturating_sub(used) + 1).unwrap_or(" ");
+    for part in [spaces(size.len(), 6), size, " ", language, spaces(language.len(), 4)] {
+        out.push_str(part);
+    }
     escape::text(out, name);
 }
 
