@@ -13,9 +13,10 @@ use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::debugfile::{self, AddressMap, DebugFile, DebugReport, DebugSearch, Origin, SplitFiles};
 use crate::demangle;
-use crate::dwarf::{Debug, Files, Frame};
+use crate::dwarf::{self, Debug, Files, Frame};
 use crate::go::{SourceLine, names as go_names};
 use crate::plt;
+use crate::unwind::SharedBytes;
 
 /// Where the names and the debug information of an index come from, besides the file.
 #[derive(Default)]
@@ -120,6 +121,12 @@ impl Index {
             last.name = function.name.to_owned();
         }
         frames
+    }
+
+    /// The `.debug_frame` of a debug file whose addresses are the file's own.
+    pub(crate) fn debug_frame(&self) -> Option<SharedBytes> {
+        let files = self.debug.files.iter().filter(|file| file.map.is_identity());
+        files.filter_map(|file| dwarf::debug_frame(&file.data)).next()
     }
 
     /// Like [`Self::new`], with what separate debug files know of the file's functions, lines and inlined code. Functions
