@@ -27,15 +27,8 @@ pub enum TrapKind {
 
 impl TrapKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::NopEntry,
-        Self::EmulatedEntry,
-        Self::Entry,
-        Self::Return,
-        Self::Jump,
-        Self::AfterReturn,
-        Self::Passed,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::NopEntry, Self::EmulatedEntry, Self::Entry, Self::Return, Self::Jump, Self::AfterReturn, Self::Passed];
 }
 
 /// A kind of trap, and whether the kernel half looks for a goroutine in it.

@@ -145,7 +145,8 @@ impl Sink for Slow {
         self.latest_ns = self.latest_ns.max(enter.start_ns);
         let around = enter.parent.and_then(|parent| self.open.get(&parent).copied());
         let call = around.unwrap_or_else(|| {
-            self.blocks.insert(enter.id, Block { start_ns: enter.start_ns, spent: enter.spent.clone(), ..Block::default() });
+            self.blocks
+                .insert(enter.id, Block { start_ns: enter.start_ns, spent: enter.spent.clone(), ..Block::default() });
             OpenCall { outermost: enter.id, kept: true }
         });
         let kept = call.kept && self.has_room(call.outermost);

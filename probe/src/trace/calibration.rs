@@ -36,14 +36,8 @@ const CALLERS: usize = 32;
 const BUFFER_BYTES: u32 = 4 << 20;
 
 /// Specimens whose calls are timed.
-const TIMED: [Specimen; 6] = [
-    Specimen::Nop,
-    Specimen::Emulated,
-    Specimen::Stepped,
-    Specimen::Jumps,
-    Specimen::Open,
-    Specimen::Point,
-];
+const TIMED: [Specimen; 6] =
+    [Specimen::Nop, Specimen::Emulated, Specimen::Stepped, Specimen::Jumps, Specimen::Open, Specimen::Point];
 
 /// Measures what the points of `plan` cost when attached with these options.
 ///
@@ -165,12 +159,16 @@ impl Bench {
         let attached = plan.points.len();
         let attachment = attach::attach(&mut plan, std::slice::from_ref(file), features, &own)
             .context("failed to measure the probes' own cost (--subtract-overhead)")?;
-        ensure!(plan.points.len() == attached, "the kernel refuses probes on our own program, to measure what they cost");
+        ensure!(
+            plan.points.len() == attached,
+            "the kernel refuses probes on our own program, to measure what they cost"
+        );
         Ok(Self { points, attachment, settings, callers })
     }
 
     fn measure(&mut self, costs: &mut Costs) -> Result<()> {
-        let mut seen: Vec<Vec<Seen>> = TIMED.iter().map(|_| self.settings.iter().map(|_| Seen::default()).collect()).collect();
+        let mut seen: Vec<Vec<Seen>> =
+            TIMED.iter().map(|_| self.settings.iter().map(|_| Seen::default()).collect()).collect();
         for round in 0..ROUNDS {
             for (number, specimen) in TIMED.into_iter().enumerate() {
                 for (at, setting) in self.settings.clone().into_iter().enumerate() {
@@ -226,7 +224,9 @@ impl Bench {
         let exits = |setting| {
             let alone = of(Specimen::Open, setting).cycle_ns;
             match self.points.returns {
-                Returns::Ret => [Specimen::Emulated, Specimen::Jumps].map(|s| of(s, setting).cycle_ns.saturating_sub(alone)),
+                Returns::Ret => {
+                    [Specimen::Emulated, Specimen::Jumps].map(|s| of(s, setting).cycle_ns.saturating_sub(alone))
+                }
                 // Where there is no entry without a return, the entry stands for both.
                 Returns::Uretprobe | Returns::None => [0; 2],
             }

@@ -136,7 +136,8 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
 fn probe_costs(request: &Trace, plan: &Plan, features: &Features) -> Result<Costs> {
     let command = request.target.command.is_some();
     // A command is not there yet: its process is to be followed.
-    let scope = if command { Scope::Processes { pids: Vec::new(), follow: true } } else { scope(&request.target, None)? };
+    let scope =
+        if command { Scope::Processes { pids: Vec::new(), follow: true } } else { scope(&request.target, None)? };
     calibration::measure(plan, features, &attach_options(request, scope), request.returns)
 }
 
