@@ -159,8 +159,9 @@ pub struct TraceArgs {
     /// abort Rust and C++ programs that unwind); or not at all
     #[arg(long, value_name = "HOW", default_value = "ret", help_heading = "Probes")]
     pub returns: Returns,
-    /// Callers of each outermost call, by frame pointers [default: auto, which is fp in this version]
-    #[arg(long, value_name = "HOW", default_value = "auto", hide_default_value = true, help_heading = "Probes")]
+    /// How the callers of each outermost call are found: by frame pointers (fp); by unwind tables, from a copy of the
+    /// stack (dwarf); in Go by frame pointers, which it always keeps, elsewhere by unwind tables (auto); or not at all
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Probes")]
     pub stack: Stack,
     /// Callers at most
     #[arg(long, value_name = "N", default_value = "64", help_heading = "Probes",

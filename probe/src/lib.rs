@@ -15,6 +15,7 @@ pub mod list;
 pub mod output;
 pub mod plan;
 pub mod request;
+pub mod stacks;
 pub mod target;
 pub mod trace;
 

@@ -102,9 +102,13 @@ pub struct TargetRequest {
 pub enum StackMode {
     /// Not at all.
     None,
-    /// By frame pointers.
+    /// By frame pointers in Go, by unwind tables elsewhere.
     #[default]
+    Auto,
+    /// By frame pointers.
     FramePointers,
+    /// By unwind tables.
+    Dwarf,
 }
 
 /// A listing.
@@ -179,7 +183,7 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
         patterns,
         returns: args.returns,
         subtract_overhead: args.subtract_overhead,
-        stack: stack(args.stack)?,
+        stack: stack(args.stack),
         stack_depth: args.stack_depth,
         stack_all: args.stack_all,
         limit: args.limit,
@@ -307,11 +311,12 @@ fn lines_of(path: &Path) -> Result<String, clap::Error> {
         .map_err(|error| usage(format!("failed to read patterns from '{}': {error}", path.display())))
 }
 
-fn stack(stack: Stack) -> Result<StackMode, clap::Error> {
+fn stack(stack: Stack) -> StackMode {
     match stack {
-        Stack::Auto | Stack::Fp => Ok(StackMode::FramePointers),
-        Stack::None => Ok(StackMode::None),
-        Stack::Dwarf => Err(usage("--stack=dwarf is not available in this version\n\n  tip: --stack=fp is")),
+        Stack::Auto => StackMode::Auto,
+        Stack::Fp => StackMode::FramePointers,
+        Stack::Dwarf => StackMode::Dwarf,
+        Stack::None => StackMode::None,
     }
 }
 

@@ -55,6 +55,7 @@ fn unread(subject: &Subject, returns: Returns, calls: u64) -> Result<Measured> {
     let file = subject.open()?;
     let mut plan = subject.plan(&file, returns)?;
     let options = attach::Options {
+        stack_copy: attach::StackCopies::None,
         scope: Scope::Everyone,
         stack_depth: 0,
         stack_all: false,

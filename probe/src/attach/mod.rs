@@ -64,6 +64,20 @@ pub enum Scope {
     },
 }
 
+/// Where stacks are copied for the reading half to unwind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StackCopies {
+    /// Nowhere.
+    None,
+    /// In all code but Go's, which keeps frame pointers.
+    WithoutFramePointers,
+    /// Everywhere.
+    Everywhere,
+}
+
+/// Bytes of a stack that are copied at most: main loops of real servers lie within a few KiB.
+const STACK_COPY_BYTES: u32 = 16 << 10;
+
 /// How to attach.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -73,6 +87,8 @@ pub struct Options {
     pub stack_depth: u32,
     /// For inner calls too.
     pub stack_all: bool,
+    /// Where the stack is copied, and not walked by frame pointers.
+    pub stack_copy: StackCopies,
     /// Size of the ring buffer, bytes: a power of two of pages.
     pub buffer_bytes: u32,
     /// More than [`MANY_SINGLE`] points one by one.
@@ -165,6 +181,8 @@ impl Attachment {
         let links_filter = u32::from(link_pids(options, features, multi).is_some() && filter != FILTER_TIDS);
         let stack_depth = options.stack_depth.min(abi::MAX_FRAMES as u32);
         let stack_all = u32::from(options.stack_all);
+        let stack_copy = if options.stack_copy == StackCopies::None { 0 } else { STACK_COPY_BYTES };
+        let stack_copy_go = u32::from(options.stack_copy == StackCopies::Everywhere);
         let points =
             u32::try_from(plan.points.len()).ok().filter(|&n| n <= abi::MAX_POINTS).context("too many points")?;
         let rows = counters::rows();
@@ -178,6 +196,10 @@ impl Attachment {
             .override_global("COMM", &comm, true)
             .override_global("STACK_DEPTH", &stack_depth, true)
             .override_global("STACK_ALL", &stack_all, true)
+            .override_global("STACK_COPY", &stack_copy, true)
+            .override_global("STACK_COPY_GO", &stack_copy_go, true)
+            .override_global("TASK_MM", &kernel.task_mm, true)
+            .override_global("MM_START_STACK", &kernel.mm_start_stack, true)
             .override_global("SHARED_UNWINDERS", &shared_unwinders, true)
             .override_global("TASK_TGID", &kernel.task_tgid, true)
             .override_global("TASK_SIGNAL", &kernel.task_signal, true)

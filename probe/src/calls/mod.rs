@@ -223,8 +223,12 @@ pub struct CallerStack {
 /// Why a caller stack is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cut {
-    /// The innermost shown function's module keeps no frame pointers there.
+    /// The outermost shown function's module keeps no frame pointers there.
     NoFramePointers,
+    /// Nothing says how the outermost shown function's caller is found.
+    NoRules,
+    /// More of the stack was in use than was copied.
+    CopyTooShort,
     /// `--stack-depth` was reached.
     Depth,
     /// The stack could not be read (paged out, or not a stack).

@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use symbols::{binary::Machine, pattern::Pattern};
 
 use crate::{
-    attach::{self, Scope, features::Features, how_to_be_permitted},
+    attach::{self, Scope, StackCopies, features::Features, how_to_be_permitted},
     calls::{
         overhead::{Costs, Trap},
         tracker::Limits,
@@ -121,6 +121,11 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
         scope,
         stack_depth: if request.stack == StackMode::None { 0 } else { request.stack_depth },
         stack_all: request.stack_all || request.returns == Returns::None,
+        stack_copy: match request.stack {
+            StackMode::None | StackMode::FramePointers => StackCopies::None,
+            StackMode::Auto => StackCopies::WithoutFramePointers,
+            StackMode::Dwarf => StackCopies::Everywhere,
+        },
         buffer_bytes: u32::try_from(request.buffer_bytes).unwrap_or(1 << 30),
         force: request.force,
         counted: request.budget.is_some(),

@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
         for file in &files[..plan.files.len()] {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
         }
-        let world = Live::new(processes, modules, attachment.losses()?);
+        let world = Live::new(processes, modules, attachment.losses()?, request.stack_depth);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         let attached_ns = monotonic_ns();
         tracker.entries_begin(attached_ns);

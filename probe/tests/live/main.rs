@@ -4,6 +4,7 @@
 //! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
 
 mod budget;
+mod chain;
 mod counts;
 mod foreign;
 mod harness;

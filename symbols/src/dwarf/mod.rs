@@ -42,6 +42,7 @@ use crate::go::SourceLine;
 use crate::mmap::Data;
 use crate::parallel;
 
+pub(crate) use self::sections::debug_frame;
 pub(crate) use self::split::Files;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;

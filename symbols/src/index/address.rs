@@ -11,6 +11,7 @@ use super::name::{Name, Source};
 use super::{Function, FunctionId, Index, build};
 use crate::addr::Vaddr;
 use crate::demangle;
+use crate::parallel;
 use crate::unwind;
 
 /// How far a function of unknown size may reach when there is nothing behind it in its section.
@@ -21,6 +22,9 @@ const MAX_NESTING: usize = 256;
 
 /// Parts of one function. Compilers make one or two; each may be as long as the code.
 const MAX_PARTS: usize = 64;
+
+/// Names whose sizes one thread reads at a time.
+const CHUNK: usize = 8192;
 
 /// What look-ups by address need, made by the first ones.
 #[derive(Default)]
@@ -137,11 +141,14 @@ impl Index {
     }
 
     fn find_nameless(&self) -> Vec<(Vaddr, u64)> {
-        let mut named = self.names.iter().peekable();
+        // Most of the time goes by until the sizes are there.
+        let end = |name: &Name| name.address().0.saturating_add(self.size(name).max(1));
+        let ends = parallel::map_chunks(&self.names, CHUNK, |names| names.iter().map(end).collect::<Vec<_>>());
+        let mut named = self.names.iter().zip(ends.into_iter().flatten()).peekable();
         let mut covered = 0;
         let mut is_known = |&(address, size): &(Vaddr, u64)| {
-            while let Some(name) = named.next_if(|n| n.address() <= address) {
-                covered = covered.max(name.address().0.saturating_add(self.size(name).max(1)));
+            while let Some((_, end)) = named.next_if(|(name, _)| name.address() <= address) {
+                covered = covered.max(end);
             }
             let known = address.0 < covered || self.binary.in_plt(address);
             if !known {

@@ -75,6 +75,8 @@ pub struct Index {
     /// The names that functions with many are shown by, as positions, by function.
     shown_of_many: OnceLock<FxHashMap<usize, usize>>,
     is_rust_program: OnceLock<bool>,
+    /// What functions without a name are called after.
+    own_name: OnceLock<String>,
     /// What IFUNC resolvers chose, by the resolver's address.
     chosen: FxHashMap<Vaddr, Vaddr>,
     debug: debug::Sources,
@@ -111,6 +113,7 @@ impl Index {
             parts: OnceLock::new(),
             shown_of_many: OnceLock::new(),
             is_rust_program: OnceLock::new(),
+            own_name: OnceLock::new(),
             chosen: FxHashMap::default(),
             debug,
         };
@@ -186,11 +189,22 @@ impl Index {
 
     /// All functions, by address.
     pub fn functions(&self) -> impl Iterator<Item = Function<'_>> {
-        let mut all: Vec<FunctionId> = (0..self.len() as u32).map(FunctionId).collect();
-        if !self.nameless().is_empty() {
-            all.sort_by_key(|id| self.start(id.0 as usize));
+        self.by_address().into_iter().map(|function| self.function(FunctionId(function)))
+    }
+
+    /// The numbers of all functions, by address.
+    fn by_address(&self) -> Vec<u32> {
+        let (named, nameless) = (self.functions.len() as u32, self.nameless());
+        let mut all = Vec::with_capacity(self.len());
+        let mut next = 0;
+        for (number, &(start, _)) in (named..).zip(nameless) {
+            let before = next..named;
+            next = before.clone().find(|&f| self.start(f as usize) > start).unwrap_or(named);
+            all.extend(before.start..next);
+            all.push(number);
         }
-        all.into_iter().map(|id| self.function(id))
+        all.extend(next..named);
+        all
     }
 
     /// The other names at the same address, each once.

@@ -68,7 +68,7 @@ impl World for OneLoss {
     fn callers(&mut self, _pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {
         assert!(!at_point);
         let frame = |ip| {
-            let frame = crate::target::modules::nameless(symbols::addr::ReturnAddr(symbols::addr::RuntimeAddr(ip)));
+            let frame = crate::target::modules::nameless(crate::stacks::CodeAddress::after_call(ip));
             Rc::new(frame)
         };
         Rc::new(CallerStack { frames: frames.addresses().map(frame).collect(), cut: None })
