@@ -121,6 +121,21 @@ struct Refused {
 /// # Errors
 /// No permission, a kernel too old, nothing left to attach.
 pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, options: &Options) -> Result<Attachment> {
+    attach_within(None, plan, files, features, options)
+}
+
+/// The same for a process of which it is known that nobody else is meant, whatever the scope says: where the kernel can,
+/// the links are confined to it. The kernel half chooses as the scope says.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_within(
+    process: Option<u32>,
+    plan: &mut Plan,
+    files: &[TracedFile],
+    features: &Features,
+    options: &Options,
+) -> Result<Attachment> {
     if let Some(missing) = features.indispensable_missing() {
         bail!("this kernel lacks {}: probe needs {} or newer", missing.name(), missing.since());
     }
@@ -135,7 +150,7 @@ pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, option
         );
     }
     loop {
-        let mut attachment = Attachment::load(plan, features, options, multi)?;
+        let mut attachment = Attachment::load(process, plan, features, options, multi)?;
         match attachment.attach_all(plan, files)? {
             Ok(()) => return Ok(attachment),
             Err(refused) => {
@@ -161,7 +176,7 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
 }
 
 impl Attachment {
-    fn load(plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
+    fn load(process: Option<u32>, plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
         let kernel = if features.has(Feature::Btf) {
             fs::read(features::BTF).ok().and_then(|btf| btf::kernel_offsets(&btf)).unwrap_or_default()
         } else {
@@ -217,7 +232,8 @@ impl Attachment {
         let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
         let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
-        let links = Links::new(plan, multi, link_pids(options, features, multi));
+        let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
+        let links = Links::new(plan, multi, within.or_else(|| link_pids(options, features, multi)));
         let mut attachment = Self { ebpf, ring, links, ends_with_processes };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)

@@ -136,7 +136,9 @@ impl Bench {
         };
         let mut plan = points.plan(options.counted)?;
         let attached = plan.points.len();
-        let attachment = attach::attach(&mut plan, std::slice::from_ref(file), features, &own)
+        // Another `probe` that does the same must not pay for our traps, nor we for its.
+        let process = Some(std::process::id());
+        let attachment = attach::attach_within(process, &mut plan, std::slice::from_ref(file), features, &own)
             .context("failed to measure the probes' own cost (--subtract-overhead)")?;
         ensure!(
             plan.points.len() == attached,
