@@ -151,6 +151,10 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", help_heading = "Filter", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
 
+    /// Subtract from each duration what the probes themselves cost in it: those of the call and those of the calls traced in
+    /// it. Measured on this machine, at the start
+    #[arg(long, help_heading = "Probes")]
+    pub subtract_overhead: bool,
     /// How returns are seen: by probes on the functions' own exits; by uretprobes (refused on Go, which they kill; they
     /// abort Rust and C++ programs that unwind); or not at all
     #[arg(long, value_name = "HOW", default_value = "ret", help_heading = "Probes")]

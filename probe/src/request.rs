@@ -48,6 +48,8 @@ pub struct Trace {
     pub patterns: Vec<String>,
     /// How returns are seen.
     pub returns: Returns,
+    /// Durations are to be less what the probes cost.
+    pub subtract_overhead: bool,
     /// How callers are found.
     pub stack: StackMode,
     /// Callers at most.
@@ -180,6 +182,7 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
         },
         patterns,
         returns: args.returns,
+        subtract_overhead: args.subtract_overhead,
         stack: stack(args.stack),
         stack_depth: args.stack_depth,
         stack_all: args.stack_all,
@@ -255,6 +258,10 @@ fn refuse_contradictions(args: &TraceArgs) -> Result<(), clap::Error> {
         (
             timed && args.returns == Returns::None,
             "--min-duration and --slow need returns, which --returns=none leaves out",
+        ),
+        (
+            args.subtract_overhead && args.returns == Returns::None,
+            "--subtract-overhead is about durations: it needs returns, which --returns=none leaves out",
         ),
         (args.stack == Stack::None && args.stack_all, "--stack-all and --stack=none exclude each other"),
     ];

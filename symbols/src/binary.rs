@@ -125,6 +125,17 @@ impl Binary {
         slice(&self.data, offset.0, left)
     }
 
+    /// Lets the kernel take back the memory of the file's bytes from `start` to `end`, whose code nobody is going to look at
+    /// soon. To walk over all functions touches all of the code, which may be a hundred megabytes.
+    pub fn release(&self, start: Vaddr, end: Vaddr) {
+        if let Some((offset, left)) = self.layout.locate(start)
+            && let Ok(offset) = usize::try_from(offset.0)
+        {
+            let length = usize::try_from(end.0.saturating_sub(start.0).min(left)).unwrap_or(0);
+            self.data.release(offset..offset.saturating_add(length));
+        }
+    }
+
     /// The whole file.
     pub fn data(&self) -> &[u8] {
         &self.data

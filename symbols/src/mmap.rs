@@ -44,6 +44,19 @@ impl Data {
         Ok(Self::Mapped(map))
     }
 
+    /// Lets the kernel take back the memory of a mapped file's bytes: they are read from the file again when they are
+    /// asked for.
+    #[allow(unsafe_code)]
+    pub(crate) fn release(&self, bytes: std::ops::Range<usize>) {
+        let Self::Mapped(map) = self else { return };
+        let bytes = bytes.start.min(map.len())..bytes.end.min(map.len());
+        // SAFETY: `MADV_DONTNEED` loses what was written to private pages. Nothing is: the mapping is read-only.
+        let advised =
+            unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+        // It only saves memory.
+        let _ = advised;
+    }
+
     /// Reads the file from its beginning, wherever its cursor is. One that becomes shorter meanwhile is cut.
     fn read(file: &File, len: u64) -> Result<Self, Error> {
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| Error::Empty)?];

@@ -10,6 +10,7 @@ pub mod features;
 mod links;
 pub mod losses;
 pub mod recorder;
+pub mod specimens;
 
 use std::{collections::BTreeSet, fs};
 

@@ -42,6 +42,16 @@ impl Frames<'_> {
         self.bytes.chunks_exact(8).map(|chunk| word(chunk, 0))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / 8
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The addresses as they stand in the record: equal bytes are equal stacks.
     pub fn key(&self) -> &[u8] {
         self.bytes

@@ -21,7 +21,7 @@ mod text;
 mod time;
 mod timeline;
 
-pub use time::TimeFormat;
+pub use time::{TimeFormat, duration};
 
 /// Bytes gathered before they are written, so that a busy trace costs few system calls.
 const BUFFER: usize = 64 * 1024;

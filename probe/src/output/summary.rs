@@ -51,7 +51,7 @@ fn lines(trace: &TraceInfo, summary: &Summary, notes: &[String], quiet: bool) ->
         lines.push(format!("{} still open", count(summary.open, "call")));
     }
     if !quiet {
-        lines.extend(share(summary));
+        lines.extend(share(trace, summary));
     }
     lines.extend(summary.notes.iter().chain(notes).map(|note| escaped(note)));
     lines
@@ -115,14 +115,15 @@ fn named(trace: &TraceInfo, by_function: &[(u32, u64)]) -> String {
 }
 
 /// The probes' part of the time, as far as it can be told.
-fn share(summary: &Summary) -> Option<String> {
+fn share(trace: &TraceInfo, summary: &Summary) -> Option<String> {
     if summary.probes_ns == 0 || summary.duration_ns == 0 {
         return None;
     }
     let permille = u128::from(summary.probes_ns) * 1000 / u128::from(summary.duration_ns);
     let took = duration(summary.probes_ns);
+    let how_sure = if trace.subtracted.is_some() { "about" } else { "at least" };
     Some(format!(
-        "the probes took at least {took} of the target's time, {}.{} % of the trace's length (all threads together)",
+        "the probes took {how_sure} {took} of the target's time, {}.{} % of the trace's length (all threads together)",
         permille / 10,
         permille % 10
     ))

@@ -73,6 +73,7 @@ impl Story {
             matched: 9,
             functions: functions.iter().map(function).collect(),
             skipped: Vec::new(),
+            subtracted: None,
         };
         let mut story = Story {
             sink,
@@ -121,6 +122,7 @@ impl Story {
             comm: Rc::clone(&self.comm),
             goroutine: self.goroutine,
             stack: stack.map(Rc::new),
+            spent: None,
         };
         self.sink.enter(&enter).expect("memory can be written");
         self.entered.insert(id, enter);
@@ -138,7 +140,7 @@ impl Story {
 
     pub(super) fn ends(&mut self, id: CallId, at_ns: Option<u64>, end_tid: u32, end: End, lost: bool) {
         let call = self.entered(id).clone();
-        let leave = Leave { call, end_ns: at_ns.map(|ns| ORIGIN_NS + ns), end_tid, end, lost };
+        let leave = Leave { call, end_ns: at_ns.map(|ns| ORIGIN_NS + ns), end_tid, end, lost, overhead_ns: 0 };
         self.sink.leave(&leave).expect("memory can be written");
     }
 

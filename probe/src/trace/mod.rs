@@ -1,6 +1,7 @@
 //! `probe PATTERN...`: the live trace, from the request to the closing lines.
 
 mod budget;
+mod calibration;
 mod session;
 mod shedding;
 mod signals;
@@ -18,7 +19,10 @@ use symbols::{binary::Machine, pattern::Pattern};
 
 use crate::{
     attach::{self, Scope, StackCopies, features::Features, how_to_be_permitted},
-    calls::tracker::Limits,
+    calls::{
+        overhead::{Costs, Trap},
+        tracker::Limits,
+    },
     output::{self, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
@@ -47,6 +51,10 @@ pub fn run(request: &Trace) -> Result<u8> {
         return Ok(0);
     }
     let features = features()?;
+    let costs = match request.subtract_overhead {
+        true => Some(probe_costs(request, &plan, &features)?),
+        false => None,
+    };
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
     let signals = signals::Signals::install(request.target.command.is_some())?;
@@ -77,9 +85,12 @@ pub fn run(request: &Trace) -> Result<u8> {
         // Whether anybody listens is no matter of the trace.
         let mut text = Vec::new();
         announce(&plan, request.verbose, &mut text)?;
+        if let Some(costs) = &costs {
+            announce_subtraction(&costs.told(&plan.points, &plan.functions), &mut text)?;
+        }
         let _ = io::stderr().lock().write_all(&text);
     }
-    let sources = session::Sources { attachment, recorder, signals, clocks, processes };
+    let sources = session::Sources { attachment, recorder, signals, clocks, processes, costs };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     session::Session::new(request, plan, files, sources, sink)?.run(waiting)
@@ -119,6 +130,15 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
         force: request.force,
         counted: request.budget.is_some(),
     }
+}
+
+/// What the probes of the plan cost here and now.
+fn probe_costs(request: &Trace, plan: &Plan, features: &Features) -> Result<Costs> {
+    let command = request.target.command.is_some();
+    // A command is not there yet: its process is to be followed.
+    let scope =
+        if command { Scope::Processes { pids: Vec::new(), follow: true } } else { scope(&request.target, None)? };
+    calibration::measure(plan, features, &attach_options(request, scope), request.returns)
 }
 
 /// The files to trace: those that were named, else the processes' programs, else the command's.
@@ -254,6 +274,13 @@ fn warn_of_uretprobes(request: &Trace, plan: &Plan) {
              traced function",
         );
     }
+}
+
+/// What durations are less by.
+fn announce_subtraction(costs: &[(Trap, u64)], out: &mut dyn Write) -> io::Result<()> {
+    let costs: Vec<String> =
+        costs.iter().map(|(trap, ns)| format!("{} {}", output::duration(*ns), trap.name())).collect();
+    writeln!(out, "probe: durations are less the probes' own cost, measured at the start: {}", costs.join(", "))
 }
 
 /// What is traced, and what is not.

@@ -172,9 +172,12 @@ impl Index {
     }
 
     /// The file's name without folders.
-    fn own_name(&self) -> Cow<'_, str> {
-        let path = self.debug.search.as_ref().and_then(|s| s.path.as_deref()).and_then(Path::file_name);
-        path.map(|name| name.to_string_lossy()).or(self.binary.soname().map(Cow::Borrowed)).unwrap_or("program".into())
+    fn own_name(&self) -> &str {
+        self.own_name.get_or_init(|| {
+            let path = self.debug.search.as_ref().and_then(|s| s.path.as_deref()).and_then(Path::file_name);
+            let own = path.map(|name| name.to_string_lossy()).or(self.binary.soname().map(Cow::Borrowed));
+            own.unwrap_or("program".into()).into_owned()
+        })
     }
 
     /// The debug information, and the map from its file's addresses if that is a separate one.

@@ -21,14 +21,21 @@ pub enum Language {
     C,
 }
 
-impl fmt::Display for Language {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Language {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Go => "Go",
             Self::Rust => "Rust",
             Self::Cpp => "C++",
             Self::C => "C",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -160,6 +160,7 @@ impl Index {
             };
             entries.iter().zip(&raws).map(describe).collect::<Vec<_>>()
         });
+        chosen.reserve(found.hits.len());
         for (hit, described) in found.hits.iter().zip(described.into_iter().flatten()) {
             match described {
                 Some((Ok(name), language)) => {
@@ -333,7 +334,7 @@ impl Index {
     }
 
     fn all_functions(&self) -> Vec<Hit> {
-        let numbers: Vec<u32> = (0..self.len() as u32).collect();
+        let numbers = self.by_address();
         let hits = parallel::map_chunks(&numbers, CHUNK, |functions| {
             let hit = |&function: &u32| Some(Hit { function, name: self.shown(function as usize)? as u32 });
             functions.iter().filter_map(hit).collect::<Vec<_>>()

@@ -12,6 +12,7 @@ use gimli::{
 use crate::addr::Vaddr;
 use crate::binary::{Binary, Machine};
 use crate::bytes::{slice, u32_at, u64_at};
+use crate::parallel;
 
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 /// DW_EH_PE_pcrel | DW_EH_PE_sdata4
@@ -24,6 +25,8 @@ pub(super) const TABLE: u8 = 0x3b;
 const HEADER: usize = 12;
 /// Bytes of an entry: where a function starts, where its record is.
 const ENTRY: usize = 8;
+/// Records that one thread reads at a time.
+const CHUNK: usize = 8192;
 
 /// Whether the frame is found by the frame pointer at `v`; `None` if the tables do not cover it.
 pub(super) fn frame_pointer_rule(binary: &Binary, v: Vaddr) -> Option<bool> {
@@ -184,11 +187,12 @@ impl<'a> Header<'a> {
             };
             Some((start, size))
         };
-        let mut ranges = Vec::with_capacity(self.table.len() / ENTRY);
-        for entry in self.table.chunks_exact(ENTRY) {
-            ranges.push(range(entry)?);
-        }
-        Some(ranges)
+        // The records' memory is waited for most of the time, by all processors at once.
+        let entries = self.table.as_chunks::<ENTRY>().0;
+        let chunks = parallel::map_chunks(entries, CHUNK, |entries| {
+            entries.iter().map(|entry| range(entry)).collect::<Option<Vec<_>>>()
+        });
+        Some(chunks.into_iter().collect::<Option<Vec<_>>>()?.concat())
     }
 
     /// The record of the last function that starts at `v` or before.
