@@ -59,11 +59,18 @@ pub(super) fn nothing_left(plan: &Plan) -> String {
         );
     }
     let left_out: u64 = plan.left_out.values().sum();
-    if left_out > 0 && plan.left_out.keys().all(|why| *why == LeftOut::Ifunc) {
-        return "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; no process \
-                that runs the file shows which. -p PID may; or name an implementation: they often have the name in theirs \
-                (`'*strlen*'`)"
-            .to_owned();
+    const NAME_ONE: &str = "name an implementation: they often have the name in theirs (`'*strlen*'`)";
+    if left_out > 0 && plan.left_out.keys().all(|why| *why == LeftOut::UncalledIfunc) {
+        return format!(
+            "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; its own file \
+             never calls it, so that no process shows there which. {NAME_ONE}"
+        );
+    }
+    if left_out > 0 && plan.left_out.keys().all(|why| why.is_final()) {
+        return format!(
+            "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; no process \
+             that runs the file shows which. -p PID may; or {NAME_ONE}"
+        );
     }
     format!("all {left_out} matched functions are left out by default; --all takes them in")
 }

@@ -68,6 +68,24 @@ impl Identity {
     }
 }
 
+/// What to say when a file became shorter while it was read; `None`: none did.
+pub fn shortened() -> Option<String> {
+    let files = symbols::truncation::shortened();
+    let names: Vec<String> = files.iter().map(|path| escape::escaped(&path.display().to_string())).collect();
+    (!names.is_empty()).then(|| format!("{} became shorter while it was read", names.join(", ")))
+}
+
+/// That every file that was read is still as long as it was: of another, what was found cannot be trusted.
+///
+/// # Errors
+/// One is shorter.
+pub fn whole_files() -> Result<()> {
+    match shortened() {
+        Some(said) => bail!("{said}: is it being replaced? Run this again when it is complete"),
+        None => Ok(()),
+    }
+}
+
 impl TracedFile {
     /// Opens and indexes a file.
     ///
