@@ -99,7 +99,7 @@ fn files(request: &List) -> Result<Vec<TracedFile>> {
     match (request.binaries.as_slice(), request.pids.as_slice()) {
         ([], pids) => pids.iter().map(|&pid| target::program_file(pid, debuginfod)).collect(),
         (_, [pid, ..]) => binaries.map(|path| target::file_of(*pid, path, debuginfod)).collect(),
-        (_, []) => binaries.map(|path| target::file_here(path, debuginfod)).collect(),
+        (_, []) => binaries.map(|path| target::file_here(path, None, debuginfod)).collect(),
     }
 }
 

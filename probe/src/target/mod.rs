@@ -7,6 +7,7 @@ pub mod command;
 pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
+mod loader;
 pub mod modules;
 pub mod processes;
 pub mod unwinders;
@@ -20,10 +21,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use symbols::{binary::Binary, debugfile, index::Index};
 
-use self::debuginfod::Debuginfod;
+use self::{
+    debuginfod::Debuginfod,
+    loader::{Loader, is_library_named},
+};
 use crate::output::escape;
 
 /// A file that is traced: held open, so that what was read is what is probed.
@@ -262,18 +266,28 @@ pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedF
     Ok(TracedFile { path: in_root_of(pid, Path::new(shown)), through: Some(pid), ..file })
 }
 
-/// A file as the user names it.
+/// A file as the user names it: a path, or the name of a library (`libssl`, `libc.so.6`), found as the loader would find
+/// it for `program`, or else for any.
 ///
 /// # Errors
-/// See [`TracedFile::open`].
-pub fn file_here(path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
-    if is_name(path) && !path.exists() {
-        bail!(
-            "no file {0}; a library's name is looked up among what -p PID has mapped, else give its path",
-            path.display()
-        );
-    }
+/// No such library; see [`TracedFile::open`].
+pub fn file_here(path: &Path, program: Option<&Path>, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
+    let found;
+    let path = if is_name(path) && !path.exists() {
+        found = Loader::here().library(&path.to_string_lossy(), program).ok_or_else(|| no_library(path))?;
+        &found
+    } else {
+        path
+    };
     TracedFile::fetching(path, &path.display().to_string(), debuginfod)
+}
+
+fn no_library(name: &Path) -> anyhow::Error {
+    let name = name.display();
+    anyhow!(
+        "no file {name}, and no library of that name: the loader's cache and folders have none (`ldconfig -p` shows what \
+         is in the cache); give its path, or -p PID of a process that has it mapped"
+    )
 }
 
 /// A file as a process sees it: an absolute path in its root, or the name of a library that it has mapped
@@ -284,7 +298,7 @@ pub fn file_here(path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedF
 pub fn file_of(pid: u32, path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let path = if is_name(path) && !path.exists() { mapped_library(pid, path)? } else { path.to_owned() };
     if !path.is_absolute() {
-        return file_here(&path, debuginfod);
+        return file_here(&path, None, debuginfod);
     }
     let shown = path.display().to_string();
     let file = TracedFile::fetching(&in_root_of(pid, &path), &shown, debuginfod)?;
@@ -303,13 +317,6 @@ fn mapped_library(pid: u32, name: &Path) -> Result<PathBuf> {
         .ok_or_else(|| {
             anyhow!("process {pid} has mapped no library {name}; `grep {name} /proc/{pid}/maps` shows what it has")
         })
-}
-
-/// `libssl` names `libssl.so.3`, `libssl.so` and `libssl-1.1.so`; a full file name names only itself.
-fn is_library_named(file: &str, name: &str) -> bool {
-    let Some(rest) = file.strip_prefix(name) else { return false };
-    let version = if name.contains(".so") { rest.starts_with('.') } else { rest.starts_with(".so") };
-    rest.is_empty() || version || rest.starts_with('-') && rest.contains(".so")
 }
 
 fn is_there(pid: u32) -> bool {
@@ -361,23 +368,6 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_librarys_name_may_leave_out_its_version_and_nothing_else() {
-        for (file, name, same) in [
-            ("libssl.so.3", "libssl", true),
-            ("libssl.so.3", "libssl.so", true),
-            ("libssl.so.3", "libssl.so.3", true),
-            ("libssl-1.1.so", "libssl", true),
-            ("libc.so.6", "libc", true),
-            ("libcrypto.so.3", "libc", false),
-            ("libssl3.so", "libssl", false),
-            ("notes-libssl.so", "libssl", false),
-            ("srv", "srv", true),
-        ] {
-            assert_eq!(is_library_named(file, name), same, "{file} {name}");
-        }
-    }
 
     #[test]
     fn a_library_is_found_in_our_own_mappings_by_its_name() {

@@ -160,15 +160,18 @@ fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
     let program = program.transpose()?;
     if request.binaries.is_empty() {
-        if let Some(path) = program {
-            return Ok(vec![TracedFile::fetching(&path, &path.display().to_string(), debuginfod)?]);
+        if let Some(path) = &program {
+            return Ok(vec![TracedFile::fetching(path, &path.display().to_string(), debuginfod)?]);
         }
         let programs = pids.iter().map(|&pid| target::program_file(pid, debuginfod));
         return programs.collect::<Result<Vec<_>>>().map(distinct);
     }
     match pids.first() {
         Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path, debuginfod)).collect(),
-        None => request.binaries.iter().map(|path| target::file_here(path, debuginfod)).collect(),
+        None => {
+            let program = program.as_deref();
+            request.binaries.iter().map(|path| target::file_here(path, program, debuginfod)).collect()
+        }
     }
 }
 
