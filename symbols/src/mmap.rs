@@ -61,7 +61,7 @@ impl Data {
     /// asked for.
     #[allow(unsafe_code)]
     pub(crate) fn release(&self, bytes: std::ops::Range<usize>) {
-        let Self::Mapped(map) = self else { return };
+        let Self::Mapped(Mapping { bytes: map, .. }) = self else { return };
         let bytes = bytes.start.min(map.len())..bytes.end.min(map.len());
         // SAFETY: `MADV_DONTNEED` loses what was written to private pages. Nothing is: the mapping is read-only.
         let advised =

@@ -1,13 +1,12 @@
 //! A file that becomes shorter while it is mapped, in a process that wants to survive that.
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
-#[path = "../fuzz/src/container.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod container;
+#[path = "common/fuzz.rs"]
+mod fuzz;
 
 use std::sync::Arc;
 
-use container::{GLOBAL_FUNCTION, Parts, SLOT, Symbol};
+use fuzz::container::{self, GLOBAL_FUNCTION, Parts, SLOT, Symbol};
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
 use symbols::index::Index;

@@ -8,7 +8,10 @@ use symbols::{
 };
 
 use super::{Plan, where_inlined};
-use crate::{output::escape, target::TracedFile};
+use crate::{
+    output::escape,
+    target::{self, TracedFile},
+};
 
 /// What to say of a pattern that matches nothing: why, and what is near.
 pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
@@ -26,8 +29,10 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
         let _ = write!(text, ": {}", escape::escaped(&why));
     }
     for file in files.iter().filter(|f| f.index.is_stripped()) {
-        let report = escape::escaped(&file.index.debug_report().to_string());
-        let _ = write!(text, "\n{} is stripped; {report}", escape::escaped(&file.shown));
+        let report = file.index.debug_report();
+        let advice = target::advice(report, file.asked);
+        let (shown, report) = (escape::escaped(&file.shown), escape::escaped(&report.to_string()));
+        let _ = write!(text, "\n{shown} is stripped; {report}{advice}");
     }
     if Path::new(&pattern.to_string()).is_file() {
         let _ = write!(text, "\n'{pattern}' is a file: -x names the file to look into");

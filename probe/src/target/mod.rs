@@ -22,7 +22,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use symbols::{binary::Binary, debugfile, index::Index};
+use symbols::{
+    binary::Binary,
+    debugfile::{self, DebugReport},
+    index::Index,
+};
 
 use self::{
     debuginfod::Debuginfod,
@@ -45,6 +49,8 @@ pub struct TracedFile {
     pub identity: Identity,
     /// Its functions.
     pub index: Arc<Index>,
+    /// Servers were asked for its debug file, or need not be.
+    pub asked: bool,
 }
 
 /// What tells a changed file from an unchanged one.
@@ -105,7 +111,7 @@ impl TracedFile {
     /// As [`Self::open`].
     pub fn fetching(path: &Path, shown: &str, debuginfod: Option<&Debuginfod>) -> Result<Self> {
         let search = debugfiles::search(path, Path::new(shown));
-        Self::indexed(path, shown, |binary, identity| {
+        Self::indexed(path, shown, debuginfod.is_some(), |binary, identity| {
             if let Some(debuginfod) = debuginfod
                 && let Some(build_id) = debugfile::wanted(&binary, &search)
             {
@@ -122,12 +128,13 @@ impl TracedFile {
     /// # Errors
     /// As [`Self::open`].
     pub fn plain(path: &Path, shown: &str) -> Result<Self> {
-        Self::indexed(path, shown, |binary, _| Index::new(binary))
+        Self::indexed(path, shown, true, |binary, _| Index::new(binary))
     }
 
     fn indexed(
         path: &Path,
         shown: &str,
+        asked: bool,
         index: impl FnOnce(Arc<Binary>, Identity) -> Result<Index, symbols::Error>,
     ) -> Result<Self> {
         let file = debugfiles::open(path).map_err(|error| match error.kind() {
@@ -140,7 +147,12 @@ impl TracedFile {
             None => unreadable(shown, &error),
         })?;
         let identity = Identity::of(&metadata);
-        let index = index(Arc::new(binary), identity).map_err(|error| unreadable(shown, &error))?;
+        let index = index(Arc::new(binary), identity).map_err(|error| match &error {
+            symbols::Error::NoSymbolsNorDebugFile(report) => {
+                anyhow!("{}{}", unreadable(shown, &error), advice(report, asked))
+            }
+            _ => unreadable(shown, &error),
+        })?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),
@@ -148,6 +160,7 @@ impl TracedFile {
             identity,
             file,
             index: Arc::new(index),
+            asked,
         })
     }
 
@@ -195,6 +208,12 @@ fn unreadable(shown: &str, error: &dyn std::error::Error) -> anyhow::Error {
         source = cause.source();
     }
     anyhow!(text)
+}
+
+/// What to do where no debug file was found, behind the words that say so.
+pub fn advice(report: &DebugReport, asked: bool) -> &'static str {
+    let may_be_served = !asked && report.used.is_none() && report.build_id.is_some();
+    if may_be_served { "; --debuginfod asks servers for it" } else { "" }
 }
 
 /// The path of a file as a process sees it, from here.

@@ -64,6 +64,7 @@ impl Stripped {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(output.stdout.is_empty());
         assert!(said.contains(&format!("asking {server}/buildid/{}/debuginfo", self.build_id)), "{said}");
+        assert!(!said.contains("--debuginfod asks"), "{said}");
         let left: Vec<_> = fs::read_dir(self.cache()).expect("the cache").flatten().map(|e| e.path()).collect();
         assert!(left.is_empty(), "{left:?}");
         said
@@ -142,6 +143,7 @@ fn a_debug_file_that_only_a_server_has_gives_names_and_lines_and_stays_in_the_ca
     let before = stripped.list(&[], &[("DEBUGINFOD_URLS", "http://127.0.0.1:1")]);
     assert_eq!(before.status.code(), Some(1), "no server is asked that nobody wants asked");
     assert!(!text(&before.stderr).contains("asking"), "{before:?}");
+    assert!(text(&before.stderr).contains("; --debuginfod asks servers for it"), "{before:?}");
     let server = Server::start(stripped.debug.parent().expect("a folder"), &stripped.folder.path().join("database"));
     let asked = stripped.list(&["--debuginfod"], &[("DEBUGINFOD_URLS", &format!("http://127.0.0.1:1 {}", server.url))]);
     let said = text(&asked.stderr);
