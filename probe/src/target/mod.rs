@@ -22,7 +22,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use symbols::{binary::Binary, debugfile, index::Index};
+use symbols::{
+    binary::Binary,
+    debugfile::{self, DebugReport},
+    index::Index,
+};
 
 use self::{
     debuginfod::Debuginfod,
@@ -45,6 +49,8 @@ pub struct TracedFile {
     pub identity: Identity,
     /// Its functions.
     pub index: Arc<Index>,
+    /// Servers were asked for its debug file, or need not be.
+    pub asked: bool,
 }
 
 /// What tells a changed file from an unchanged one.
@@ -72,6 +78,24 @@ impl Identity {
     }
 }
 
+/// What to say when a file became shorter while it was read; `None`: none did.
+pub fn shortened() -> Option<String> {
+    let files = symbols::truncation::shortened();
+    let names: Vec<String> = files.iter().map(|path| escape::escaped(&path.display().to_string())).collect();
+    (!names.is_empty()).then(|| format!("{} became shorter while it was read", names.join(", ")))
+}
+
+/// That every file that was read is still as long as it was: of another, what was found cannot be trusted.
+///
+/// # Errors
+/// One is shorter.
+pub fn whole_files() -> Result<()> {
+    match shortened() {
+        Some(said) => bail!("{said}: is it being replaced? Run this again when it is complete"),
+        None => Ok(()),
+    }
+}
+
 impl TracedFile {
     /// Opens and indexes a file.
     ///
@@ -87,7 +111,7 @@ impl TracedFile {
     /// As [`Self::open`].
     pub fn fetching(path: &Path, shown: &str, debuginfod: Option<&Debuginfod>) -> Result<Self> {
         let search = debugfiles::search(path, Path::new(shown));
-        Self::indexed(path, shown, |binary, identity| {
+        Self::indexed(path, shown, debuginfod.is_some(), |binary, identity| {
             if let Some(debuginfod) = debuginfod
                 && let Some(build_id) = debugfile::wanted(&binary, &search)
             {
@@ -104,12 +128,13 @@ impl TracedFile {
     /// # Errors
     /// As [`Self::open`].
     pub fn plain(path: &Path, shown: &str) -> Result<Self> {
-        Self::indexed(path, shown, |binary, _| Index::new(binary))
+        Self::indexed(path, shown, true, |binary, _| Index::new(binary))
     }
 
     fn indexed(
         path: &Path,
         shown: &str,
+        asked: bool,
         index: impl FnOnce(Arc<Binary>, Identity) -> Result<Index, symbols::Error>,
     ) -> Result<Self> {
         let file = debugfiles::open(path).map_err(|error| match error.kind() {
@@ -122,7 +147,12 @@ impl TracedFile {
             None => unreadable(shown, &error),
         })?;
         let identity = Identity::of(&metadata);
-        let index = index(Arc::new(binary), identity).map_err(|error| unreadable(shown, &error))?;
+        let index = index(Arc::new(binary), identity).map_err(|error| match &error {
+            symbols::Error::NoSymbolsNorDebugFile(report) => {
+                anyhow!("{}{}", unreadable(shown, &error), advice(report, asked))
+            }
+            _ => unreadable(shown, &error),
+        })?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),
@@ -130,6 +160,7 @@ impl TracedFile {
             identity,
             file,
             index: Arc::new(index),
+            asked,
         })
     }
 
@@ -177,6 +208,12 @@ fn unreadable(shown: &str, error: &dyn std::error::Error) -> anyhow::Error {
         source = cause.source();
     }
     anyhow!(text)
+}
+
+/// What to do where no debug file was found, behind the words that say so.
+pub fn advice(report: &DebugReport, asked: bool) -> &'static str {
+    let may_be_served = !asked && report.used.is_none() && report.build_id.is_some();
+    if may_be_served { "; --debuginfod asks servers for it" } else { "" }
 }
 
 /// The path of a file as a process sees it, from here.

@@ -39,12 +39,17 @@ pub fn run(request: &Trace) -> Result<u8> {
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
-    let mut files = files(request)?;
+    let opened = files(request);
+    target::whole_files()?;
+    let mut files = opened?;
     of_this_machine(&files)?;
     let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
-    let mut plan = plan::plan(&files, &patterns, options)?;
+    let planned = plan::plan(&files, &patterns, options);
+    target::whole_files()?;
+    let mut plan = planned?;
     if request.returns != Returns::None {
         files.extend(watch_unwinders(request, &mut plan, &files)?);
+        target::whole_files()?;
     }
     if request.dry_run {
         plan.print(&mut io::stdout().lock())?;
@@ -93,7 +98,11 @@ pub fn run(request: &Trace) -> Result<u8> {
     let sources = session::Sources { attachment, recorder, signals, clocks, processes, costs };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
-    session::Session::new(request, plan, files, sources, sink)?.run(waiting)
+    let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
+    if let Some(said) = target::shortened() {
+        talk::say(format_args!("{said}: names and lines of callers in it are missing or wrong"));
+    }
+    Ok(status)
 }
 
 /// Has the unwinders of what is traced watched: the libraries that they are in.
