@@ -19,7 +19,7 @@ use symbols::{binary::Machine, pattern::Pattern};
 use crate::{
     attach::{self, Scope, features::Features, how_to_be_permitted},
     calls::tracker::Limits,
-    output::{self, OutputOptions, talk},
+    output::{self, Format, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
     target::{self, TracedFile, command::Waiting, debuginfod::Debuginfod, processes::Processes},
@@ -113,7 +113,16 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
         buffer_bytes: u32::try_from(request.buffer_bytes).unwrap_or(1 << 30),
         force: request.force,
         counted: request.budget.is_some(),
+        min_duration_ns: unneeded_ns(request),
     }
+}
+
+/// Calls that take less need not be told of, ns; 0: all are needed. JSON lines tell of a call at its end; other outputs
+/// show calls that are open for long, and `--limit` counts short ones too.
+fn unneeded_ns(request: &Trace) -> u64 {
+    let hidden = request.output.min_duration_ns.unwrap_or(0);
+    let only_ends = request.output.format == Format::Json && request.stack == StackMode::None;
+    if only_ends && request.limit.is_none() { hidden } else { 0 }
 }
 
 /// The files to trace: those that were named, else the processes' programs, else the command's.

@@ -51,6 +51,11 @@ impl Cost {
         }
     }
 
+    /// Events that were made and not told of.
+    pub(super) fn unseen(&mut self, trap: Trap, events: u64) {
+        self.traps[trap as usize].0 += events;
+    }
+
     /// All events together, ns; 0: not known.
     pub(super) fn total_ns(&self) -> u64 {
         let known = self.traps.iter().filter(|(events, _)| *events >= MIN_SAMPLES);
