@@ -27,6 +27,16 @@ pub struct Frames<'a> {
     pub stack: Option<StackCopy<'a>>,
 }
 
+impl Record<'_> {
+    /// An event without sections, as the kernel half makes it.
+    pub fn of(event: Event) -> Self {
+        let point = event.point;
+        let (point, generation) =
+            if point < POINT_RESERVED { (position(point), generation(point)) } else { (point, 0) };
+        Self { event: Event { point, ..event }, generation, frames: None }
+    }
+}
+
 impl Frames<'_> {
     /// The same, from bytes as they stand in a record: for tests and recordings.
     pub fn from_bytes(bytes: &[u8], detail: u16) -> Frames<'_> {
@@ -74,30 +84,27 @@ fn quarter(bytes: &[u8], at: usize) -> u16 {
 /// section that reaches beyond the record ends it.
 pub fn decode(record: &[u8]) -> Option<Record<'_>> {
     let (head, mut rest) = record.split_at_checked(size_of::<Event>())?;
-    let point = half(head, 32);
-    let (point, generation) = if point < POINT_RESERVED { (position(point), generation(point)) } else { (point, 0) };
-    let event = Event {
+    let mut record = Record::of(Event {
         time_ns: word(head, 0),
         depth: word(head, 8),
         goid: word(head, 16),
         pid_tgid: word(head, 24),
-        point,
+        point: half(head, 32),
         lost: half(head, 36),
-    };
-    let mut frames = None;
+    });
     while let Some((head, data)) = rest.split_at_checked(size_of::<Section>()) {
         let section = Section { kind: quarter(head, 0), detail: quarter(head, 2), bytes: half(head, 4) };
         let Some((data, after)) = data.split_at_checked(section.bytes as usize) else { break };
         if section.kind == SECTION_FRAMES {
-            frames = Some(Frames::from_bytes(data, section.detail));
+            record.frames = Some(Frames::from_bytes(data, section.detail));
         } else if section.kind == SECTION_STACK {
-            frames = stack(data, section.detail).map(Frames::from_stack).or(frames);
+            record.frames = stack(data, section.detail).map(Frames::from_stack).or(record.frames);
             break;
         }
         let padding = data.len().next_multiple_of(8) - data.len();
         rest = after.get(padding..).unwrap_or_default();
     }
-    Some(Record { event, generation, frames })
+    Some(record)
 }
 
 fn stack(data: &[u8], detail: u16) -> Option<StackCopy<'_>> {
