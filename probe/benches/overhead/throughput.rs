@@ -62,7 +62,7 @@ fn unread(subject: &Subject, returns: Returns, calls: u64) -> Result<Measured> {
         force: false,
         counted: false,
     };
-    let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options)?;
+    let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options, None)?;
     let measured = subject.run(calls, THREADS)?;
     let lost = attachment.losses()?.total();
     ensure!(lost == 0, "the ceiling's buffer is too small: {lost} records lost");

@@ -10,6 +10,7 @@ pub mod features;
 mod links;
 pub mod losses;
 pub mod recorder;
+mod rehearsal;
 
 use std::{collections::BTreeSet, fs};
 
@@ -31,6 +32,7 @@ pub use error::how_to_be_permitted;
 use features::{Feature, Features};
 pub use links::Exchange;
 use links::Links;
+pub use rehearsal::{Choose, Rehearsal};
 
 /// The compiled kernel half of this architecture.
 #[cfg(target_arch = "x86_64")]
@@ -88,6 +90,8 @@ pub struct Attachment {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     links: Links,
+    /// Where [`Options::counted`] asked for them.
+    counters: Option<Counters>,
     /// The trace is of processes named by the user: it ends with the last of them.
     ends_with_processes: bool,
 }
@@ -101,9 +105,17 @@ struct Refused {
 /// Loads the programs and attaches every point of the plan. Functions that the kernel refuses are moved from the
 /// plan's functions to its skipped ones: the plan is then as if they had been found unprobeable before.
 ///
+/// With `choose`, large plans of functions that share in a budget are rehearsed before: see [`Rehearsal`].
+///
 /// # Errors
 /// No permission, a kernel too old, nothing left to attach.
-pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, options: &Options) -> Result<Attachment> {
+pub fn attach(
+    plan: &mut Plan,
+    files: &[TracedFile],
+    features: &Features,
+    options: &Options,
+    mut choose: Option<&mut Choose<'_>>,
+) -> Result<Attachment> {
     if let Some(missing) = features.indispensable_missing() {
         bail!("this kernel lacks {}: probe needs {} or newer", missing.name(), missing.since());
     }
@@ -119,7 +131,7 @@ pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, option
     }
     loop {
         let mut attachment = Attachment::load(plan, features, options, multi)?;
-        match attachment.attach_all(plan, files)? {
+        match attachment.attach_all(plan, files, choose.as_deref_mut())? {
             Ok(()) => return Ok(attachment),
             Err(refused) => {
                 drop(attachment);
@@ -195,7 +207,8 @@ impl Attachment {
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
         let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
         let links = Links::new(plan, multi, link_pids(options, features, multi));
-        let mut attachment = Self { ebpf, ring, links, ends_with_processes };
+        let counters = options.counted.then(|| Counters::take(&mut ebpf, plan.points.len())).transpose()?;
+        let mut attachment = Self { ebpf, ring, links, counters, ends_with_processes };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)
     }
@@ -258,15 +271,22 @@ impl Attachment {
     }
 
     /// How often points are passed, where [`Options::counted`] asked for it.
-    ///
-    /// # Errors
-    /// The map is not there, or cannot be mapped.
-    pub fn counters(&mut self, plan: &Plan) -> Result<Counters> {
-        Counters::take(&mut self.ebpf, plan.points.len())
+    pub fn counters(&self) -> Option<&Counters> {
+        self.counters.as_ref()
     }
 
-    fn attach_all(&mut self, plan: &mut Plan, files: &[TracedFile]) -> Result<Result<(), Refused>> {
+    fn attach_all(
+        &mut self,
+        plan: &mut Plan,
+        files: &[TracedFile],
+        choose: Option<&mut Choose<'_>>,
+    ) -> Result<Result<(), Refused>> {
         self.attach_lifecycle()?;
+        if let Some(choose) = choose.filter(|_| self.links.are_worth_a_rehearsal())
+            && let Err(refused) = self.rehearse(plan, files, choose)?
+        {
+            return Ok(Err(refused));
+        }
         let attached = self.links.attach_all(&mut self.ebpf, plan, files)?;
         plan.unwatched.append(&mut self.links.unwatched);
         Ok(attached)
