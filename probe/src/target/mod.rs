@@ -7,6 +7,7 @@ pub mod command;
 pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
+mod jit;
 pub mod modules;
 pub mod processes;
 pub mod unwinders;
