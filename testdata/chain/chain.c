@@ -47,11 +47,11 @@ enum { STEPS(ENUM) STEP_COUNT, BEFORE_OUTER = STEP_COUNT - 1, OUTER(ENUM) NAME_C
 static const char *const names[] = {STEPS(NAME) OUTER(NAME)};
 
 enum { DEEPEST = 64 };
-static __thread unsigned char shadow[DEEPEST];
-static __thread int depth;
+static __thread volatile unsigned char shadow[DEEPEST];
+static __thread volatile int depth;
 
-#define ENTER(name) (shadow[depth++] = IS_##name)
-#define LEAVE() (depth--)
+#define ENTER(name) (shadow[depth] = IS_##name, depth = depth + 1)
+#define LEAVE() (depth = depth - 1)
 
 static enum mode { MAIN, THREAD, SIGNAL, ALTSTACK, QSORT, JIT, DLOPEN } mode;
 static volatile uint64_t sink;
@@ -137,8 +137,9 @@ STEP saved(uint64_t code, int left) {
     return below + a * b + c * d + e * f;
 }
 
-static __thread uint64_t handed_code, handed_result;
-static __thread int handed_left;
+// raise is taken for a function that calls none of these.
+static __thread volatile uint64_t handed_code, handed_result;
+static __thread volatile int handed_left;
 
 STEP continue_handed(void) { return next(handed_code, handed_left); }
 
@@ -149,7 +150,7 @@ WHOLE void on_signal(int number) {
 }
 
 // A signal's frame has all of the processor's registers, up to 11 KiB: more than two would not fit a copy.
-static __thread int signals;
+static __thread volatile int signals;
 
 STEP handled(uint64_t code, int left) {
     ENTER(handled);
@@ -157,9 +158,9 @@ STEP handled(uint64_t code, int left) {
     if ((mode == SIGNAL || mode == ALTSTACK) && signals < 2) {
         handed_code = code;
         handed_left = left;
-        signals++;
+        signals = signals + 1;
         raise(SIGUSR1);
-        signals--;
+        signals = signals - 1;
         below = handed_result;
     } else {
         below = next(code, left);
