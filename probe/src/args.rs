@@ -69,8 +69,8 @@ pub enum LowCommand {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Select")]
 pub struct SelectArgs {
-    /// Program or library: a path; with -p also the name of a library that the process has mapped (`libssl`,
-    /// `libc.so.6`). Repeatable. May be left out with -p and with a COMMAND: their own program is meant
+    /// Program or library: a path, or a library's name (`libssl`, `libc.so.6`): what the process of -p has mapped, what
+    /// the COMMAND needs, else what any program would be given. Repeatable. May be left out with -p and with a COMMAND: their own program is meant
     #[arg(short = 'x', value_name = "FILE")]
     pub binaries: Vec<PathBuf>,
     /// All threads of these processes

@@ -18,7 +18,7 @@ use symbols::{
 
 use crate::{
     output::{escape, talk::say},
-    plan::{self, Probeable},
+    plan::{self, Probeable, Reading},
     request::List,
     target::{self, TracedFile, debuginfod::Debuginfod},
 };
@@ -99,7 +99,7 @@ fn files(request: &List) -> Result<Vec<TracedFile>> {
     match (request.binaries.as_slice(), request.pids.as_slice()) {
         ([], pids) => pids.iter().map(|&pid| target::program_file(pid, debuginfod)).collect(),
         (_, [pid, ..]) => binaries.map(|path| target::file_of(*pid, path, debuginfod)).collect(),
-        (_, []) => binaries.map(|path| target::file_here(path, debuginfod)).collect(),
+        (_, []) => binaries.map(|path| target::file_here(path, None, debuginfod)).collect(),
     }
 }
 
@@ -113,6 +113,7 @@ struct Listing<'a> {
     inlined: Option<Vec<Inlined<'a>>>,
     /// Positions in `inlined` of what has code of its own.
     copied: BTreeMap<FunctionId, usize>,
+    reading: Reading,
 }
 
 impl<'a> Listing<'a> {
@@ -123,7 +124,8 @@ impl<'a> Listing<'a> {
         let inlined = looks.then(|| file.index.inlined_copies(patterns, selection, request.all));
         let with_function = inlined.iter().flatten().enumerate().filter_map(|(at, one)| Some((one.function?, at)));
         let copied = with_function.collect();
-        Self { file, json: request.json, every_copy, inlined, copied }
+        let reading = Reading::of(file.index.binary());
+        Self { file, json: request.json, every_copy, inlined, copied, reading }
     }
 
     fn inlined(&self) -> impl Iterator<Item = &Inlined<'a>> {
@@ -234,7 +236,7 @@ impl<'a> Listing<'a> {
         };
         let size = size.filter(|&size| size > 0);
         let source = index.line(address);
-        let reason = match plan::probeable(index, &found.what) {
+        let reason = match plan::probeable(index, &found.what, &self.reading) {
             Probeable::Yes => None,
             Probeable::No(reason) => Some(reason),
         };

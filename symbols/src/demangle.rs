@@ -104,6 +104,16 @@ pub(crate) fn scheme(base: &[u8]) -> Scheme {
     }
 }
 
+/// Whether a symbol that is not mangled is a name of C++ as the source has it: debug information has such.
+pub(crate) fn is_qualified(symbol: &[u8]) -> bool {
+    memchr::memmem::find(symbol, b"::").is_some()
+}
+
+/// Whether a symbol is the name itself.
+pub(crate) fn is_of_c(symbol: &[u8]) -> bool {
+    scheme(base(symbol)) == Scheme::Plain && !is_qualified(symbol)
+}
+
 /// `…17h0123456789abcdefE`
 fn has_rust_hash(base: &[u8]) -> bool {
     let Some(tail) = base.len().checked_sub(20).and_then(|at| base.get(at..)) else {

@@ -53,7 +53,7 @@ impl Subject {
     }
 
     /// The line of truth in a program's output, or in that of the bpftrace which ran it.
-    fn measured(&self, output: &str) -> Result<Measured> {
+    pub(crate) fn measured(&self, output: &str) -> Result<Measured> {
         let line = output.lines().find(|line| line.starts_with("{\""));
         let line = line.with_context(|| format!("{} said nothing: {output}", self.path.display()))?;
         let value: Value = serde_json::from_str(line)?;
@@ -197,7 +197,12 @@ pub(crate) fn bpftrace_version() -> Result<String> {
 
 /// Runs the program under bpftrace.
 pub(crate) fn under_bpftrace(subject: &Subject, script: &str, calls: u64) -> Result<Measured> {
-    let output = bpftrace(script).args(["-c", &subject.command(calls)]).output().context("failed to run bpftrace")?;
+    command_under_bpftrace(subject, script, &subject.command(calls))
+}
+
+/// Runs a command of the program under bpftrace.
+pub(crate) fn command_under_bpftrace(subject: &Subject, script: &str, command: &str) -> Result<Measured> {
+    let output = bpftrace(script).args(["-c", command]).output().context("failed to run bpftrace")?;
     subject.measured(&String::from_utf8_lossy(&output.stdout)).map_err(|error| anyhow!("under bpftrace: {error:#}"))
 }
 

@@ -121,6 +121,8 @@ fn shape(options: &OutputOptions, zone: TimeZone, out: Box<dyn Write>) -> Box<dy
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod subtracted;
+#[cfg(test)]
 mod testing;
 
 #[cfg(test)]

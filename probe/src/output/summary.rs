@@ -163,6 +163,16 @@ mod tests {
     }
 
     #[test]
+    fn what_the_probes_took_is_told_as_measured_or_as_the_least_it_can_be() {
+        let summary = Summary { duration_ns: 1_000_000_000, probes_ns: 12_300_000, ..Summary::default() };
+        let last = |trace: &TraceInfo| lines(trace, &summary, &[], false).pop().unwrap_or_default();
+        let share = "12.3 ms of the target's time, 1.2 % of the trace's length (all threads together)";
+        assert_eq!(last(&trace()), format!("the probes took at least {share}"));
+        let measured = TraceInfo { subtracted: Some(Vec::new()), ..trace() };
+        assert_eq!(last(&measured), format!("the probes took about {share}"));
+    }
+
+    #[test]
     fn everything_lost_is_named_with_the_worst_first() {
         let summary = Summary {
             calls: 9,

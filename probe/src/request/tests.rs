@@ -68,6 +68,7 @@ fn every_option_arrives() {
     assert_eq!(trace.output.min_duration_ns, Some(10_000_000));
     assert_eq!(trace.output.slow_ns, Some(120_000_000_000));
     assert!(trace.stack_all && trace.target.follow && trace.binaries.is_empty());
+    assert!(!trace.subtract_overhead && traced("-p 1 --subtract-overhead f").subtract_overhead);
     assert_eq!(trace.verbose, 2);
 }
 
@@ -125,6 +126,7 @@ fn contradictions_are_named() {
         ("-x a --json --layout=tree f", "--json and --layout"),
         ("-x a --json --time=clock f", "--json and --time"),
         ("-x a --returns=none --slow 1s f", "need returns"),
+        ("-x a --returns=none --subtract-overhead f", "--subtract-overhead is about durations"),
         ("-x a --stack=none --stack-all f", "--stack-all and --stack=none"),
         ("-x a", "'*' means all"),
         ("-x a =", "empty pattern"),

@@ -5,20 +5,20 @@
 //! programs with the same settings are attached to specimens, which are called in a loop; from the times of their events
 //! follows what a trap costs.
 
+mod figures;
+
 use anyhow::{Context as _, Result, ensure};
 use probe_ebpf::abi::{Cookie, GoProgram};
 use symbols::code::EntryCost;
 
+use self::figures::{Callers, Figures, Seen, TIMED};
 use crate::{
     attach::{
         self, Attachment, Scope,
         features::Features,
         specimens::{self, Frames, GOID_OFFSET, Specimen},
     },
-    calls::{
-        TracedFunction,
-        overhead::{Cost, Costs, Trap, TrapKind},
-    },
+    calls::{TracedFunction, overhead::Costs},
     events,
     plan::{Plan, PlannedFunction, PlannedPoint, PointKind},
     request::Returns,
@@ -34,10 +34,6 @@ const CALLS: u32 = 20;
 const CALLERS: usize = 32;
 /// Holds far more than the records of one round.
 const BUFFER_BYTES: u32 = 4 << 20;
-
-/// Specimens whose calls are timed.
-const TIMED: [Specimen; 6] =
-    [Specimen::Nop, Specimen::Emulated, Specimen::Stepped, Specimen::Jumps, Specimen::Open, Specimen::Point];
 
 /// Measures what the points of `plan` cost when attached with these options.
 ///
@@ -111,28 +107,9 @@ struct Setting {
 struct Bench {
     points: Points,
     attachment: Attachment,
-    /// The first one is that of an inner call with one caller, or without any if they are not collected.
+    /// As [`Callers`] says.
     settings: Vec<Setting>,
-    /// What the kernel half collects callers of.
     callers: Callers,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Callers {
-    Nobody,
-    Outermost,
-    All,
-}
-
-/// What was seen of one specimen in one setting, ns.
-#[derive(Default)]
-struct Seen {
-    /// From one call's entry to the next one's.
-    cycles: Vec<u64>,
-    /// From a call's entry to its exit.
-    insides: Vec<u64>,
-    /// Callers in each record of an entry.
-    callers: usize,
 }
 
 impl Bench {
@@ -143,10 +120,12 @@ impl Bench {
             (_, true) => Callers::All,
         };
         let far = CALLERS.min((options.stack_depth as usize).saturating_sub(1));
+        let collected =
+            |inner| [Frames::Chain(0), Frames::Chain(far), Frames::Unreadable].map(|frames| (inner, frames));
         let settings = match callers {
             Callers::Nobody => vec![(true, Frames::Chain(0))],
-            Callers::Outermost => vec![(true, Frames::Chain(0)), (false, Frames::Chain(0))],
-            Callers::All => [Frames::Chain(0), Frames::Chain(far), Frames::Unreadable].map(|f| (true, f)).to_vec(),
+            Callers::Outermost => [&[(true, Frames::Chain(0))][..], &collected(false)].concat(),
+            Callers::All => collected(true).to_vec(),
         };
         let settings = settings.into_iter().map(|(inner, frames)| Setting { inner, frames }).collect();
         let own = attach::Options {
@@ -179,9 +158,7 @@ impl Bench {
                 }
             }
         }
-        let figures: Vec<Vec<Figures>> =
-            seen.into_iter().map(|settings| settings.into_iter().map(Figures::of).collect()).collect();
-        self.tell(&figures, costs);
+        Figures::of(seen).conclude(self.points, self.callers, costs);
         Ok(())
     }
 
@@ -210,63 +187,6 @@ impl Bench {
         seen.insides.extend(entries.iter().zip(&exits).skip(1).map(|(entry, exit)| exit.saturating_sub(*entry)));
         Ok(())
     }
-
-    /// Draws the conclusions.
-    ///
-    /// Of what lies between an entry's time and its exit's, the exit's part cannot be told apart, and all is taken for
-    /// the entry's. An entry alone, of [`Specimen::Open`], tells the return's whole cost by what a call costs more.
-    fn tell(&self, figures: &[Vec<Figures>], costs: &mut Costs) {
-        let of = |specimen: Specimen, setting: usize| {
-            let number = TIMED.iter().position(|timed| *timed == specimen);
-            number.and_then(|number| figures.get(number)?.get(setting).copied()).unwrap_or_default()
-        };
-        let index = |kind| Trap { kind, go: self.points.go }.index();
-        let exits = |setting| {
-            let alone = of(Specimen::Open, setting).cycle_ns;
-            match self.points.returns {
-                Returns::Ret => {
-                    [Specimen::Emulated, Specimen::Jumps].map(|s| of(s, setting).cycle_ns.saturating_sub(alone))
-                }
-                // Where there is no entry without a return, the entry stands for both.
-                Returns::Uretprobe | Returns::None => [0; 2],
-            }
-        };
-        let [return_ns, jump_ns] = exits(0);
-        let entries = |setting| {
-            [
-                (TrapKind::NopEntry, Specimen::Nop),
-                (TrapKind::EmulatedEntry, Specimen::Emulated),
-                (TrapKind::Entry, Specimen::Stepped),
-            ]
-            .map(|(kind, specimen)| {
-                let figures = of(specimen, setting);
-                let whole_ns = figures.cycle_ns.saturating_sub(return_ns);
-                (kind, Cost { whole_ns, inside_ns: figures.inside_ns.min(whole_ns) })
-            })
-        };
-        let later = of(Specimen::Jumps, 0).inside_ns.saturating_sub(of(Specimen::Emulated, 0).inside_ns);
-        let others = |setting| {
-            [
-                (TrapKind::Return, Cost { whole_ns: return_ns, inside_ns: 0 }),
-                (TrapKind::Jump, Cost { whole_ns: jump_ns, inside_ns: later.min(jump_ns) }),
-                (TrapKind::Passed, Cost { whole_ns: of(Specimen::Point, setting).cycle_ns, inside_ns: 0 }),
-            ]
-        };
-        let near = if self.callers == Callers::Outermost { 1 } else { 0 };
-        for (kind, cost) in entries(0).into_iter().chain(others(0)) {
-            costs.bare[index(kind)] = cost;
-        }
-        for (kind, cost) in entries(near).into_iter().chain(others(near)) {
-            costs.with_callers[index(kind)] = cost;
-        }
-        // Callers of outermost calls are collected before any call's time.
-        if self.callers == Callers::All {
-            let [none, far, unreadable] = [0, 1, 2].map(|setting| of(Specimen::Open, setting));
-            let more = far.callers.saturating_sub(none.callers).max(1) as u64;
-            costs.caller_ns = far.cycle_ns.saturating_sub(none.cycle_ns) / more;
-            costs.unreadable_ns = unreadable.cycle_ns.saturating_sub(none.cycle_ns);
-        }
-    }
 }
 
 /// Ours, chosen in the way in which the trace chooses: that costs.
@@ -279,25 +199,4 @@ fn own_scope(scope: &Scope) -> Scope {
         Scope::Threads(_) => Scope::Threads(vec![own]),
         Scope::Comm { .. } => Scope::Processes { pids: vec![own], follow: true },
     }
-}
-
-/// What was [`Seen`] at an undisturbed moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Figures {
-    cycle_ns: u64,
-    inside_ns: u64,
-    callers: usize,
-}
-
-impl Figures {
-    fn of(seen: Seen) -> Self {
-        Self { cycle_ns: undisturbed(seen.cycles), inside_ns: undisturbed(seen.insides), callers: seen.callers }
-    }
-}
-
-/// The lower quartile: nothing makes a trap much cheaper, and much makes it dearer. What is subtracted then is rather too
-/// little than too much. 0 of nothing.
-fn undisturbed(mut values: Vec<u64>) -> u64 {
-    values.sort_unstable();
-    values.get(values.len() / 4).copied().unwrap_or(0)
 }

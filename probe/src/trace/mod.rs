@@ -39,12 +39,17 @@ pub fn run(request: &Trace) -> Result<u8> {
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
-    let mut files = files(request)?;
+    let opened = files(request);
+    target::whole_files()?;
+    let mut files = opened?;
     of_this_machine(&files)?;
     let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
-    let mut plan = plan::plan(&files, &patterns, options)?;
+    let planned = plan::plan(&files, &patterns, options);
+    target::whole_files()?;
+    let mut plan = planned?;
     if request.returns != Returns::None {
         files.extend(watch_unwinders(request, &mut plan, &files)?);
+        target::whole_files()?;
     }
     if request.dry_run {
         plan.print(&mut io::stdout().lock())?;
@@ -93,7 +98,11 @@ pub fn run(request: &Trace) -> Result<u8> {
     let sources = session::Sources { attachment, recorder, signals, clocks, processes, costs };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
-    session::Session::new(request, plan, files, sources, sink)?.run(waiting)
+    let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
+    if let Some(said) = target::shortened() {
+        talk::say(format_args!("{said}: names and lines of callers in it are missing or wrong"));
+    }
+    Ok(status)
 }
 
 /// Has the unwinders of what is traced watched: the libraries that they are in.
@@ -151,15 +160,18 @@ fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
     let program = program.transpose()?;
     if request.binaries.is_empty() {
-        if let Some(path) = program {
-            return Ok(vec![TracedFile::fetching(&path, &path.display().to_string(), debuginfod)?]);
+        if let Some(path) = &program {
+            return Ok(vec![TracedFile::fetching(path, &path.display().to_string(), debuginfod)?]);
         }
         let programs = pids.iter().map(|&pid| target::program_file(pid, debuginfod));
         return programs.collect::<Result<Vec<_>>>().map(distinct);
     }
     match pids.first() {
         Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path, debuginfod)).collect(),
-        None => request.binaries.iter().map(|path| target::file_here(path, debuginfod)).collect(),
+        None => {
+            let program = program.as_deref();
+            request.binaries.iter().map(|path| target::file_here(path, program, debuginfod)).collect()
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod counts;
 mod foreign;
 mod harness;
 mod options;
+mod overhead;
 mod scenarios;
 mod sources;
 mod stacks;

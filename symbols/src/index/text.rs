@@ -38,6 +38,7 @@ impl Index {
             Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
                 Scheme::Rust => Language::Rust,
                 Scheme::Itanium => Language::Cpp,
+                Scheme::Plain if demangle::is_qualified(raw) => Language::Cpp,
                 Scheme::Plain => Language::C,
             },
         }

@@ -5,6 +5,8 @@ use crate::{calls::TraceInfo, calls::TracedFunction, events::decode};
 use probe_ebpf::abi::{SECTION_FRAMES, WALK_END, goroutine_depth, thread_depth};
 use symbols::{addr::FileOffset, code::EntryCost};
 
+mod subtracted;
+
 /// Functions of the made-up program. Each has the points 2n (entry) and 2n + 1 (return).
 const F: u32 = 0;
 const G: u32 = 1;

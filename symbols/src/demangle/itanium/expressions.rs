@@ -49,6 +49,9 @@ impl<'s> Reader<'s> {
             }
             b"sZ" => {
                 let of = self.expression()?;
+                if let Node::Param(index) = self.get(of)? {
+                    return self.node(Node::Count(index));
+                }
                 let of = self.node(Node::Expansion(of))?;
                 self.between("sizeof...(", of, ")")
             }

@@ -93,6 +93,8 @@ enum Node<'s> {
         suffix: Suffix,
         exceptions: Option<Id>,
     },
+    /// How many arguments a pack has, that of the template parameter of this number.
+    Count(u64),
     Array {
         size: Option<Id>,
         of: Id,

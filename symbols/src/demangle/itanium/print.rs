@@ -147,6 +147,12 @@ impl<'s> Printer<'_, 's> {
             }
             Node::Lambda { declared, params, number } => self.lambda(declared, params, number),
             Node::Param(index) => self.parameter(index, Self::left),
+            Node::Count(index) => {
+                let (arguments, _) = *self.scopes.get(self.scope?)?;
+                let argument = *self.members(arguments)?.get(usize::try_from(index).ok()?)?;
+                let count = if let Node::Pack(list) = self.get(argument)? { list.len } else { 1 };
+                self.write(count.to_string().as_bytes())
+            }
             Node::Pack(list) | Node::Commas(list) => self.commas(list),
             Node::Expansion(pattern) => self.expansion(pattern),
             Node::Pointer(to, mark) => self.pointer(to, mark),
