@@ -166,7 +166,7 @@ impl Bench {
         let attached = plan.points.len();
         // Another `probe` that does the same must not pay for our traps, nor we for its.
         let process = Some(std::process::id());
-        let attachment = attach::attach_within(process, &mut plan, std::slice::from_ref(file), features, &own)
+        let attachment = attach::attach_within(process, &mut plan, std::slice::from_ref(file), features, &own, None)
             .context("failed to measure the probes' own cost (--subtract-overhead)")?;
         ensure!(
             plan.points.len() == attached,
