@@ -35,11 +35,13 @@ pub struct Deferred {
 impl Deferred {
     /// Takes the maps out of the loaded kernel half, after telling it whose points are whose.
     pub(super) fn take(ebpf: &mut Ebpf, plan: &Plan) -> Result<Self> {
-        let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the kernel half has no {name}"));
-        let mut functions: Array<_, u32> = map("FUNCTION_OF")?.try_into()?;
+        // Borrowed: programs are loaded later, and want it open.
+        let functions = ebpf.map_mut("FUNCTION_OF").context("the kernel half has no FUNCTION_OF")?;
+        let mut functions: Array<_, u32> = functions.try_into()?;
         for (number, point) in (0_u32..).zip(&plan.points) {
             functions.set(number, &point.function, 0)?;
         }
+        let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the kernel half has no {name}"));
         Ok(Self {
             lanes: map("DEFERRED")?.try_into()?,
             left_out: map("LEFT_OUT_AT")?.try_into()?,

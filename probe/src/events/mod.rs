@@ -2,9 +2,11 @@
 //!
 //! In: the bytes of one ring buffer record. Out: a [`Record`] that borrows them. No allocation.
 
-use probe_ebpf::abi::{Event, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_STACK, Section, generation, position};
+use probe_ebpf::abi::{
+    Event, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_STACK, Section, WALK_UNREADABLE, generation, position,
+};
 
-use crate::stacks::StackCopy;
+use crate::{calls::overhead::Callers, stacks::StackCopy};
 
 /// One record.
 #[derive(Clone, Copy, Debug)]
@@ -52,14 +54,12 @@ impl Frames<'_> {
         self.bytes.chunks_exact(8).map(|chunk| word(chunk, 0))
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.bytes.len() / 8
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    /// How they were collected, and how much that was.
+    pub fn collected(&self) -> Callers {
+        match &self.stack {
+            Some(stack) => Callers::Copied(stack.bytes.len()),
+            None => Callers::Walked { count: self.bytes.len() / 8, unreadable: self.detail == WALK_UNREADABLE },
+        }
     }
 
     /// The addresses as they stand in the record: equal bytes are equal stacks.

@@ -129,11 +129,10 @@ impl Unwinder {
         }
         loop {
             let step = self.step(place, code);
-            let is_over = |step: &Step| matches!(step, Step::End | Step::Cut(_));
-            if callers.len() >= most && !is_over(step) {
+            if callers.len() >= most && !matches!(step, Step::End | Step::Cut(_)) {
                 return Some(Cut::Depth);
             }
-            match take(step, &mut registers, stack) {
+            match take(&step, &mut registers, stack) {
                 Ok(next) => place = next,
                 Err(over) => return over,
             }
@@ -141,11 +140,19 @@ impl Unwinder {
         }
     }
 
-    fn step(&mut self, place: CodeAddress, code: &mut dyn FnMut(CodeAddress) -> Step) -> &Step {
+    fn step(&mut self, place: CodeAddress, code: &mut dyn FnMut(CodeAddress) -> Step) -> Step {
+        if let Some(known) = self.steps.get(&place) {
+            return known.clone();
+        }
         if self.steps.len() >= MAX_STEPS {
             self.steps.clear();
         }
-        self.steps.entry(place).or_insert_with(|| code(place))
+        let step = code(place);
+        // What is not known now may be known later: code that is made at run time.
+        if !matches!(step, Step::Cut(Cut::UnknownCode)) {
+            self.steps.insert(place, step.clone());
+        }
+        step
     }
 }
 
