@@ -7,6 +7,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod copy;
 mod count;
 mod defer;
 mod emit;
@@ -26,7 +27,7 @@ use aya_ebpf::{
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use probe_ebpf::abi::{Cookie, FILTER_NONE, FILTER_TIDS};
+use probe_ebpf::abi::{COPY_AT_ENTRY, Cookie, FILTER_NONE, FILTER_TIDS};
 
 use crate::{
     lane::{Place, place},
@@ -71,13 +72,16 @@ fn on_entry(ctx: &ProbeContext) {
         emit::event(&place, cookie.numbers(), 0);
         return;
     }
-    if STACK_ALL.load() != 0 {
-        emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx));
+    if STACK_ALL.load() == 0 && outermost::holds(&place) {
+        emit::event(&place, cookie.numbers(), 0);
         return;
     }
-    if outermost::holds(&place) {
-        emit::event(&place, cookie.numbers(), 0);
-    } else if emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx)) {
+    let told = if copy::is_wanted(cookie, &place) {
+        copy::event(ctx, &place, cookie.numbers(), COPY_AT_ENTRY)
+    } else {
+        emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx))
+    };
+    if told && STACK_ALL.load() == 0 {
         outermost::begins(&place);
     }
 }
@@ -111,6 +115,8 @@ fn on_point(ctx: &ProbeContext) {
     let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
     if STACK_DEPTH.load() == 0 {
         emit::event(&place, cookie.numbers(), 0);
+    } else if copy::is_wanted(cookie, &place) {
+        copy::event(ctx, &place, cookie.numbers(), 0);
     } else {
         emit::event_with_frames(&place, cookie.numbers(), Walk::from_point(ctx));
     }

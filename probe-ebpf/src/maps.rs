@@ -33,6 +33,13 @@ pub(crate) static STACK_DEPTH: Global<u32> = Global::new(0);
 /// 1: callers for every call, 0: for outermost calls.
 #[unsafe(no_mangle)]
 pub(crate) static STACK_ALL: Global<u32> = Global::new(0);
+/// Bytes of the stack to copy, where callers are to be found by unwind tables; 0: they are found by frame pointers
+/// everywhere.
+#[unsafe(no_mangle)]
+pub(crate) static STACK_COPY: Global<u32> = Global::new(0);
+/// 1: Go's stacks are copied too, though Go keeps frame pointers.
+#[unsafe(no_mangle)]
+pub(crate) static STACK_COPY_GO: Global<u32> = Global::new(0);
 /// Offsets in `struct task_struct` and `struct signal_struct` (bytes), from the kernel's BTF; 0: not known.
 #[unsafe(no_mangle)]
 pub(crate) static TASK_TGID: Global<u32> = Global::new(0);
@@ -45,6 +52,12 @@ pub(crate) static SIGNAL_LIVE: Global<u32> = Global::new(0);
 /// The user thread pointer: `task_struct.thread.fsbase` (x86-64), `thread.uw.tp_value` (arm64).
 #[unsafe(no_mangle)]
 pub(crate) static TASK_TP: Global<u32> = Global::new(0);
+/// `task_struct.mm`.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_MM: Global<u32> = Global::new(0);
+/// `mm_struct.start_stack`: where the first thread's stack begins.
+#[unsafe(no_mangle)]
+pub(crate) static MM_START_STACK: Global<u32> = Global::new(0);
 /// `task_struct.sas_ss_sp`, the alternate signal stack; its size stands behind it.
 #[unsafe(no_mangle)]
 pub(crate) static TASK_ALTERNATE: Global<u32> = Global::new(0);

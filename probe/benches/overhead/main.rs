@@ -1,11 +1,13 @@
 //! What tracing costs, beside the least it can cost and beside bpftrace: `make bench`.
 //!
-//! `cargo bench -p probe --bench overhead -- PART…` runs some parts alone: `cost`, `threads`, `attaching`, `server`.
+//! `cargo bench -p probe --bench overhead -- PART…` runs some parts alone: `cost`, `threads`, `attaching`, `server`,
+//! `accuracy`.
 //!
 //! Needs root, the programs of `testdata/`, bpftrace 0.17 and a kernel with `uprobe.multi` (6.6); perf and uftrace where
 //! they are installed. Figures are medians of interleaved rounds of one run; those of different runs or machines do not
 //! compare. Not measured with criterion: what counts is the time of whole processes, which they tell themselves.
 
+mod accuracy;
 mod attaching;
 mod bare;
 mod cost;
@@ -52,6 +54,9 @@ fn main() -> Result<()> {
     if wanted("server")? {
         server::bench(&server, &mut verdicts)?;
     }
+    if wanted("accuracy")? {
+        accuracy::bench(&mut verdicts)?;
+    }
 
     println!("\nWanted");
     verdicts.print();
@@ -60,7 +65,7 @@ fn main() -> Result<()> {
 }
 
 /// The parts, by the names that choose them.
-const PARTS: [&str; 4] = ["cost", "threads", "attaching", "server"];
+const PARTS: [&str; 5] = ["cost", "threads", "attaching", "server", "accuracy"];
 
 /// Whether a part is to be run: it was named, or none was. Cargo itself passes options.
 fn wanted(part: &str) -> Result<bool> {

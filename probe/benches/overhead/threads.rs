@@ -233,6 +233,7 @@ fn unread(subject: &Subject, told: Told, calls: u64, threads: u64) -> Result<Mea
     let options = attach::Options {
         scope: Scope::Everyone,
         stack_depth: if told == Told::Stacks { 64 } else { 0 },
+        stack_copy: attach::StackCopies::None,
         stack_all: false,
         buffer_bytes: CEILING_BUFFER,
         force: false,

@@ -11,6 +11,7 @@ pub mod features;
 mod links;
 pub mod losses;
 pub mod recorder;
+pub mod specimens;
 
 use std::{collections::BTreeSet, fs};
 
@@ -65,6 +66,20 @@ pub enum Scope {
     },
 }
 
+/// Where stacks are copied for the reading half to unwind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StackCopies {
+    /// Nowhere.
+    None,
+    /// In all code but Go's, which keeps frame pointers.
+    WithoutFramePointers,
+    /// Everywhere.
+    Everywhere,
+}
+
+/// Bytes of a stack that are copied at most: main loops of real servers lie within a few KiB.
+const STACK_COPY_BYTES: u32 = 16 << 10;
+
 /// How to attach.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -74,6 +89,8 @@ pub struct Options {
     pub stack_depth: u32,
     /// For inner calls too.
     pub stack_all: bool,
+    /// Where the stack is copied, and not walked by frame pointers.
+    pub stack_copy: StackCopies,
     /// Size of the ring buffer, bytes: a power of two of pages.
     pub buffer_bytes: u32,
     /// More than [`MANY_SINGLE`] points one by one.
@@ -110,6 +127,21 @@ struct Refused {
 /// # Errors
 /// No permission, a kernel too old, nothing left to attach.
 pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, options: &Options) -> Result<Attachment> {
+    attach_within(None, plan, files, features, options)
+}
+
+/// The same for a process of which it is known that nobody else is meant, whatever the scope says: where the kernel can,
+/// the links are confined to it. The kernel half chooses as the scope says.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_within(
+    process: Option<u32>,
+    plan: &mut Plan,
+    files: &[TracedFile],
+    features: &Features,
+    options: &Options,
+) -> Result<Attachment> {
     if let Some(missing) = features.indispensable_missing() {
         bail!("this kernel lacks {}: probe needs {} or newer", missing.name(), missing.since());
     }
@@ -124,7 +156,7 @@ pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, option
         );
     }
     loop {
-        let mut attachment = Attachment::load(plan, features, options, multi)?;
+        let mut attachment = Attachment::load(process, plan, features, options, multi)?;
         match attachment.attach_all(plan, files)? {
             Ok(()) => return Ok(attachment),
             Err(refused) => {
@@ -150,7 +182,7 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
 }
 
 impl Attachment {
-    fn load(plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
+    fn load(process: Option<u32>, plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
         let kernel = if features.has(Feature::Btf) {
             fs::read(features::BTF).ok().and_then(|btf| btf::kernel_offsets(&btf)).unwrap_or_default()
         } else {
@@ -170,6 +202,8 @@ impl Attachment {
         let links_filter = u32::from(link_pids(options, features, multi).is_some() && filter != FILTER_TIDS);
         let stack_depth = options.stack_depth.min(abi::MAX_FRAMES as u32);
         let stack_all = u32::from(options.stack_all);
+        let stack_copy = if options.stack_copy == StackCopies::None { 0 } else { STACK_COPY_BYTES };
+        let stack_copy_go = u32::from(options.stack_copy == StackCopies::Everywhere);
         let points =
             u32::try_from(plan.points.len()).ok().filter(|&n| n <= abi::MAX_POINTS).context("too many points")?;
         let rows = counters::rows();
@@ -185,6 +219,10 @@ impl Attachment {
             .override_global("COMM", &comm, true)
             .override_global("STACK_DEPTH", &stack_depth, true)
             .override_global("STACK_ALL", &stack_all, true)
+            .override_global("STACK_COPY", &stack_copy, true)
+            .override_global("STACK_COPY_GO", &stack_copy_go, true)
+            .override_global("TASK_MM", &kernel.task_mm, true)
+            .override_global("MM_START_STACK", &kernel.mm_start_stack, true)
             .override_global("SHARED_UNWINDERS", &shared_unwinders, true)
             .override_global("MIN_DURATION", &min_duration, true)
             .override_global("TASK_TGID", &kernel.task_tgid, true)
@@ -207,7 +245,9 @@ impl Attachment {
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
         let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
         let deferred = if min_duration > 0 { Some(Deferred::take(&mut ebpf, plan)?) } else { None };
-        let links = Links::new(plan, multi, deferred.is_some(), link_pids(options, features, multi));
+        let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
+        let pids = within.or_else(|| link_pids(options, features, multi));
+        let links = Links::new(plan, multi, deferred.is_some(), pids);
         let mut attachment = Self { ebpf, ring, links, deferred, ends_with_processes };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     attach::{Attachment, monotonic_ns, recorder::Recorder},
-    calls::{Summary, TraceInfo, tracker::Tracker},
+    calls::{Summary, TraceInfo, overhead::Costs, tracker::Tracker},
     events::{self, Record},
     output::{self, Notes, Sink, talk},
     plan::{NO_FUNCTION, Plan, PointKind},
@@ -55,6 +55,8 @@ pub(super) struct Sources {
     pub(super) signals: Signals,
     pub(super) clocks: Clocks,
     pub(super) processes: Processes,
+    /// What is to be subtracted from durations.
+    pub(super) costs: Option<Costs>,
 }
 
 /// A running trace.
@@ -91,17 +93,21 @@ impl<'a> Session<'a> {
         sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
-        let Sources { mut attachment, recorder, signals, clocks, processes } = sources;
+        let Sources { mut attachment, recorder, signals, clocks, processes, costs } = sources;
         let mut modules = Modules::default();
         for file in &files[..plan.files.len()] {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
         }
-        let world = Live::new(processes, modules, attachment.losses()?);
+        let world = Live::new(processes, modules, attachment.losses()?, request.stack_depth);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         let attached_ns = monotonic_ns();
         tracker.entries_begin(attached_ns);
         let shedding = request.budget.map(|limit| Shedding::new(&mut attachment, &plan, limit.get())).transpose()?;
-        let info = info(&plan, clocks);
+        let subtracted = costs.as_ref().map(|costs| costs.told(&plan.points, &plan.functions));
+        if let Some(costs) = costs {
+            tracker.subtract(costs);
+        }
+        let info = TraceInfo { subtracted, ..info(&plan, clocks) };
         Ok(Self {
             notes: request.output.notes.clone(),
             said: vec![None; files.len()],
@@ -411,5 +417,6 @@ fn info(plan: &Plan, clocks: Clocks) -> TraceInfo {
         matched: plan.matched,
         functions: plan.functions.iter().map(|f| f.traced.clone()).collect(),
         skipped: plan.skipped.clone(),
+        subtracted: None,
     }
 }

@@ -5,6 +5,8 @@ use crate::{calls::TraceInfo, calls::TracedFunction, events::decode};
 use probe_ebpf::abi::{SECTION_FRAMES, WALK_END, goroutine_depth, thread_depth};
 use symbols::{addr::FileOffset, code::EntryCost};
 
+mod subtracted;
+
 /// Functions of the made-up program. Each has the points 2n (entry) and 2n + 1 (return).
 const F: u32 = 0;
 const G: u32 = 1;
@@ -66,7 +68,7 @@ impl World for OneLoss {
     fn callers(&mut self, _pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {
         assert!(!at_point);
         let frame = |ip| {
-            let frame = crate::target::modules::nameless(symbols::addr::ReturnAddr(symbols::addr::RuntimeAddr(ip)));
+            let frame = crate::target::modules::nameless(crate::stacks::CodeAddress::after_call(ip));
             Rc::new(frame)
         };
         Rc::new(CallerStack { frames: frames.addresses().map(frame).collect(), cut: None })
