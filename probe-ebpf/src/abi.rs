@@ -1,8 +1,8 @@
 //! What crosses from the kernel half to the reading half, and back.
 //!
 //! A ring buffer record is an [`Event`], followed by any number of sections, each a [`Section`] and its data, padded
-//! to 8 bytes. Today there is one kind of section, [`SECTION_FRAMES`]; arguments, stack copies and kernel events are
-//! to be further kinds. A reader passes over kinds it does not know.
+//! to 8 bytes: [`SECTION_FRAMES`], [`SECTION_STACK`]; arguments and kernel events are to be further kinds. A reader
+//! passes over kinds it does not know.
 
 /// Callers walked at most, for one event.
 pub const MAX_FRAMES: usize = 127;
@@ -71,13 +71,18 @@ pub const fn goroutine_depth(go: u64, c: u64) -> u64 {
     go << C_BITS | if c < most { c } else { most }
 }
 
+/// Whether a [`goroutine_depth`] is that of a frame on the goroutine's own stack.
+pub const fn is_gos_own(depth: u64) -> bool {
+    depth & ((1 << C_BITS) - 1) == 0
+}
+
 /// Head of a section behind an [`Event`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Section {
     /// `SECTION_…`.
     pub kind: u16,
-    /// For frames: why the walk ended, `WALK_…`.
+    /// For frames: why the walk ended, `WALK_…`; for a stack: `COPY_…`.
     pub detail: u16,
     /// Bytes of data behind this head.
     pub bytes: u32,
@@ -94,6 +99,51 @@ pub const WALK_DEPTH: u16 = 1;
 pub const WALK_UNREADABLE: u16 = 2;
 /// The chain did not go outwards: it is none.
 pub const WALK_NO_CHAIN: u16 = 3;
+
+/// A copy of the stack: [`Registers`], then the bytes from the stack pointer on. It ends its record: what stands behind
+/// it is not to be read. Its detail is one of `COPY_…`, and [`COPY_AT_ENTRY`].
+pub const SECTION_STACK: u16 = 2;
+
+/// The copy reaches the stack's base.
+pub const COPY_WHOLE: u16 = 0;
+/// As many bytes as were asked for; the stack goes on.
+pub const COPY_LIMIT: u16 = 1;
+/// What lies behind the copy could not be read.
+pub const COPY_UNREADABLE: u16 = 2;
+/// A bit beside the others: the registers are those of a function's entry, so the word at the stack pointer is the
+/// return address.
+pub const COPY_AT_ENTRY: u16 = 1 << 8;
+
+/// Bytes of a stack that are copied at most.
+pub const MAX_COPY: u32 = 64 << 10;
+
+/// What unwinding starts from: the registers that a caller finds unchanged, and where it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer: the address of the first byte copied.
+    pub sp: u64,
+    /// Frame pointer (rbp, x29).
+    pub fp: u64,
+    /// x86-64: rbx, r12, r13, r14, r15. arm64: x30, x19, x20, x21, x22.
+    pub saved: [u64; 5],
+}
+
+/// A record with a copy of at most `N` bytes of the stack.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct EventWithStack<const N: usize> {
+    /// The event.
+    pub event: Event,
+    /// Says how many bytes of what follows are used.
+    pub section: Section,
+    /// At the event.
+    pub registers: Registers,
+    /// The stack, from the stack pointer on.
+    pub bytes: [u8; N],
+}
 
 /// A record with frames, at its largest.
 #[repr(C)]
@@ -281,6 +331,8 @@ pub const COMM_LEN: usize = 16;
 
 const _: () = assert!(size_of::<Event>() == 40);
 const _: () = assert!(size_of::<Section>() == 8);
+const _: () = assert!(size_of::<Registers>() == 64);
+const _: () = assert!(size_of::<EventWithStack<1024>>() == 48 + 64 + 1024);
 const _: () = assert!(size_of::<EventWithFrames>() == 48 + 8 * MAX_FRAMES);
 const _: () = assert!(size_of::<GoProgram>() == 24);
 const _: () = assert!(size_of::<Jump>() == 64);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// `BPF_RB_NO_WAKEUP`: the reader polls; a wake-up for every event would double its cost.
-const NO_WAKEUP: u64 = 1;
+pub(crate) const NO_WAKEUP: u64 = 1;
 
 #[inline(always)]
 pub(crate) fn now() -> u64 {
@@ -33,11 +33,29 @@ pub(crate) fn event(place: &Place, point: u32, time_ns: u64) -> bool {
         lost(place, point);
         return false;
     };
-    let lost = lost_so_far();
-    let time_ns = if time_ns == 0 { now() } else { time_ns };
-    record.write(Event { time_ns, depth: place.depth, goid: place.goid, pid_tgid: place.pid_tgid, point, lost });
+    record.write(made(place, point, time_ns));
     record.submit(NO_WAKEUP);
     true
+}
+
+/// An event that may be told later. `time_ns` 0: now, taken last.
+#[inline(always)]
+pub(crate) fn made(place: &Place, point: u32, time_ns: u64) -> Event {
+    let lost = lost_so_far();
+    let time_ns = if time_ns == 0 { now() } else { time_ns };
+    Event { time_ns, depth: place.depth, goid: place.goid, pid_tgid: place.pid_tgid, point, lost }
+}
+
+/// Tells of an event that was made before.
+#[inline(always)]
+pub(crate) fn later(event: &Event) {
+    match EVENTS.reserve::<Event>(0) {
+        Some(mut record) => {
+            record.write(*event);
+            record.submit(NO_WAKEUP);
+        }
+        None => lost(&Place { goid: event.goid, depth: event.depth, pid_tgid: event.pid_tgid }, event.point),
+    }
 }
 
 /// A program made a stack of its own.
@@ -56,14 +74,7 @@ pub(crate) fn event_with_frames(place: &Place, point: u32, walk: Walk) -> bool {
     let (frames, detail) = walk.into(&mut scratch.frames);
     let frames = frames.min(MAX_FRAMES as u32);
     scratch.section = Section { kind: SECTION_FRAMES, detail, bytes: frames * 8 };
-    scratch.event = Event {
-        time_ns: now(),
-        depth: place.depth,
-        goid: place.goid,
-        pid_tgid: place.pid_tgid,
-        point,
-        lost: lost_so_far(),
-    };
+    scratch.event = head(place, point);
     let bytes = (size_of::<Event>() + size_of::<Section>()) as u32 + frames * 8;
     // SAFETY: `bytes` is at most the size of the scratch record.
     let data = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(scratch).cast::<u8>(), bytes as usize) };
@@ -74,9 +85,15 @@ pub(crate) fn event_with_frames(place: &Place, point: u32, walk: Walk) -> bool {
     done
 }
 
+/// The head of a record, as of now.
+#[inline(always)]
+pub(crate) fn head(place: &Place, point: u32) -> Event {
+    Event { time_ns: now(), depth: place.depth, goid: place.goid, pid_tgid: place.pid_tgid, point, lost: lost_so_far() }
+}
+
 /// Writes the loss down: first whose it was, then the counter that makes the reader look.
 #[inline(always)]
-fn lost(place: &Place, point: u32) {
+pub(crate) fn lost(place: &Place, point: u32) {
     let lane: Lane = place.lane();
     if point == POINT_STACK {
         // Not a lane's: whatever runs on that stack is told wrongly.

@@ -1,7 +1,7 @@
 //! Which goroutine or thread an event belongs to, and how deep its stack is.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
-use probe_ebpf::abi::{Cookie, GoProgram, Lane, goroutine_depth, thread_depth};
+use probe_ebpf::abi::{Cookie, GoProgram, Lane, goroutine_depth, is_gos_own, thread_depth};
 
 use crate::{
     maps::{GO_PROGRAMS, TASK_ALTERNATE, TASK_TP},
@@ -20,6 +20,12 @@ impl Place {
     pub(crate) fn lane(&self) -> Lane {
         let thread = if self.goid == 0 { self.pid_tgid } else { self.pid_tgid & !0xffff_ffff };
         Lane { thread, goid: self.goid }
+    }
+
+    /// Whether this is a goroutine's own stack, and not that of a thread, nor of C that a goroutine called.
+    #[inline(always)]
+    pub(crate) fn is_on_goroutine(&self) -> bool {
+        self.goid != 0 && is_gos_own(self.depth)
     }
 }
 

@@ -7,7 +7,9 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod copy;
 mod count;
+mod defer;
 mod emit;
 mod jump;
 mod lane;
@@ -25,7 +27,7 @@ use aya_ebpf::{
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use probe_ebpf::abi::{Cookie, FILTER_NONE, FILTER_TIDS};
+use probe_ebpf::abi::{COPY_AT_ENTRY, Cookie, FILTER_NONE, FILTER_TIDS};
 
 use crate::{
     lane::{Place, place},
@@ -70,13 +72,16 @@ fn on_entry(ctx: &ProbeContext) {
         emit::event(&place, cookie.numbers(), 0);
         return;
     }
-    if STACK_ALL.load() != 0 {
-        emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx));
+    if STACK_ALL.load() == 0 && outermost::holds(&place) {
+        emit::event(&place, cookie.numbers(), 0);
         return;
     }
-    if outermost::holds(&place) {
-        emit::event(&place, cookie.numbers(), 0);
-    } else if emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx)) {
+    let told = if copy::is_wanted(cookie, &place) {
+        copy::event(ctx, &place, cookie.numbers(), COPY_AT_ENTRY)
+    } else {
+        emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx))
+    };
+    if told && STACK_ALL.load() == 0 {
         outermost::begins(&place);
     }
 }
@@ -85,6 +90,16 @@ fn on_entry(ctx: &ProbeContext) {
 fn leave(ctx: &ProbeContext, sp: u64) {
     let time_ns = emit::now();
     let Some((cookie, place)) = here(ctx, sp) else { return };
+    emit::event(&place, cookie.numbers(), time_ns);
+    outermost::ends(&place);
+}
+
+/// An unwinder enters a frame: calls as deep and deeper are over.
+#[inline(always)]
+fn land(ctx: &ProbeContext, sp: u64) {
+    let time_ns = emit::now();
+    let Some((cookie, place)) = here(ctx, sp) else { return };
+    defer::before_end(&place);
     emit::event(&place, cookie.numbers(), time_ns);
     outermost::ends(&place);
 }
@@ -100,6 +115,8 @@ fn on_point(ctx: &ProbeContext) {
     let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
     if STACK_DEPTH.load() == 0 {
         emit::event(&place, cookie.numbers(), 0);
+    } else if copy::is_wanted(cookie, &place) {
+        copy::event(ctx, &place, cookie.numbers(), 0);
     } else {
         emit::event_with_frames(&place, cookie.numbers(), Walk::from_point(ctx));
     }
@@ -120,7 +137,7 @@ fn on_jump(ctx: &ProbeContext) {
 #[inline(always)]
 fn on_landing(ctx: &ProbeContext) {
     if runners::has_current() {
-        leave(ctx, regs::sp(ctx));
+        land(ctx, regs::sp(ctx));
     }
 }
 
@@ -130,7 +147,7 @@ fn on_longjmp(ctx: &ProbeContext) {
     if runners::has_current()
         && let Some(sp) = guarded_sp(regs::argument::<0>(ctx))
     {
-        leave(ctx, sp);
+        land(ctx, sp);
     }
 }
 
@@ -152,6 +169,7 @@ fn on_recovery(ctx: &ProbeContext) {
     }
     let cookie = cookie(ctx);
     if let Some(place) = lane::suspended(ctx, cookie) {
+        defer::before_end(&place);
         emit::event(&place, cookie.numbers(), time_ns);
         outermost::ends(&place);
     }
@@ -212,6 +230,9 @@ programs! {
     entry_multi, entry: on_entry;
     exit_multi, exit: on_exit;
     jump_multi, jump: on_jump;
+    deferred_entry_multi, deferred_entry: defer::on_entry;
+    deferred_exit_multi, deferred_exit: defer::on_exit;
+    deferred_jump_multi, deferred_jump: defer::on_jump;
     point_multi, point: on_point;
     landing_multi, landing: on_landing;
     recovery_multi, recovery: on_recovery;

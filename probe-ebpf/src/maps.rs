@@ -7,7 +7,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use probe_ebpf::abi::{COMM_LEN, EventWithFrames, FILTER_NONE, GoProgram, Jump, Lane};
+use probe_ebpf::{
+    abi::{COMM_LEN, EventWithFrames, FILTER_NONE, GoProgram, Jump, Lane},
+    deferred::Deferred,
+};
 
 /// `FILTER_…`: what [`PIDS`] means.
 #[unsafe(no_mangle)]
@@ -30,6 +33,13 @@ pub(crate) static STACK_DEPTH: Global<u32> = Global::new(0);
 /// 1: callers for every call, 0: for outermost calls.
 #[unsafe(no_mangle)]
 pub(crate) static STACK_ALL: Global<u32> = Global::new(0);
+/// Bytes of the stack to copy, where callers are to be found by unwind tables; 0: they are found by frame pointers
+/// everywhere.
+#[unsafe(no_mangle)]
+pub(crate) static STACK_COPY: Global<u32> = Global::new(0);
+/// 1: Go's stacks are copied too, though Go keeps frame pointers.
+#[unsafe(no_mangle)]
+pub(crate) static STACK_COPY_GO: Global<u32> = Global::new(0);
 /// Offsets in `struct task_struct` and `struct signal_struct` (bytes), from the kernel's BTF; 0: not known.
 #[unsafe(no_mangle)]
 pub(crate) static TASK_TGID: Global<u32> = Global::new(0);
@@ -42,6 +52,12 @@ pub(crate) static SIGNAL_LIVE: Global<u32> = Global::new(0);
 /// The user thread pointer: `task_struct.thread.fsbase` (x86-64), `thread.uw.tp_value` (arm64).
 #[unsafe(no_mangle)]
 pub(crate) static TASK_TP: Global<u32> = Global::new(0);
+/// `task_struct.mm`.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_MM: Global<u32> = Global::new(0);
+/// `mm_struct.start_stack`: where the first thread's stack begins.
+#[unsafe(no_mangle)]
+pub(crate) static MM_START_STACK: Global<u32> = Global::new(0);
 /// `task_struct.sas_ss_sp`, the alternate signal stack; its size stands behind it.
 #[unsafe(no_mangle)]
 pub(crate) static TASK_ALTERNATE: Global<u32> = Global::new(0);
@@ -56,6 +72,10 @@ pub(crate) static COUNTS_ROW: Global<u32> = Global::new(0);
 /// Rows of [`COUNTS`], a power of two, less one.
 #[unsafe(no_mangle)]
 pub(crate) static COUNTS_LAST_ROW: Global<u32> = Global::new(0);
+
+/// Shorter calls are not told of, ns; 0: all are. Only with the programs that defer.
+#[unsafe(no_mangle)]
+pub(crate) static MIN_DURATION: Global<u64> = Global::new(0);
 
 /// Records for the reading half.
 #[map]
@@ -98,3 +118,19 @@ pub(crate) static OUTERMOST: LruHashMap<Lane, u64> = LruHashMap::with_max_entrie
 /// Where records with frames are put together: they are too large for the BPF stack.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<EventWithFrames> = PerCpuArray::with_max_entries(1, 0);
+/// With [`MIN_DURATION`], by lane: entries held back. A lane without one has no call open that was told of, as long as
+/// [`DEFERRED_FULL`] is 0.
+#[map]
+pub(crate) static DEFERRED: HashMap<Lane, Deferred> = HashMap::with_max_entries(1, 0);
+/// 1: [`DEFERRED`] had no room for a lane.
+#[map]
+pub(crate) static DEFERRED_FULL: Array<u64> = Array::with_max_entries(1, 0);
+/// With [`MIN_DURATION`], by point: its function's number, or `NO_FUNCTION`.
+#[map]
+pub(crate) static FUNCTION_OF: Array<u32> = Array::with_max_entries(1, 0);
+/// Events of short calls that were not told of, by point.
+#[map]
+pub(crate) static LEFT_OUT_AT: Array<u64> = Array::with_max_entries(1, 0);
+/// Outermost calls among them.
+#[map]
+pub(crate) static LEFT_OUT_OUTERMOST: Array<u64> = Array::with_max_entries(1, 0);

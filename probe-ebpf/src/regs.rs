@@ -1,12 +1,14 @@
 //! The registers of the probed thread, by their role.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel, programs::ProbeContext};
+use probe_ebpf::abi::Registers;
 
 /// Linux x86-64: `struct pt_regs`, arch/x86/include/asm/ptrace.h. 8-byte words.
 #[cfg(bpf_target_arch = "x86_64")]
 mod word {
     pub(super) const GO_G: usize = 1; // r14
     pub(super) const ARGUMENTS: [usize; 2] = [14, 13]; // rdi, rsi
+    pub(super) const SAVED: [usize; 5] = [5, 3, 2, 1, 0]; // rbx, r12, r13, r14, r15
     pub(super) const FP: usize = 4; // rbp
     pub(super) const IP: usize = 16;
     pub(super) const FLAGS: usize = 18;
@@ -18,6 +20,7 @@ mod word {
 mod word {
     pub(super) const GO_G: usize = 28;
     pub(super) const ARGUMENTS: [usize; 2] = [0, 1];
+    pub(super) const SAVED: [usize; 5] = [30, 19, 20, 21, 22];
     pub(super) const FP: usize = 29;
     pub(super) const LR: usize = 30;
     pub(super) const SP: usize = 31;
@@ -55,6 +58,12 @@ pub(crate) fn flags(ctx: &ProbeContext) -> u64 {
 #[inline(always)]
 pub(crate) fn argument<const N: usize>(ctx: &ProbeContext) -> u64 {
     word(ctx, word::ARGUMENTS[N])
+}
+
+/// What unwinding starts from.
+#[inline(always)]
+pub(crate) fn all(ctx: &ProbeContext) -> Registers {
+    Registers { ip: ip(ctx), sp: sp(ctx), fp: frame_pointer(ctx), saved: word::SAVED.map(|index| word(ctx, index)) }
 }
 
 /// Go's ABIInternal keeps the running g there.

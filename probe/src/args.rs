@@ -69,8 +69,8 @@ pub enum LowCommand {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Select")]
 pub struct SelectArgs {
-    /// Program or library: a path; with -p also the name of a library that the process has mapped (`libssl`,
-    /// `libc.so.6`). Repeatable. May be left out with -p and with a COMMAND: their own program is meant
+    /// Program or library: a path, or a library's name (`libssl`, `libc.so.6`): what the process of -p has mapped, what
+    /// the COMMAND needs, else what any program would be given. Repeatable. May be left out with -p and with a COMMAND: their own program is meant
     #[arg(short = 'x', value_name = "FILE")]
     pub binaries: Vec<PathBuf>,
     /// All threads of these processes
@@ -151,12 +151,17 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", help_heading = "Filter", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
 
+    /// Subtract from each duration what the probes themselves cost in it: those of the call and those of the calls traced in
+    /// it. Measured on this machine, at the start
+    #[arg(long, help_heading = "Probes")]
+    pub subtract_overhead: bool,
     /// How returns are seen: by probes on the functions' own exits; by uretprobes (refused on Go, which they kill; they
     /// abort Rust and C++ programs that unwind); or not at all
     #[arg(long, value_name = "HOW", default_value = "ret", help_heading = "Probes")]
     pub returns: Returns,
-    /// Callers of each outermost call, by frame pointers [default: auto, which is fp in this version]
-    #[arg(long, value_name = "HOW", default_value = "auto", hide_default_value = true, help_heading = "Probes")]
+    /// How the callers of each outermost call are found: by frame pointers (fp); by unwind tables, from a copy of the
+    /// stack (dwarf); in Go by frame pointers, which it always keeps, elsewhere by unwind tables (auto); or not at all
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Probes")]
     pub stack: Stack,
     /// Callers at most
     #[arg(long, value_name = "N", default_value = "64", help_heading = "Probes",

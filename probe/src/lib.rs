@@ -15,12 +15,13 @@ pub mod list;
 pub mod output;
 pub mod plan;
 pub mod request;
+pub mod stacks;
 pub mod target;
 pub mod trace;
 
 use std::{ffi::OsString, io};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use request::Command;
 
@@ -54,9 +55,14 @@ pub fn run(argv: impl IntoIterator<Item = OsString>) -> Result<u8> {
             return Ok(if error.use_stderr() { USAGE } else { 0 });
         }
     };
+    symbols::truncation::survive().context("failed to watch for files that become shorter")?;
     match command {
         Command::Trace(trace) => trace::run(&trace),
-        Command::List(list) => list::run(&list, &mut io::stdout().lock()),
+        Command::List(list) => {
+            let listed = list::run(&list, &mut io::stdout().lock());
+            // What was listed, or could not be found, is not to be trusted then.
+            target::whole_files().and(listed)
+        }
         Command::Doctor => doctor::run(&mut io::stdout().lock()),
         Command::Completions(shell) => {
             request::completions(shell, &mut io::stdout().lock())?;

@@ -8,6 +8,7 @@ mod internal;
 mod jump;
 mod nothing;
 mod print;
+mod reading;
 mod shape;
 mod standard;
 
@@ -25,6 +26,7 @@ use symbols::{
 pub use self::{
     inlined::{InlinedAway, is_cheap, where_inlined},
     nothing::no_match,
+    reading::Reading,
     shape::{Probeable, probeable},
 };
 use self::{
@@ -189,6 +191,7 @@ struct FilePlanner<'a> {
     plan: &'a mut Plan,
     number: usize,
     index: &'a Index,
+    reading: Reading,
     shown: &'a str,
     options: Options,
     /// Of a Go program: offset of goid, and position in [`Plan::go_programs`]; or why its calls cannot be told apart.
@@ -212,7 +215,8 @@ impl<'a> FilePlanner<'a> {
             });
             Ok((goid, position))
         });
-        Self { plan, number, index: &file.index, shown: &file.shown, options, go }
+        let reading = Reading::of(binary);
+        Self { plan, number, index: &file.index, reading, shown: &file.shown, options, go }
     }
 
     fn add(&mut self, matches: &[Match]) {
@@ -250,7 +254,7 @@ impl<'a> FilePlanner<'a> {
         if is_go && let Some(Err(reason)) = &self.go {
             return Err(reason.clone());
         }
-        let (shape, parts) = shape(self.index, &function)?;
+        let (shape, parts) = shape(self.index, &function, &self.reading)?;
         let entry = shape.entry.map_err(|refusal| refusal.to_string())?;
         let offset = self.offset(entry.address)?;
         let number = self.plan.functions.len() as u32;
@@ -347,7 +351,7 @@ impl<'a> FilePlanner<'a> {
         offset: u64,
         found: &Match,
     ) -> Result<(), String> {
-        check_point(self.index, address, function)?;
+        check_point(self.index, address, function, &self.reading)?;
         let function = function.map(|id| self.index.function(id));
         let file_offset = self.offset(address)?;
         let number = self.plan.functions.len() as u32;

@@ -48,6 +48,8 @@ pub struct Trace {
     pub patterns: Vec<String>,
     /// How returns are seen.
     pub returns: Returns,
+    /// Durations are to be less what the probes cost.
+    pub subtract_overhead: bool,
     /// How callers are found.
     pub stack: StackMode,
     /// Callers at most.
@@ -100,9 +102,13 @@ pub struct TargetRequest {
 pub enum StackMode {
     /// Not at all.
     None,
-    /// By frame pointers.
+    /// By frame pointers in Go, by unwind tables elsewhere.
     #[default]
+    Auto,
+    /// By frame pointers.
     FramePointers,
+    /// By unwind tables.
+    Dwarf,
 }
 
 /// A listing.
@@ -176,7 +182,8 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
         },
         patterns,
         returns: args.returns,
-        stack: stack(args.stack)?,
+        subtract_overhead: args.subtract_overhead,
+        stack: stack(args.stack),
         stack_depth: args.stack_depth,
         stack_all: args.stack_all,
         limit: args.limit,
@@ -252,6 +259,10 @@ fn refuse_contradictions(args: &TraceArgs) -> Result<(), clap::Error> {
             timed && args.returns == Returns::None,
             "--min-duration and --slow need returns, which --returns=none leaves out",
         ),
+        (
+            args.subtract_overhead && args.returns == Returns::None,
+            "--subtract-overhead is about durations: it needs returns, which --returns=none leaves out",
+        ),
         (args.stack == Stack::None && args.stack_all, "--stack-all and --stack=none exclude each other"),
     ];
     match refused.into_iter().find(|(applies, _)| *applies) {
@@ -300,11 +311,12 @@ fn lines_of(path: &Path) -> Result<String, clap::Error> {
         .map_err(|error| usage(format!("failed to read patterns from '{}': {error}", path.display())))
 }
 
-fn stack(stack: Stack) -> Result<StackMode, clap::Error> {
+fn stack(stack: Stack) -> StackMode {
     match stack {
-        Stack::Auto | Stack::Fp => Ok(StackMode::FramePointers),
-        Stack::None => Ok(StackMode::None),
-        Stack::Dwarf => Err(usage("--stack=dwarf is not available in this version\n\n  tip: --stack=fp is")),
+        Stack::Auto => StackMode::Auto,
+        Stack::Fp => StackMode::FramePointers,
+        Stack::Dwarf => StackMode::Dwarf,
+        Stack::None => StackMode::None,
     }
 }
 

@@ -166,6 +166,8 @@ fn rows(file: &Path) -> Vec<Row> {
     ];
     if let Some(probe) = std::env::var_os("PROBE") {
         rows.push(row("probe list NAME", &probe, &["list", "-x", path, name], ROUNDS));
+        // Names, as nm lists them; and with what has none.
+        rows.push(row("probe list", &probe, &["list", "-x", path], ROUNDS));
         rows.push(row("probe list --all", &probe, &["list", "-x", path, "--all"], ROUNDS));
     }
     rows.push(row("perf probe -F", "timeout", &[PATIENCE, "perf", "probe", "-F", "-x", path], 1));

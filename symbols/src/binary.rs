@@ -64,14 +64,15 @@ pub struct Binary {
 
 impl Binary {
     /// Opens the file at `path`. A small one is read; one above 1 MiB is mapped: if it is then shortened, while this or an
-    /// index of it is in use, the process may get SIGBUS. To be safe from that, read it and use [`Self::from_bytes`].
+    /// index of it is in use, the process may get SIGBUS. To be safe from that, call [`survive`](crate::truncation::survive)
+    /// before, or read the file and use [`Self::from_bytes`].
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::from_file(&File::open(path)?, path)
     }
 
     /// Maps a file that is open already. `path` is not opened: a process's own file may have no path any more.
-    pub fn from_file(file: &File, _path: &Path) -> Result<Self, Error> {
-        Self::from_data(Data::map(file)?)
+    pub fn from_file(file: &File, path: &Path) -> Result<Self, Error> {
+        Self::from_data(Data::map(file, path)?)
     }
 
     /// Takes the file's bytes.
@@ -123,6 +124,17 @@ impl Binary {
     pub fn bytes_from(&self, v: Vaddr) -> Option<&[u8]> {
         let (offset, left) = self.layout.locate(v)?;
         slice(&self.data, offset.0, left)
+    }
+
+    /// Lets the kernel take back the memory of the file's bytes from `start` to `end`, whose code nobody is going to look at
+    /// soon. To walk over all functions touches all of the code, which may be a hundred megabytes.
+    pub fn release(&self, start: Vaddr, end: Vaddr) {
+        if let Some((offset, left)) = self.layout.locate(start)
+            && let Ok(offset) = usize::try_from(offset.0)
+        {
+            let length = usize::try_from(end.0.saturating_sub(start.0).min(left)).unwrap_or(0);
+            self.data.release(offset..offset.saturating_add(length));
+        }
     }
 
     /// The whole file.

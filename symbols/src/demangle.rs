@@ -2,21 +2,21 @@
 //!
 //! Three steps that callers take as they need them: the *base* (no version, no clone suffix), the *full* name (as
 //! `nm -C` shows it, without Rust's hash), and the *bare* name (no parameters, return type or ABI tags), which is what
-//! patterns are compared with. Most bare names are written in one pass (`cpp`, `rust`); cpp_demangle and rustc_demangle
-//! do the rest, and full names of C++. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
+//! patterns are compared with. Most bare names are written in one pass (`cpp`, `rust`); `itanium` (by way of a tree) and
+//! rustc_demangle do the rest, and full names of C++. Output is bounded: a few hundred hostile bytes can describe a name of gigabytes.
 
 mod cpp;
+mod itanium;
 mod rust;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use cpp_demangle::{DemangleOptions, ParseOptions};
+use itanium::Show;
 
 /// Names of 12,000 bytes are real (node); what is longer than this stays mangled.
 const MAX_NAME: usize = 64 << 10;
-/// Nesting of types, as cpp_demangle counts it; node's deepest names need twice its default. Each level costs stack: this
-/// many take below 1 MiB, in a build without optimization below 8 MiB.
+/// Nesting of types; node's deepest names need 80. Each level costs stack.
 const MAX_DEPTH: u32 = 192;
 
 /// How a symbol is mangled.
@@ -104,6 +104,16 @@ pub(crate) fn scheme(base: &[u8]) -> Scheme {
     }
 }
 
+/// Whether a symbol that is not mangled is a name of C++ as the source has it: debug information has such.
+pub(crate) fn is_qualified(symbol: &[u8]) -> bool {
+    memchr::memmem::find(symbol, b"::").is_some()
+}
+
+/// Whether a symbol is the name itself.
+pub(crate) fn is_of_c(symbol: &[u8]) -> bool {
+    scheme(base(symbol)) == Scheme::Plain && !is_qualified(symbol)
+}
+
 /// `…17h0123456789abcdefE`
 fn has_rust_hash(base: &[u8]) -> bool {
     let Some(tail) = base.len().checked_sub(20).and_then(|at| base.get(at..)) else {
@@ -115,51 +125,26 @@ fn has_rust_hash(base: &[u8]) -> bool {
 
 /// The full name. Borrowed where nothing has to be demangled.
 pub(crate) fn full(symbol: &[u8]) -> Cow<'_, str> {
-    // Of a name inside a function template cpp_demangle shows that function's return type, `nm` does not.
-    if symbol.starts_with(b"_ZZ") {
-        return with_parameters(symbol);
-    }
-    with_plt(symbol, |symbol| name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH)))
+    with_plt(symbol, |symbol| name(symbol, Show::Full))
 }
 
 /// The full name without the return type.
 pub(crate) fn with_parameters(symbol: &[u8]) -> Cow<'_, str> {
-    with_plt(symbol, |symbol| name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type()))
+    with_plt(symbol, |symbol| name(symbol, Show::WithoutReturnType))
 }
 
 /// The name without parameters, return type and ABI tags.
 pub(crate) fn bare(symbol: &[u8]) -> Cow<'_, str> {
-    with_plt(symbol, bare_of)
+    with_plt(symbol, |symbol| name(symbol, Show::Bare))
 }
 
-fn bare_of(symbol: &[u8]) -> Cow<'_, str> {
-    let base = base(symbol);
-    match scheme(base) {
-        Scheme::Plain => String::from_utf8_lossy(base),
-        Scheme::Rust => rust(base).map_or_else(|| String::from_utf8_lossy(base), Cow::Owned),
-        Scheme::Itanium => cpp::bare(base).map_or_else(|| bare_by_parsing(symbol), Cow::Owned),
-    }
-}
-
-fn bare_by_parsing(symbol: &[u8]) -> Cow<'_, str> {
-    let name = name(symbol, &DemangleOptions::new().recursion_limit(MAX_DEPTH).no_return_type().no_params());
-    let name = if name.contains("[abi:") { Cow::Owned(without_abi_tags(&name)) } else { name };
-    // Of a lambda's operator cpp_demangle leaves the qualifier.
-    match name.strip_suffix(" const") {
-        Some(unqualified) if symbol.starts_with(b"_ZZ") => Cow::Owned(unqualified.to_owned()),
-        _ => name,
-    }
-}
-
-fn name<'a>(symbol: &'a [u8], options: &DemangleOptions) -> Cow<'a, str> {
+fn name(symbol: &[u8], show: Show) -> Cow<'_, str> {
     let base = base(symbol);
     let demangled = match scheme(base) {
         Scheme::Plain => None,
         Scheme::Rust => rust(base),
-        Scheme::Itanium => match thunk(base) {
-            Some((prefix, target)) => itanium(&target, options).map(|name| format!("{prefix}{name}")),
-            None => itanium(base, options),
-        },
+        Scheme::Itanium if show == Show::Bare => cpp::bare(base).or_else(|| itanium::name(base, show)),
+        Scheme::Itanium => itanium::name(base, show),
     };
     demangled.map_or_else(|| String::from_utf8_lossy(base), Cow::Owned)
 }
@@ -175,135 +160,6 @@ fn rust_by_parsing(base: &[u8]) -> Option<String> {
     // Many are kept, and half of what a growing string has may be unused.
     out.0.shrink_to_fit();
     Some(out.0)
-}
-
-fn itanium(base: &[u8], options: &DemangleOptions) -> Option<String> {
-    let parse = ParseOptions::default().recursion_limit(MAX_DEPTH);
-    let symbol = cpp_demangle::Symbol::new_with_options(base, &parse).ok()?;
-    let mut out = Bounded(String::with_capacity(base.len()));
-    symbol.structured_demangle(&mut out, options).ok()?;
-    out.0 = with_literal_suffixes(with_literal_operators(without_empty_packs(out.0)));
-    out.0.shrink_to_fit();
-    Some(out.0)
-}
-
-/// `operator"" _kg` of cpp_demangle's `operator_kg::operator ""`.
-fn with_literal_operators(mut name: String) -> String {
-    const WRONG: &str = "::operator \"\"";
-    while let Some(at) = name.find(WRONG) {
-        let before = name.get(..at).unwrap_or_default();
-        let Some(operator) = before.rfind("operator") else { break };
-        let suffix = before.get(operator + "operator".len()..).unwrap_or_default();
-        let right = format!("operator\"\" {suffix}");
-        name.replace_range(operator..at + WRONG.len(), &right);
-    }
-    name
-}
-
-/// An empty pack of arguments or parameters is nothing; cpp_demangle shows it as the comma before it and the marks behind
-/// it: `f<int, >(int, &&)`. `char (&) [2]` is no such thing.
-fn without_empty_packs(name: String) -> String {
-    if ![", >", ", )", "&)", "&, ", "(, ", "<, "].iter().any(|sign| name.contains(sign)) {
-        return name;
-    }
-    let mut out = String::with_capacity(name.len());
-    let mut rest = name.as_str();
-    while let Some(first) = rest.chars().next() {
-        let opens = matches!(first, '(' | '<') && !out.ends_with(' ');
-        match if rest.starts_with(", ") || opens { empty_pack(rest) } else { None } {
-            // What follows an opening bracket needs no comma.
-            Some(after) if opens => {
-                out.push(first);
-                rest = after.strip_prefix(", ").unwrap_or(after);
-            }
-            Some(after) => rest = after,
-            None => {
-                out.push(first);
-                rest = rest.get(first.len_utf8()..).unwrap_or_default();
-            }
-        }
-    }
-    out
-}
-
-/// What follows an empty pack that begins behind the comma or bracket of `text`.
-fn empty_pack(text: &str) -> Option<&str> {
-    let inner = text.strip_prefix(", ").or_else(|| text.get(1..))?;
-    let marks = inner.strip_prefix(" const").or_else(|| inner.strip_prefix("const")).unwrap_or(inner);
-    let after = marks.strip_prefix("&&").or_else(|| marks.strip_prefix('&')).unwrap_or(marks);
-    let ends = after.starts_with([',', ')', '>']);
-    (ends && (after.len() < inner.len() || text.starts_with(", ") || after.starts_with(','))).then_some(after)
-}
-
-/// What a thunk is called, and the symbol that it leads to. cpp_demangle shows offsets in a notation of its own; `nm` says
-/// `virtual thunk to f()`. Itanium ABI 5.1.4: `Th <offset> _`, `Tv <offset> _ <offset> _`, `Tc <call offset> <call offset>`.
-fn thunk(base: &[u8]) -> Option<(&'static str, Vec<u8>)> {
-    let rest = base.strip_prefix(b"_ZT")?;
-    let (kind, _) = rest.split_first()?;
-    let (prefix, target) = match kind {
-        b'h' | b'v' => (if *kind == b'h' { "non-virtual thunk to " } else { "virtual thunk to " }, call_offset(rest)?),
-        b'c' => ("covariant return thunk to ", call_offset(call_offset(rest.get(1..)?)?)?),
-        _ => return None,
-    };
-    Some((prefix, [b"_Z", target].concat()))
-}
-
-fn call_offset(text: &[u8]) -> Option<&[u8]> {
-    let (kind, rest) = text.split_first()?;
-    let numbers = match kind {
-        b'h' => 1,
-        b'v' => 2,
-        _ => return None,
-    };
-    rest.splitn(numbers + 1, |&b| b == b'_').nth(numbers)
-}
-
-/// `(unsigned long)4` of a template's arguments as `4ul`: how C++, `nm` and gdb write it.
-fn with_literal_suffixes(name: String) -> String {
-    const TYPES: [(&str, &str); 5] = [
-        ("(unsigned long long)", "ull"),
-        ("(unsigned long)", "ul"),
-        ("(unsigned int)", "u"),
-        ("(long long)", "ll"),
-        ("(long)", "l"),
-    ];
-    if !name.contains("long)") && !name.contains("(unsigned int)") {
-        return name;
-    }
-    let mut out = String::with_capacity(name.len());
-    let mut rest = name.as_str();
-    while let Some(open) = rest.find('(') {
-        let (before, at) = rest.split_at(open);
-        out.push_str(before);
-        let literal = TYPES.iter().find_map(|(cast, suffix)| {
-            let digits = at.strip_prefix(cast)?;
-            let len = digits.bytes().take_while(|b| b.is_ascii_digit() || *b == b'-').count();
-            (len > 0).then(|| (digits.split_at(len), suffix))
-        });
-        match literal {
-            Some(((digits, after), suffix)) => {
-                out.extend([digits, suffix]);
-                rest = after;
-            }
-            None => {
-                out.push('(');
-                rest = at.get(1..).unwrap_or_default();
-            }
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-fn without_abi_tags(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    let mut rest = name;
-    while let Some((before, after)) = rest.split_once("[abi:") {
-        out.push_str(before);
-        rest = after.split_once(']').map_or("", |(_, rest)| rest);
-    }
-    out.push_str(rest);
-    out
 }
 
 /// A string that refuses to grow beyond [`MAX_NAME`].
@@ -370,7 +226,12 @@ mod tests {
                 name.replace(&format!("std::basic_{stream}<char, std::char_traits<char> >"), &format!("std::{stream}"))
             })
         };
-        names.lines().map(|name| short(&without_abi_tags(name)).replace("std::string >", "std::string>")).collect()
+        let without_tags = |name: &str| {
+            let mut parts = name.split("[abi:");
+            let first = parts.next().unwrap_or_default().to_owned();
+            parts.fold(first, |name, part| name + part.split_once(']').map_or("", |(_, rest)| rest))
+        };
+        names.lines().map(|name| short(&without_tags(name)).replace("std::string >", "std::string>")).collect()
     }
 
     #[test]
@@ -393,6 +254,7 @@ mod tests {
             for (symbol, theirs) in symbols.iter().zip(filtered(&symbols)) {
                 if let Some(ours) = cpp::bare(symbol.as_bytes()) {
                     assert_eq!(ours, theirs, "{symbol}");
+                    assert_eq!(itanium::name(symbol.as_bytes(), Show::Bare), Some(ours), "{symbol}");
                     direct += 1;
                 }
             }
@@ -488,7 +350,7 @@ mod tests {
         ] {
             assert_eq!(cpp::bare(symbol.as_bytes()).as_deref(), expected, "{symbol}");
             if let Some(expected) = expected {
-                assert_eq!(bare_by_parsing(symbol.as_bytes()), expected, "{symbol}");
+                assert_eq!(itanium::name(symbol.as_bytes(), Show::Bare).as_deref(), Some(expected), "{symbol}");
             }
         }
     }

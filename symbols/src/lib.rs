@@ -121,6 +121,7 @@
 //! * [`pattern`]: what a person types, parsed.
 //! * [`code`]: machine code: function exits, the cheapest right entry point, what must not be probed.
 //! * [`parallel`]: work shared among processors.
+//! * [`truncation`]: what becomes of mapped files that are shortened.
 //! * [`unwind`]: whether a frame pointer is kept at an address.
 //! * [`debugfile`]: where the debug information of stripped files is looked for.
 //! * [`go`]: a Go program's function table, module data and build info.
@@ -141,6 +142,7 @@ mod mmap;
 pub mod parallel;
 pub mod pattern;
 mod plt;
+pub mod truncation;
 pub mod unwind;
 mod versions;
 

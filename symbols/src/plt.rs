@@ -5,6 +5,8 @@
 //! Sources: x86-64 psABI 5.2, AArch64 ELF ABI 5.7.1 (relocations 1025, 1026, 1032); the stubs of GNU ld, gold, lld and
 //! mold, with and without `-z now` and `-z ibtplt` or BTI.
 
+use std::borrow::Cow;
+
 use goblin::elf::reloc;
 
 use crate::addr::Vaddr;
@@ -88,7 +90,7 @@ pub(crate) fn stubs(binary: &Binary) -> Option<DebugFile> {
             let name = symbol.and_then(|symbol| c_bytes(strings, usize::try_from(symbol.name).ok()?));
             let Some(name) = name else { continue };
             left = left.checked_sub(name.len() + PLT.len())?;
-            made.function(name, PLT, stub.0, (end.saturating_sub(stub.0)).min(MAX_STUB));
+            made.function(&Cow::Borrowed(name), PLT, stub.0, (end.saturating_sub(stub.0)).min(MAX_STUB));
         }
     }
     made.finish(AddressMap::default(), Origin::Plt)

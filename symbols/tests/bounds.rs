@@ -2,21 +2,15 @@
 //! takes more than linearly is found by the processor time of this thread, which the machine's load does not change.
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
-#[path = "../fuzz/src/container.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod container;
-#[path = "../fuzz/src/go_table.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod go_table;
-#[path = "../fuzz/src/targets.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod targets;
+#[path = "common/fuzz.rs"]
+mod fuzz;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use container::{GLOBAL_FUNCTION, Parts, SLOT, Symbol, push16, push32, push64};
-use go_table::{Function, Layout};
+use fuzz::container::{GLOBAL_FUNCTION, Parts, SLOT, Symbol, push16, push32, push64};
+use fuzz::go_table::{Function, Layout};
+use fuzz::{container, go_table, targets};
 use rustix::time::{ClockId, clock_gettime};
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;

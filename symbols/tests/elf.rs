@@ -95,13 +95,10 @@ fn demangled_names_are_those_of_nm() {
             let known = &names[&function.address.0];
             for name in index.aliases(function.id).iter().map(String::as_str).chain([function.name]) {
                 let ours = comparable(name);
-                // cpp_demangle 0.5 takes the first parameter of a constructor template for a return type.
-                let like =
-                    |theirs: &String| *theirs == ours || template(theirs).is_some_and(|t| Some(t) == template(&ours));
-                if known.iter().any(like) { same += 1 } else { different.push(format!("{name} / {known:?}")) }
+                if known.contains(&ours) { same += 1 } else { different.push(format!("{name} / {known:?}")) }
             }
         }
-        // The demanglers disagree on constructors of typedefs (`std::string::string`) and on a few nested templates.
+        // The demanglers disagree on constructors of typedefs (`std::string::string`).
         let total = same + different.len();
         assert!(
             different.len() * 50 <= total,
@@ -111,11 +108,6 @@ fn demangled_names_are_those_of_nm() {
             different[..different.len().min(30)].join("\n")
         );
     }
-}
-
-/// The name of a function template, without its parameters.
-fn template(name: &str) -> Option<&str> {
-    name.rfind(">(").map(|at| &name[..at])
 }
 
 /// Without what differs by design (spaces, Rust's hash, versions, clone marks).

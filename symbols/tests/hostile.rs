@@ -2,20 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod common;
-#[path = "../fuzz/src/container.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod container;
-#[path = "../fuzz/src/go_table.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod go_table;
-#[path = "../fuzz/src/targets.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod targets;
+#[path = "common/fuzz.rs"]
+mod fuzz;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fuzz::targets;
 use proptest::prelude::*;
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;

@@ -1,18 +1,13 @@
 //! Inputs on which a fuzz target once failed, given to the same function again. A file in `regressions/TARGET/` is one.
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
-#[path = "../fuzz/src/container.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod container;
-#[path = "../fuzz/src/go_table.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod go_table;
-#[path = "../fuzz/src/targets.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets")]
-mod targets;
+#[path = "common/fuzz.rs"]
+mod fuzz;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use fuzz::targets;
 
 /// Twice what a target may take under the fuzzer, since this is a debug build.
 const LIMIT: Duration = Duration::from_secs(20);

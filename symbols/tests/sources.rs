@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod common;
+#[path = "common/debug.rs"]
+mod debug;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -10,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use debug::{objcopy, open, search};
 use symbols::addr::{FileOffset, Vaddr};
 use symbols::binary::Binary;
 use symbols::debugfile::{self, DebugSearch};
-use symbols::index::{Function, Index, LeftOut, Matched};
+use symbols::index::{Function, Index, Language, LeftOut, Matched};
 
 /// Static twins in two files, a split function each, and functions inlined into them.
 const ONE: &str = r#"
@@ -38,18 +41,6 @@ fn program(dir: &Path, flags: &[&str]) -> PathBuf {
     gcc.current_dir(dir).args(["-O2", "-g"]).args(flags).args(["-o", "program", "main.c", "one.c", "two.c"]);
     common::run(&mut gcc);
     dir.join("program")
-}
-
-fn objcopy(arguments: &[&str], from: &Path, to: &Path) {
-    common::run(Command::new("objcopy").args(arguments).arg(from).arg(to));
-}
-
-fn search(path: &Path) -> DebugSearch {
-    DebugSearch { path: Some(path.to_owned()), folders: Vec::new(), ..DebugSearch::default() }
-}
-
-fn open(path: &Path) -> Arc<Binary> {
-    Arc::new(Binary::open(path).unwrap())
 }
 
 fn index(path: &Path) -> Index {
@@ -103,6 +94,79 @@ fn functions_that_only_debug_information_names_have_its_names_sizes_and_parts() 
         assert_eq!(twins(&index), twins(&full), "{flags:?}");
         assert!(twins(&index).iter().all(|(_, parts)| parts.len() == 1));
         assert_eq!(twins(&index).len(), 2);
+    }
+}
+
+const LOCAL: &str = r#"
+#include <cstdlib>
+namespace shop {
+namespace {
+struct Order {
+    int n;
+    Order(int n);
+    int price(int by);
+    template <typename T> int scale(T by) { return n * by + atoi("7"); }
+    struct Line { int tell(int x); };
+};
+Order::Order(int n) : n(n + atoi("1")) {}
+int Order::price(int by) { return n * by + atoi("2"); }
+int Order::Line::tell(int x) { return x + atoi("3"); }
+}
+static int inner(int x) { return x * atoi("6"); }
+int shown(int x) { return inner(x) + atoi("8"); }
+}
+static int outer(int x) {
+    struct Within { int tell(int y) { return y + atoi("4"); } };
+    return Within().tell(x) + atoi("5");
+}
+int main(int argc, char **) {
+    shop::Order order(argc);
+    return order.price(1) + order.scale(2) + shop::Order::Line().tell(3) + shop::inner(4) + outer(5) + shop::shown(6);
+}
+"#;
+
+/// gcc states no linkage name of what C++ has in one file only. The oracle is the symbol table that was taken away.
+#[test]
+fn functions_of_one_file_of_cpp_that_only_debug_information_names_are_called_as_in_the_source() {
+    for flags in [&["-gdwarf-4"][..], &["-gdwarf-5"], &["-gdwarf-5", "-gsplit-dwarf"]] {
+        let dir = tempfile::tempdir().unwrap();
+        let (program, stripped) = (dir.path().join("local"), dir.path().join("stripped"));
+        std::fs::write(dir.path().join("local.cc"), LOCAL).unwrap();
+        let mut gcc = Command::new("g++");
+        gcc.current_dir(dir.path()).args(["-O0", "-o", "local", "local.cc"]).args(flags);
+        common::run(&mut gcc);
+        objcopy(&["--strip-all", "--keep-section=.debug_*"], &program, &stripped);
+        let (full, found) = (Index::new(open(&program)).unwrap(), index(&stripped));
+        for (name, tail) in [
+            ("shop::(anonymous namespace)::Order::Order", "Order::Order"),
+            ("shop::(anonymous namespace)::Order::price", "price"),
+            ("shop::(anonymous namespace)::Order::scale", "Order::scale"),
+            ("shop::(anonymous namespace)::Order::Line::tell", "Line::tell"),
+            ("shop::inner", "inner"),
+            ("shop::shown", "shown"),
+            ("outer::Within::tell", "Within::tell"),
+            ("outer", "outer"),
+            ("main", "main"),
+        ] {
+            let address = |index: &Index, pattern: &str| {
+                let selection = index.select(&[pattern.parse().unwrap()], false);
+                let [one] = &selection.matches[..] else { panic!("{flags:?}: {pattern}: {:?}", selection.matches) };
+                let Matched::Function(id) = one.what else { panic!("a point") };
+                index.function(id).address
+            };
+            let expected = address(&full, name);
+            assert_eq!(address(&found, name), expected, "{flags:?}: {name}");
+            assert_eq!(address(&found, tail), expected, "{flags:?}: {tail}");
+            let shown = found.at(expected).unwrap();
+            let bare = |name: &str| name.split(['<', '[']).next().unwrap().to_owned();
+            let without_parameters = shown.name.rsplit_once('(').filter(|_| shown.name.ends_with(')'));
+            assert_eq!(bare(without_parameters.map_or(shown.name, |(name, _)| name)), name, "{flags:?}");
+            let is_plain = !name.contains(':');
+            assert!(is_plain || shown.language == Language::Cpp, "{flags:?}: {name}: {:?}", shown.language);
+        }
+        // A glob and an expression see the whole name, too.
+        let count = |pattern: &str| found.select(&[pattern.parse().unwrap()], false).matches.len();
+        assert_eq!((count("shop::(anonymous namespace)::Order::*"), count("/Order::/"), count("shop::*")), (4, 4, 6));
     }
 }
 

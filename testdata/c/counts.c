@@ -28,11 +28,7 @@
     F(nested_parent) F(nested_a) F(nested_b) F(nested_c) F(forker) F(vforker) F(exec_outer) F(exec_inner)              \
     F(exit_outer) F(exit_inner) F(thread_outer) F(thread_inner)              \
     F(lock_first) F(lock_caller)
-#define ENUM(name) COUNT_##name,
-#define NAME(name) #name,
-enum { FUNCTIONS(ENUM) FUNCTION_COUNT };
-static const char *const names[] = {FUNCTIONS(NAME)};
-#define HERE(name) COUNT(COUNT_##name)
+#include "counted.h"
 
 static volatile uint64_t sink;
 

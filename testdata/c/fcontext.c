@@ -12,11 +12,7 @@ extern void *make_fcontext(void *end, size_t bytes, void (*run)(transfer));
 extern transfer jump_fcontext(void *to, void *data);
 
 #define FUNCTIONS(F) F(generator) F(produce) F(consume)
-#define ENUM(name) COUNT_##name,
-#define NAME(name) #name,
-enum { FUNCTIONS(ENUM) FUNCTION_COUNT };
-static const char *const names[] = {FUNCTIONS(NAME)};
-#define HERE(name) COUNT(COUNT_##name)
+#include "counted.h"
 
 enum { COROUTINES = 2, STACK_BYTES = 64 << 10 };
 

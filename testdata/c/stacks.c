@@ -19,11 +19,7 @@
 #define FUNCTIONS(F)                                                                                                   \
     F(generator) F(produce) F(consume) F(interrupted) F(on_signal) F(leaf) F(work) F(even) F(odd) F(never_returns)     \
     F(threaded) F(entered_before)
-#define ENUM(name) COUNT_##name,
-#define NAME(name) #name,
-enum { FUNCTIONS(ENUM) FUNCTION_COUNT };
-static const char *const names[] = {FUNCTIONS(NAME)};
-#define HERE(name) COUNT(COUNT_##name)
+#include "counted.h"
 
 static volatile uint64_t sink;
 

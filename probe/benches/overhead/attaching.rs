@@ -107,12 +107,14 @@ fn compare(plan: &mut Plan, file: &TracedFile, path: &Path, pid: u32) -> Result<
     let files = slice::from_ref(file);
     let features = Features::detect()?;
     let options = attach::Options {
+        stack_copy: attach::StackCopies::None,
         scope: Scope::Processes { pids: vec![pid], follow: false },
         stack_depth: 64,
         stack_all: false,
         buffer_bytes: 64 << 20,
         force: false,
         counted: false,
+        min_duration_ns: 0,
     };
     // What the kernel refuses is out of the plan after this.
     drop(attach::attach(plan, files, &features, &options, None)?);

@@ -30,6 +30,10 @@ pub struct KernelOffsets {
     pub signal_live: u32,
     /// `task_struct.thread.fsbase` (x86-64), `task_struct.thread.uw.tp_value` (arm64)
     pub task_tp: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `mm_struct.start_stack`
+    pub mm_start_stack: u32,
     /// `task_struct.sas_ss_sp`, with `sas_ss_size` right behind it.
     pub task_alternate: u32,
 }
@@ -46,6 +50,8 @@ pub fn kernel_offsets(btf: &[u8]) -> Option<KernelOffsets> {
         task_signal: types.offset(task, &["signal"])?,
         signal_live: types.offset(signal, &["live"])?,
         task_tp: types.offset(task, thread)?,
+        task_mm: types.offset(task, &["mm"])?,
+        mm_start_stack: types.find("mm_struct").and_then(|mm| types.offset(mm, &["start_stack"])).unwrap_or(0),
         task_alternate: alternate_stack(&types, task).unwrap_or(0),
     })
 }

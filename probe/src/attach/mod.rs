@@ -5,12 +5,14 @@
 
 pub mod btf;
 mod counters;
+mod deferred;
 mod error;
 pub mod features;
 mod links;
 pub mod losses;
 pub mod recorder;
 mod rehearsal;
+pub mod specimens;
 
 use std::{collections::BTreeSet, fs};
 
@@ -27,6 +29,7 @@ use crate::{
     target::TracedFile,
 };
 pub use counters::Counters;
+pub use deferred::Deferred;
 use error::explain;
 pub use error::how_to_be_permitted;
 use features::{Feature, Features};
@@ -65,6 +68,20 @@ pub enum Scope {
     },
 }
 
+/// Where stacks are copied for the reading half to unwind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StackCopies {
+    /// Nowhere.
+    None,
+    /// In all code but Go's, which keeps frame pointers.
+    WithoutFramePointers,
+    /// Everywhere.
+    Everywhere,
+}
+
+/// Bytes of a stack that are copied at most: main loops of real servers lie within a few KiB.
+const STACK_COPY_BYTES: u32 = 16 << 10;
+
 /// How to attach.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -74,12 +91,17 @@ pub struct Options {
     pub stack_depth: u32,
     /// For inner calls too.
     pub stack_all: bool,
+    /// Where the stack is copied, and not walked by frame pointers.
+    pub stack_copy: StackCopies,
     /// Size of the ring buffer, bytes: a power of two of pages.
     pub buffer_bytes: u32,
     /// More than [`MANY_SINGLE`] points one by one.
     pub force: bool,
     /// Count how often the points are passed whose functions share in a budget.
     pub counted: bool,
+    /// Calls that take less need not be told of, ns; 0: all are. Without callers only: at a call's end they are not known
+    /// any more.
+    pub min_duration_ns: u64,
 }
 
 /// Points beyond which attaching one by one wants `--force`.
@@ -90,6 +112,7 @@ pub struct Attachment {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     links: Links,
+    deferred: Option<Deferred>,
     /// Where [`Options::counted`] asked for them.
     counters: Option<Counters>,
     /// The trace is of processes named by the user: it ends with the last of them.
@@ -114,6 +137,22 @@ pub fn attach(
     files: &[TracedFile],
     features: &Features,
     options: &Options,
+    choose: Option<&mut Choose<'_>>,
+) -> Result<Attachment> {
+    attach_within(None, plan, files, features, options, choose)
+}
+
+/// The same for a process of which it is known that nobody else is meant, whatever the scope says: where the kernel can,
+/// the links are confined to it. The kernel half chooses as the scope says.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_within(
+    process: Option<u32>,
+    plan: &mut Plan,
+    files: &[TracedFile],
+    features: &Features,
+    options: &Options,
     mut choose: Option<&mut Choose<'_>>,
 ) -> Result<Attachment> {
     if let Some(missing) = features.indispensable_missing() {
@@ -130,7 +169,7 @@ pub fn attach(
         );
     }
     loop {
-        let mut attachment = Attachment::load(plan, features, options, multi)?;
+        let mut attachment = Attachment::load(process, plan, features, options, multi)?;
         match attachment.attach_all(plan, files, choose.as_deref_mut())? {
             Ok(()) => return Ok(attachment),
             Err(refused) => {
@@ -156,7 +195,7 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
 }
 
 impl Attachment {
-    fn load(plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
+    fn load(process: Option<u32>, plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
         let kernel = if features.has(Feature::Btf) {
             fs::read(features::BTF).ok().and_then(|btf| btf::kernel_offsets(&btf)).unwrap_or_default()
         } else {
@@ -176,10 +215,14 @@ impl Attachment {
         let links_filter = u32::from(link_pids(options, features, multi).is_some() && filter != FILTER_TIDS);
         let stack_depth = options.stack_depth.min(abi::MAX_FRAMES as u32);
         let stack_all = u32::from(options.stack_all);
+        let stack_copy = if options.stack_copy == StackCopies::None { 0 } else { STACK_COPY_BYTES };
+        let stack_copy_go = u32::from(options.stack_copy == StackCopies::Everywhere);
         let points =
             u32::try_from(plan.points.len()).ok().filter(|&n| n <= abi::MAX_POINTS).context("too many points")?;
         let rows = counters::rows();
         let counted = if options.counted { points.max(1) } else { 0 };
+        let min_duration = if deferred::is_possible(plan) { options.min_duration_ns } else { 0 };
+        let (deferring_lanes, deferring_points) = deferred::sizes(min_duration, points);
         let shared_unwinders = u32::from(filter == FILTER_NONE && plan.watches_shared_files());
         let mut ebpf = EbpfLoader::new()
             .override_global("PID_FILTER", &filter, true)
@@ -189,7 +232,12 @@ impl Attachment {
             .override_global("COMM", &comm, true)
             .override_global("STACK_DEPTH", &stack_depth, true)
             .override_global("STACK_ALL", &stack_all, true)
+            .override_global("STACK_COPY", &stack_copy, true)
+            .override_global("STACK_COPY_GO", &stack_copy_go, true)
+            .override_global("TASK_MM", &kernel.task_mm, true)
+            .override_global("MM_START_STACK", &kernel.mm_start_stack, true)
             .override_global("SHARED_UNWINDERS", &shared_unwinders, true)
+            .override_global("MIN_DURATION", &min_duration, true)
             .override_global("TASK_TGID", &kernel.task_tgid, true)
             .override_global("TASK_SIGNAL", &kernel.task_signal, true)
             .override_global("SIGNAL_LIVE", &kernel.signal_live, true)
@@ -200,15 +248,21 @@ impl Attachment {
             .map_max_entries("EVENTS", options.buffer_bytes)
             .map_max_entries("COUNTS", counted.max(1).saturating_mul(rows))
             .map_max_entries("LOST_AT", points.max(1))
+            .map_max_entries("DEFERRED", deferring_lanes)
+            .map_max_entries("FUNCTION_OF", deferring_points)
+            .map_max_entries("LEFT_OUT_AT", deferring_points)
             .map_max_entries("JUMPS", plan.jumps.len().max(1) as u32)
             .load(OBJECT)
             .map_err(|error| explain("failed to load the kernel half", error))?;
         let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
         let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
-        let links = Links::new(plan, multi, link_pids(options, features, multi));
+        let deferred = if min_duration > 0 { Some(Deferred::take(&mut ebpf, plan)?) } else { None };
+        let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
+        let pids = within.or_else(|| link_pids(options, features, multi));
+        let links = Links::new(plan, multi, deferred.is_some(), pids);
         let counters = options.counted.then(|| Counters::take(&mut ebpf, plan.points.len())).transpose()?;
-        let mut attachment = Self { ebpf, ring, links, counters, ends_with_processes };
+        let mut attachment = Self { ebpf, ring, links, deferred, counters, ends_with_processes };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)
     }
@@ -236,6 +290,11 @@ impl Attachment {
 
     fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
         self.ebpf.map_mut(name).with_context(|| format!("the kernel half has no {name}"))
+    }
+
+    /// What is held back and left out, where [`Options::min_duration_ns`] asked for it and the plan allows it.
+    pub fn deferred(&mut self) -> Option<&mut Deferred> {
+        self.deferred.as_mut()
     }
 
     /// Whether no traced process is left; `ended` says that one has, which makes it worth a look.

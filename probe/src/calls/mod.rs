@@ -3,10 +3,13 @@
 //! In: decoded events ([`crate::events`]). Out: what became known about calls, told to a [`crate::output::Sink`]
 //! in the order in which it became known. No kernel, no files: tests feed it made-up events.
 
+pub mod overhead;
 pub mod tracker;
 pub mod twice;
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
+
+use overhead::Trap;
 
 /// Identifies a call within a trace. Counts from 1.
 pub type CallId = u64;
@@ -48,6 +51,17 @@ pub struct TraceInfo {
     pub functions: Vec<TracedFunction>,
     /// Matched, not attached, with the reason.
     pub skipped: Vec<Skipped>,
+    /// Durations are less what the probes cost: what each kind of trap does, ns, as measured; none when they are not.
+    pub subtracted: Option<Vec<(Trap, u64)>>,
+}
+
+/// What the probes cost a thread or goroutine since a call of it began.
+#[derive(Clone, Debug)]
+pub struct Spent {
+    /// All that they cost it so far, ns.
+    pub(crate) lane_ns: Rc<Cell<u64>>,
+    /// The same when the call began.
+    pub(crate) before_ns: u64,
 }
 
 /// The thread (and process) an event came from.
@@ -110,6 +124,22 @@ pub struct Enter {
     pub goroutine: Option<u64>,
     /// Its callers, innermost first; none when not collected.
     pub stack: Option<Rc<CallerStack>>,
+    /// What the probes cost, where durations are less that; none where they are not.
+    pub spent: Option<Spent>,
+}
+
+impl Enter {
+    /// How long the call, if it is open still, has taken at a time (`CLOCK_MONOTONIC`, ns) up to which events were told:
+    /// ns, less what the probes cost where durations are.
+    pub fn open_ns(&self, now_ns: u64) -> u64 {
+        open_ns(self.start_ns, self.spent.as_ref(), now_ns)
+    }
+}
+
+/// See [`Enter::open_ns`].
+pub(crate) fn open_ns(start_ns: u64, spent: Option<&Spent>, now_ns: u64) -> u64 {
+    let overhead_ns = spent.map_or(0, |spent| spent.lane_ns.get().saturating_sub(spent.before_ns));
+    now_ns.saturating_sub(start_ns).saturating_sub(overhead_ns)
 }
 
 /// A call ended (or the trace did). Children end before their parents, always.
@@ -125,6 +155,8 @@ pub struct Leave {
     pub end: End,
     /// Events were lost such that its true end is not known: `end_ns` is none then.
     pub lost: bool,
+    /// Of the time from its start to its end, what the probes cost and its duration is less by, ns.
+    pub overhead_ns: u64,
 }
 
 impl Leave {
@@ -135,7 +167,7 @@ impl Leave {
 
     /// How long it took, ns; none when not known.
     pub fn duration_ns(&self) -> Option<u64> {
-        self.end_ns.map(|end| end.saturating_sub(self.call.start_ns))
+        self.end_ns.map(|end| end.saturating_sub(self.call.start_ns).saturating_sub(self.overhead_ns))
     }
 }
 
@@ -191,8 +223,12 @@ pub struct CallerStack {
 /// Why a caller stack is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cut {
-    /// The innermost shown function's module keeps no frame pointers there.
+    /// The outermost shown function's module keeps no frame pointers there.
     NoFramePointers,
+    /// Nothing says how the outermost shown function's caller is found.
+    NoRules,
+    /// More of the stack was in use than was copied.
+    CopyTooShort,
     /// `--stack-depth` was reached.
     Depth,
     /// The stack could not be read (paged out, or not a stack).

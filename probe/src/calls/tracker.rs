@@ -6,20 +6,24 @@
 
 mod cost;
 mod lanes;
+mod overhead;
 mod shed;
 mod unwind;
 
-use std::{collections::VecDeque, io, ops::Range, rc::Rc};
+use std::{cell::Cell, collections::VecDeque, io, ops::Range, rc::Rc};
 
 use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_STACK, POINT_THREAD_EXIT};
-use symbols::code::EntryCost;
 
 use self::{
-    cost::{Cost, Trap},
+    cost::Total,
     lanes::{LaneKey, Lanes},
+    overhead::When,
 };
 use crate::{
-    calls::{CallId, CallerStack, End, Enter, Leave, Point, Shed, Summary, Thread},
+    calls::{
+        CallId, CallerStack, End, Enter, Leave, Point, Shed, Spent, Summary, Thread,
+        overhead::{Costs, Trap},
+    },
     events::{Frames, Record},
     output::Sink,
     plan::{NO_FUNCTION, PlannedFunction, PlannedPoint, PointKind},
@@ -50,6 +54,8 @@ struct Open {
     depth: u64,
     lost: u32,
     told: bool,
+    /// What the calls made in it took, ns.
+    inner_ns: u64,
 }
 
 #[derive(Default)]
@@ -57,8 +63,10 @@ struct OpenCalls {
     calls: Vec<Open>,
     /// The limit of outermost calls was reached before this lane's outermost call.
     muted: bool,
-    /// The last event, for [`Cost`].
+    /// The last event, for [`Total`].
     last: Option<(Trap, u64)>,
+    /// What the probes cost it so far, ns; where it is subtracted, and since the first of them.
+    spent_ns: Option<Rc<Cell<u64>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -92,7 +100,9 @@ pub struct Tracker {
     last_id: CallId,
     outermost_begun: u64,
     outermost_ended: u64,
-    cost: Cost,
+    total: Total,
+    /// What is to be subtracted from durations.
+    costs: Option<Costs>,
     summary: Summary,
 }
 
@@ -113,9 +123,15 @@ impl Tracker {
             last_id: 0,
             outermost_begun: 0,
             outermost_ended: 0,
-            cost: Cost::default(),
+            total: Total::default(),
+            costs: None,
             summary: Summary::default(),
         }
+    }
+
+    /// From durations is subtracted what the traps in them cost, from now on.
+    pub fn subtract(&mut self, costs: Costs) {
+        self.costs = Some(costs);
     }
 
     /// Whether as many outermost calls as wanted have ended.
@@ -142,16 +158,27 @@ impl Tracker {
         self.summary.events += u64::from(point.is_none_or(|point| !point.kind.is_landing()));
         let Some(point) = point else { return Ok(()) };
         let lane = self.lanes.lane_of(event);
-        let mut step = Step { tracker: self, event, lane, world, sink };
+        let mut step = Step { tracker: self, event, lane, spent_ns: 0, world, sink };
         match point.kind {
             PointKind::Entry => step.entry(point, record.frames),
             PointKind::Return | PointKind::AfterReturn => step.exit(point, End::Return),
             PointKind::TailJump | PointKind::MaybeJump => step.exit(point, End::TailCall),
-            PointKind::Passed => step.passed(point.function, record.frames),
-            PointKind::GoroutineEnd => step.close_lane(End::Unwind),
-            PointKind::Landing | PointKind::LongJump | PointKind::Recovery => step.landed(),
+            PointKind::Passed => step.passed(point, record.frames),
+            PointKind::GoroutineEnd => step.close_lane(Some(point.trap), End::Unwind),
+            PointKind::Landing | PointKind::LongJump | PointKind::Recovery => step.landed(point.trap),
             // They tell of themselves: POINT_STACK.
             PointKind::Context | PointKind::BoostContext => Ok(()),
+        }
+    }
+
+    /// The kernel half left out short calls whole: their events by point, and the outermost calls among them.
+    pub fn left_out(&mut self, events: &[(u32, u64)], outermost: u64) {
+        self.summary.outermost += outermost;
+        for &(point, events) in events {
+            let Some(point) = self.points.get(point as usize) else { continue };
+            self.summary.events += events;
+            self.summary.calls += if point.kind == PointKind::Entry { events } else { 0 };
+            self.total.unseen(point.trap, events);
         }
     }
 
@@ -176,11 +203,11 @@ impl Tracker {
         };
         if !whole_process {
             let lane = LaneKey::thread(event.pid_tgid);
-            return Step { tracker: self, event, lane, world, sink }.close_lane(end);
+            return Step { tracker: self, event, lane, spent_ns: 0, world, sink }.close_lane(None, end);
         }
         let pid = (event.pid_tgid >> 32) as u32;
         for lane in self.lanes.of_process(pid) {
-            Step { tracker: self, event, lane, world, sink }.close_lane(end)?;
+            Step { tracker: self, event, lane, spent_ns: 0, world, sink }.close_lane(None, end)?;
             self.lanes.forget(lane);
         }
         self.lanes.forget_stacks(pid);
@@ -190,13 +217,13 @@ impl Tracker {
     /// A coroutine gets a stack: what ran there before can never return.
     fn stack_made(&mut self, event: &Event, world: &mut dyn World, sink: &mut dyn Sink) -> io::Result<()> {
         for lane in self.lanes.add_stack((event.pid_tgid >> 32) as u32, event.depth, event.goid) {
-            Step { tracker: self, event, lane, world, sink }.close_abandoned()?;
+            Step { tracker: self, event, lane, spent_ns: 0, world, sink }.close_abandoned()?;
             self.lanes.forget(lane);
         }
         Ok(())
     }
 
-    fn tell(&mut self, open: Open, ended: Ended, sink: &mut dyn Sink) -> io::Result<()> {
+    fn tell(&mut self, open: Open, ended: Ended, overhead_ns: u64, sink: &mut dyn Sink) -> io::Result<()> {
         if open.call.depth == 0 && open.told {
             self.outermost_ended += 1;
         }
@@ -210,7 +237,8 @@ impl Tracker {
             return Ok(());
         }
         let end_ns = if ended.lost { None } else { ended.end_ns };
-        sink.leave(&Leave { call: open.call, end_ns, end_tid: ended.end_tid, end: ended.end, lost: ended.lost })
+        let Ended { end, end_tid, lost, .. } = ended;
+        sink.leave(&Leave { call: open.call, end_ns, end_tid, end, lost, overhead_ns })
     }
 
     /// The trace is over: tells what is still open, and returns the counts.
@@ -224,14 +252,14 @@ impl Tracker {
             while let Some(call) = self.lanes.at(place).calls.pop() {
                 self.summary.open += u64::from(call.told && !self.is_shed(call.call.function));
                 let end_tid = call.call.thread.tid;
-                self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, sink)?;
+                self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, 0, sink)?;
             }
         }
         if self.lanes.forgotten > 0 {
             let note = "stacks of coroutines were too many to be told apart: calls on them may be told as unwound";
             self.summary.notes.push(format!("{} {note}", self.lanes.forgotten));
         }
-        self.summary.probes_ns = self.cost.total_ns();
+        self.summary.probes_ns = self.total.total_ns();
         Ok(self.summary.clone())
     }
 }
@@ -249,6 +277,8 @@ struct Step<'a> {
     tracker: &'a mut Tracker,
     event: &'a Event,
     lane: LaneKey,
+    /// What the probes had cost the lane at the event's time, ns; 0 where it is not subtracted.
+    spent_ns: u64,
     world: &'a mut dyn World,
     sink: &'a mut dyn Sink,
 }
@@ -257,12 +287,13 @@ impl Step<'_> {
     fn entry(&mut self, point: PointInfo, frames: Option<Frames<'_>>) -> io::Result<()> {
         self.on_lane(|step, lane| {
             step.count(lane, point.trap);
+            step.pay(lane, point.trap, frames, When::Last);
             step.enter(lane, point.function, frames)
         })
     }
 
     fn count(&mut self, lane: &mut OpenCalls, trap: Trap) {
-        self.tracker.cost.event(trap, lane.last, self.event.time_ns);
+        self.tracker.total.event(trap, lane.last, self.event.time_ns);
         lane.last = Some((trap, self.event.time_ns));
     }
 
@@ -294,7 +325,7 @@ impl Step<'_> {
             return Ok(());
         }
         let ended = Ended { end: End::Open, end_ns: None, end_tid: open.call.thread.tid, lost: false };
-        self.tracker.tell(open, ended, self.sink)
+        self.tracker.tell(open, ended, 0, self.sink)
     }
 
     fn open(&mut self, lane: &OpenCalls, function: u32, depth: u32, told: bool, frames: Option<Frames<'_>>) -> Open {
@@ -310,13 +341,15 @@ impl Step<'_> {
             comm: lane.calls.last().map_or_else(|| self.world.comm(thread.pid), |open| open.call.comm.clone()),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
             stack: frames.filter(|_| told).map(|frames| self.world.callers(thread.pid, frames, false)),
+            spent: lane.spent_ns.clone().map(|lane_ns| Spent { lane_ns, before_ns: self.spent_ns }),
         };
-        Open { call, depth: self.event.depth, lost: self.event.lost, told }
+        Open { call, depth: self.event.depth, lost: self.event.lost, told, inner_ns: 0 }
     }
 
     fn exit(&mut self, point: PointInfo, end: End) -> io::Result<()> {
         self.on_lane(|step, lane| {
             step.count(lane, point.trap);
+            step.pay(lane, point.trap, None, When::First);
             step.leave(lane, point.function, end)
         })
     }
@@ -339,8 +372,11 @@ impl Step<'_> {
         }
     }
 
-    fn passed(&mut self, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
-        self.on_lane(|step, lane| step.pass(lane, function, frames))
+    fn passed(&mut self, point: PointInfo, frames: Option<Frames<'_>>) -> io::Result<()> {
+        self.on_lane(|step, lane| {
+            step.pay(lane, point.trap, frames, When::Last);
+            step.pass(lane, point.function, frames)
+        })
     }
 
     fn unmatched(&mut self, function: u32) {
@@ -372,9 +408,12 @@ impl Step<'_> {
         self.sink.point(&point)
     }
 
-    /// Every call of the lane is over, now.
-    fn close_lane(&mut self, end: End) -> io::Result<()> {
+    /// Every call of the lane is over, now. `trap`: a probe told so.
+    fn close_lane(&mut self, trap: Option<Trap>, end: End) -> io::Result<()> {
         self.on_lane(|step, lane| {
+            if let Some(trap) = trap {
+                step.pay(lane, trap, None, When::First);
+            }
             while !lane.calls.is_empty() {
                 let lost = step.is_in_doubt(lane);
                 step.pop(lane, Ended { end, end_ns: Some(step.event.time_ns), ..step.ended(lost) })?;
@@ -418,7 +457,13 @@ impl Step<'_> {
 
     fn pop(&mut self, lane: &mut OpenCalls, ended: Ended) -> io::Result<()> {
         match lane.calls.pop() {
-            Some(open) => self.tracker.tell(open, ended, self.sink),
+            Some(open) => {
+                let (overhead_ns, took_ns) = self.overhead(&open, &ended);
+                if let Some(around) = lane.calls.last_mut() {
+                    around.inner_ns = around.inner_ns.saturating_add(took_ns);
+                }
+                self.tracker.tell(open, ended, overhead_ns, self.sink)
+            }
             None => Ok(()),
         }
     }
@@ -452,6 +497,7 @@ impl Step<'_> {
     fn on_lane(&mut self, work: impl FnOnce(&mut Self, &mut OpenCalls) -> io::Result<()>) -> io::Result<()> {
         let place = self.tracker.lanes.place(self.lane);
         let mut lane = std::mem::take(self.tracker.lanes.at(place));
+        self.spent_ns = lane.spent_ns.as_ref().map_or(0, |spent| spent.get());
         let mut result = work(self, &mut lane);
         if !self.tracker.summary.shed.is_empty() && result.is_ok() {
             result = self.tracker.close_shed(&mut lane, self.sink);
@@ -462,9 +508,10 @@ impl Step<'_> {
 }
 
 fn point_info(point: &PlannedPoint, functions: &[PlannedFunction]) -> PointInfo {
-    let cost = functions.get(point.function as usize).map_or(EntryCost::SingleStep, |f| f.cost);
-    PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point.kind, cost), until_ns: u64::MAX }
+    PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point, functions), until_ns: u64::MAX }
 }
 
+#[cfg(test)]
+mod left_out;
 #[cfg(test)]
 mod tests;

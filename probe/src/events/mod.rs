@@ -2,7 +2,11 @@
 //!
 //! In: the bytes of one ring buffer record. Out: a [`Record`] that borrows them. No allocation.
 
-use probe_ebpf::abi::{Event, POINT_RESERVED, SECTION_FRAMES, Section, generation, position};
+use probe_ebpf::abi::{
+    Event, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_STACK, Section, WALK_UNREADABLE, generation, position,
+};
+
+use crate::{calls::overhead::Callers, stacks::StackCopy};
 
 /// One record.
 #[derive(Clone, Copy, Debug)]
@@ -15,23 +19,47 @@ pub struct Record<'a> {
     pub frames: Option<Frames<'a>>,
 }
 
-/// Return addresses as the kernel half walked them.
+/// Callers as the kernel half collected them: return addresses that it walked, or a copy of the stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Frames<'a> {
     bytes: &'a [u8],
     /// Why the walk ended: `WALK_…`.
     pub detail: u16,
+    /// The stack, where it was not walked.
+    pub stack: Option<StackCopy<'a>>,
+}
+
+impl Record<'_> {
+    /// An event without sections, as the kernel half makes it.
+    pub fn of(event: Event) -> Self {
+        let point = event.point;
+        let (point, generation) =
+            if point < POINT_RESERVED { (position(point), generation(point)) } else { (point, 0) };
+        Self { event: Event { point, ..event }, generation, frames: None }
+    }
 }
 
 impl Frames<'_> {
     /// The same, from bytes as they stand in a record: for tests and recordings.
     pub fn from_bytes(bytes: &[u8], detail: u16) -> Frames<'_> {
-        Frames { bytes, detail }
+        Frames { bytes, detail, stack: None }
+    }
+
+    fn from_stack(stack: StackCopy<'_>) -> Frames<'_> {
+        Frames { bytes: &[], detail: 0, stack: Some(stack) }
     }
 
     /// Return addresses, innermost first.
     pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
         self.bytes.chunks_exact(8).map(|chunk| word(chunk, 0))
+    }
+
+    /// How they were collected, and how much that was.
+    pub fn collected(&self) -> Callers {
+        match &self.stack {
+            Some(stack) => Callers::Copied(stack.bytes.len()),
+            None => Callers::Walked { count: self.bytes.len() / 8, unreadable: self.detail == WALK_UNREADABLE },
+        }
     }
 
     /// The addresses as they stand in the record: equal bytes are equal stacks.
@@ -56,27 +84,34 @@ fn quarter(bytes: &[u8], at: usize) -> u16 {
 /// section that reaches beyond the record ends it.
 pub fn decode(record: &[u8]) -> Option<Record<'_>> {
     let (head, mut rest) = record.split_at_checked(size_of::<Event>())?;
-    let point = half(head, 32);
-    let (point, generation) = if point < POINT_RESERVED { (position(point), generation(point)) } else { (point, 0) };
-    let event = Event {
+    let mut record = Record::of(Event {
         time_ns: word(head, 0),
         depth: word(head, 8),
         goid: word(head, 16),
         pid_tgid: word(head, 24),
-        point,
+        point: half(head, 32),
         lost: half(head, 36),
-    };
-    let mut frames = None;
+    });
     while let Some((head, data)) = rest.split_at_checked(size_of::<Section>()) {
         let section = Section { kind: quarter(head, 0), detail: quarter(head, 2), bytes: half(head, 4) };
         let Some((data, after)) = data.split_at_checked(section.bytes as usize) else { break };
         if section.kind == SECTION_FRAMES {
-            frames = Some(Frames { bytes: data, detail: section.detail });
+            record.frames = Some(Frames::from_bytes(data, section.detail));
+        } else if section.kind == SECTION_STACK {
+            record.frames = stack(data, section.detail).map(Frames::from_stack).or(record.frames);
+            break;
         }
         let padding = data.len().next_multiple_of(8) - data.len();
         rest = after.get(padding..).unwrap_or_default();
     }
-    Some(Record { event, generation, frames })
+    Some(record)
+}
+
+fn stack(data: &[u8], detail: u16) -> Option<StackCopy<'_>> {
+    let (registers, bytes) = data.split_at_checked(size_of::<Registers>())?;
+    let saved = [24, 32, 40, 48, 56].map(|at| word(registers, at));
+    let registers = Registers { ip: word(registers, 0), sp: word(registers, 8), fp: word(registers, 16), saved };
+    Some(StackCopy { registers, bytes, detail })
 }
 
 #[cfg(test)]
@@ -128,6 +163,18 @@ mod tests {
         let frames = decode(&bytes).and_then(|r| r.frames).expect("there are frames");
         assert_eq!(frames.addresses().collect::<Vec<_>>(), [1, 2]);
         assert_eq!(frames.detail, 3);
+    }
+
+    #[test]
+    fn a_copied_stack_ends_its_record_whatever_stands_behind_it() {
+        let mut bytes = event_bytes(5);
+        let words: Vec<u8> = (1..=10_u64).flat_map(u64::to_ne_bytes).collect();
+        bytes.extend(section(SECTION_STACK, 0x101, &words));
+        bytes.extend(section(SECTION_FRAMES, 0, &[9; 16]));
+        let stack = decode(&bytes).and_then(|r| r.frames?.stack).expect("there is a stack");
+        assert_eq!(stack.registers, Registers { ip: 1, sp: 2, fp: 3, saved: [4, 5, 6, 7, 8] });
+        assert_eq!(stack.bytes, [9_u64.to_ne_bytes(), 10_u64.to_ne_bytes()].concat());
+        assert_eq!(stack.detail, 0x101);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(super) struct Json {
     number: itoa::Buffer,
     min_duration_ns: u64,
     origin_ns: u64,
+    /// Durations are less what the probes cost.
+    subtracted: bool,
     fragments: Vec<Fragment>,
     unknown: Fragment,
     /// By the frame's place in memory; the frame is kept alive beside, so that no other can take its place.
@@ -47,6 +49,7 @@ impl Json {
             number: itoa::Buffer::new(),
             min_duration_ns: min_duration_ns.unwrap_or(0),
             origin_ns: 0,
+            subtracted: false,
             fragments: Vec::new(),
             unknown: Fragment {
                 name: b"null".to_vec(),
@@ -150,7 +153,17 @@ impl Sink for Json {
             escape::json(&mut self.line, reason);
             self.line.push(b'}');
         }
-        self.text(b"]}");
+        self.text(b"]");
+        self.subtracted = trace.subtracted.is_some();
+        if let Some(costs) = &trace.subtracted {
+            self.text(br#","probe_cost_ns":{"#);
+            for (at, (trap, ns)) in costs.iter().enumerate() {
+                let separator = if at > 0 { "," } else { "" };
+                self.number(format!(r#"{separator}"{}":"#, trap.key()).as_bytes(), *ns);
+            }
+            self.line.push(b'}');
+        }
+        self.line.push(b'}');
         self.write_line()?;
         self.out.flush()
     }
@@ -170,6 +183,9 @@ impl Sink for Json {
         self.fragment(call.function, |fragment| &fragment.call);
         self.number(b"", call.start_ns.saturating_sub(self.origin_ns));
         self.optional(br#","duration_ns":"#, duration);
+        if self.subtracted {
+            self.optional(br#","overhead_ns":"#, duration.map(|_| leave.overhead_ns));
+        }
         self.thread(call.thread);
         // Where a call ended is known only if its end was seen.
         self.optional(br#","end_tid":"#, leave.has_ended().then_some(leave.end_tid.into()));

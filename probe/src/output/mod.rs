@@ -21,7 +21,7 @@ mod text;
 mod time;
 mod timeline;
 
-pub use time::TimeFormat;
+pub use time::{TimeFormat, duration};
 
 /// Bytes gathered before they are written, so that a busy trace costs few system calls.
 const BUFFER: usize = 64 * 1024;
@@ -120,6 +120,8 @@ fn shape(options: &OutputOptions, zone: TimeZone, out: Box<dyn Write>) -> Box<dy
 
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod subtracted;
 #[cfg(test)]
 mod testing;
 

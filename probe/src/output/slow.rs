@@ -8,7 +8,7 @@ use std::io;
 use rustc_hash::FxHashMap;
 
 use super::{Notes, Sink};
-use crate::calls::{CallId, Enter, Leave, Point, Shed, Summary, TraceInfo};
+use crate::calls::{CallId, Enter, Leave, Point, Shed, Spent, Summary, TraceInfo, open_ns};
 
 /// Entries and points held for one outermost call, and for all. An event takes about 130 bytes.
 const HELD_MAX: Held = Held { block: 100_000, total: 500_000 };
@@ -38,6 +38,7 @@ struct OpenCall {
 #[derive(Default)]
 struct Block {
     start_ns: u64,
+    spent: Option<Spent>,
     held: Vec<Event>,
     /// Calls and points in it for which there was no room.
     dropped: u64,
@@ -73,8 +74,8 @@ impl Slow {
         }
     }
 
-    fn is_slow_by(&self, start_ns: u64, now_ns: u64) -> bool {
-        now_ns.saturating_sub(start_ns) >= self.threshold_ns
+    fn is_slow_by(&self, block: &Block, now_ns: u64) -> bool {
+        open_ns(block.start_ns, block.spent.as_ref(), now_ns) >= self.threshold_ns
     }
 
     /// The outermost call itself is always held: else a slow one might go unseen.
@@ -144,7 +145,8 @@ impl Sink for Slow {
         self.latest_ns = self.latest_ns.max(enter.start_ns);
         let around = enter.parent.and_then(|parent| self.open.get(&parent).copied());
         let call = around.unwrap_or_else(|| {
-            self.blocks.insert(enter.id, Block { start_ns: enter.start_ns, ..Block::default() });
+            self.blocks
+                .insert(enter.id, Block { start_ns: enter.start_ns, spent: enter.spent.clone(), ..Block::default() });
             OpenCall { outermost: enter.id, kept: true }
         });
         let kept = call.kept && self.has_room(call.outermost);
@@ -163,7 +165,7 @@ impl Sink for Slow {
             return Ok(());
         }
         // A call whose end is not known lasted until now at the most.
-        if self.is_slow_by(leave.call.start_ns, leave.end_ns.unwrap_or(self.latest_ns)) {
+        if leave.duration_ns().unwrap_or_else(|| leave.call.open_ns(self.latest_ns)) >= self.threshold_ns {
             self.release(id)?;
         }
         self.forget(id);
@@ -186,7 +188,7 @@ impl Sink for Slow {
 
     fn tick(&mut self, now_ns: u64) -> io::Result<()> {
         self.latest_ns = self.latest_ns.max(now_ns);
-        let slow = self.blocks.iter().filter(|(_, block)| !block.slow && self.is_slow_by(block.start_ns, now_ns));
+        let slow = self.blocks.iter().filter(|(_, block)| !block.slow && self.is_slow_by(block, now_ns));
         let mut ids: Vec<CallId> = slow.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids.into_iter().try_for_each(|id| self.release(id))?;

@@ -51,7 +51,7 @@ fn lines(trace: &TraceInfo, summary: &Summary, notes: &[String], quiet: bool) ->
         lines.push(format!("{} still open", count(summary.open, "call")));
     }
     if !quiet {
-        lines.extend(share(summary));
+        lines.extend(share(trace, summary));
     }
     lines.extend(summary.notes.iter().chain(notes).map(|note| escaped(note)));
     lines
@@ -115,14 +115,15 @@ fn named(trace: &TraceInfo, by_function: &[(u32, u64)]) -> String {
 }
 
 /// The probes' part of the time, as far as it can be told.
-fn share(summary: &Summary) -> Option<String> {
+fn share(trace: &TraceInfo, summary: &Summary) -> Option<String> {
     if summary.probes_ns == 0 || summary.duration_ns == 0 {
         return None;
     }
     let permille = u128::from(summary.probes_ns) * 1000 / u128::from(summary.duration_ns);
     let took = duration(summary.probes_ns);
+    let how_sure = if trace.subtracted.is_some() { "about" } else { "at least" };
     Some(format!(
-        "the probes took at least {took} of the target's time, {}.{} % of the trace's length (all threads together)",
+        "the probes took {how_sure} {took} of the target's time, {}.{} % of the trace's length (all threads together)",
         permille / 10,
         permille % 10
     ))
@@ -159,6 +160,16 @@ mod tests {
         let summary = Summary { calls: 1, outermost: 1, events: 2, duration_ns: 2_000_000_000, ..Summary::default() };
         assert_eq!(shown(&summary, &[], false), "probe: 1 call (1 outermost), 2 events in 2.00 s, 0 lost\n");
         assert_eq!(shown(&summary, &[], true), "");
+    }
+
+    #[test]
+    fn what_the_probes_took_is_told_as_measured_or_as_the_least_it_can_be() {
+        let summary = Summary { duration_ns: 1_000_000_000, probes_ns: 12_300_000, ..Summary::default() };
+        let last = |trace: &TraceInfo| lines(trace, &summary, &[], false).pop().unwrap_or_default();
+        let share = "12.3 ms of the target's time, 1.2 % of the trace's length (all threads together)";
+        assert_eq!(last(&trace()), format!("the probes took at least {share}"));
+        let measured = TraceInfo { subtracted: Some(Vec::new()), ..trace() };
+        assert_eq!(last(&measured), format!("the probes took about {share}"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Made-up traces for the outputs' tests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::{OutputOptions, Sink};
 use crate::calls::{
-    CallId, CallerStack, End, Enter, Frame, Leave, Point, Shed, Summary, Thread, TraceInfo, TracedFunction,
+    CallId, CallerStack, End, Enter, Frame, Leave, Point, Shed, Spent, Summary, Thread, TraceInfo, TracedFunction,
 };
 
 /// `CLOCK_MONOTONIC` at the trace's begin. Times of [`Story`] count from here.
@@ -48,6 +48,8 @@ pub(super) struct Story {
     pub(super) thread: Thread,
     pub(super) comm: Rc<str>,
     pub(super) goroutine: Option<u64>,
+    /// What the probes cost so far, where it is subtracted.
+    pub(super) spent_ns: Option<Rc<Cell<u64>>>,
 }
 
 impl Story {
@@ -73,6 +75,7 @@ impl Story {
             matched: 9,
             functions: functions.iter().map(function).collect(),
             skipped: Vec::new(),
+            subtracted: None,
         };
         let mut story = Story {
             sink,
@@ -82,6 +85,7 @@ impl Story {
             thread: Thread { pid: 4711, tid: 4715 },
             comm: Rc::from("srv"),
             goroutine: Some(42),
+            spent_ns: None,
         };
         story.sink.begin(&story.trace).expect("memory can be written");
         story
@@ -121,6 +125,7 @@ impl Story {
             comm: Rc::clone(&self.comm),
             goroutine: self.goroutine,
             stack: stack.map(Rc::new),
+            spent: self.spent_ns.clone().map(|lane_ns| Spent { before_ns: lane_ns.get(), lane_ns }),
         };
         self.sink.enter(&enter).expect("memory can be written");
         self.entered.insert(id, enter);
@@ -138,7 +143,8 @@ impl Story {
 
     pub(super) fn ends(&mut self, id: CallId, at_ns: Option<u64>, end_tid: u32, end: End, lost: bool) {
         let call = self.entered(id).clone();
-        let leave = Leave { call, end_ns: at_ns.map(|ns| ORIGIN_NS + ns), end_tid, end, lost };
+        let overhead_ns = call.spent.as_ref().map_or(0, |spent| spent.lane_ns.get() - spent.before_ns);
+        let leave = Leave { call, end_ns: at_ns.map(|ns| ORIGIN_NS + ns), end_tid, end, lost, overhead_ns };
         self.sink.leave(&leave).expect("memory can be written");
     }
 

@@ -101,6 +101,8 @@ pub(super) fn push_shed(out: &mut String, painter: Painter, clock: &Clock, name:
 pub(super) fn cut_reason(cut: Cut) -> &'static str {
     match cut {
         Cut::NoFramePointers => "no frame pointers",
+        Cut::NoRules => "no unwind rules",
+        Cut::CopyTooShort => "stack copy too short",
         Cut::Depth => "--stack-depth reached",
         Cut::Unreadable => "stack not readable",
         Cut::UnknownCode => "unknown code",

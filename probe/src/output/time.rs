@@ -81,7 +81,7 @@ pub(super) fn push_duration(out: &mut String, ns: Option<u64>) {
 }
 
 /// A duration within a sentence: `41.2 µs`.
-pub(super) fn duration(ns: u64) -> String {
+pub fn duration(ns: u64) -> String {
     let (number, unit) = number_and_unit(ns);
     format!("{number} {unit}")
 }

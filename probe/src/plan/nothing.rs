@@ -8,7 +8,10 @@ use symbols::{
 };
 
 use super::{Plan, where_inlined};
-use crate::{output::escape, target::TracedFile};
+use crate::{
+    output::escape,
+    target::{self, TracedFile},
+};
 
 /// What to say of a pattern that matches nothing: why, and what is near.
 pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
@@ -26,8 +29,10 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
         let _ = write!(text, ": {}", escape::escaped(&why));
     }
     for file in files.iter().filter(|f| f.index.is_stripped()) {
-        let report = escape::escaped(&file.index.debug_report().to_string());
-        let _ = write!(text, "\n{} is stripped; {report}", escape::escaped(&file.shown));
+        let report = file.index.debug_report();
+        let advice = target::advice(report, file.asked);
+        let (shown, report) = (escape::escaped(&file.shown), escape::escaped(&report.to_string()));
+        let _ = write!(text, "\n{shown} is stripped; {report}{advice}");
     }
     if Path::new(&pattern.to_string()).is_file() {
         let _ = write!(text, "\n'{pattern}' is a file: -x names the file to look into");
@@ -59,11 +64,18 @@ pub(super) fn nothing_left(plan: &Plan) -> String {
         );
     }
     let left_out: u64 = plan.left_out.values().sum();
-    if left_out > 0 && plan.left_out.keys().all(|why| *why == LeftOut::Ifunc) {
-        return "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; no process \
-                that runs the file shows which. -p PID may; or name an implementation: they often have the name in theirs \
-                (`'*strlen*'`)"
-            .to_owned();
+    const NAME_ONE: &str = "name an implementation: they often have the name in theirs (`'*strlen*'`)";
+    if left_out > 0 && plan.left_out.keys().all(|why| *why == LeftOut::UncalledIfunc) {
+        return format!(
+            "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; its own file \
+             never calls it, so that no process shows there which. {NAME_ONE}"
+        );
+    }
+    if left_out > 0 && plan.left_out.keys().all(|why| why.is_final()) {
+        return format!(
+            "what matches is an IFUNC: the symbol names a resolver, which runs once and chooses the function; no process \
+             that runs the file shows which. -p PID may; or {NAME_ONE}"
+        );
     }
     format!("all {left_out} matched functions are left out by default; --all takes them in")
 }

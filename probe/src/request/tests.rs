@@ -31,7 +31,7 @@ fn defaults_are_those_of_the_contract() {
             binaries: vec![PathBuf::from("./srv")],
             patterns: vec!["main.main".to_owned()],
             returns: Returns::Ret,
-            stack: StackMode::FramePointers,
+            stack: StackMode::Auto,
             stack_depth: 64,
             buffer_bytes: 64 << 20,
             budget: NonZeroU64::new(20_000),
@@ -68,6 +68,7 @@ fn every_option_arrives() {
     assert_eq!(trace.output.min_duration_ns, Some(10_000_000));
     assert_eq!(trace.output.slow_ns, Some(120_000_000_000));
     assert!(trace.stack_all && trace.target.follow && trace.binaries.is_empty());
+    assert!(!trace.subtract_overhead && traced("-p 1 --subtract-overhead f").subtract_overhead);
     assert_eq!(trace.verbose, 2);
 }
 
@@ -125,8 +126,8 @@ fn contradictions_are_named() {
         ("-x a --json --layout=tree f", "--json and --layout"),
         ("-x a --json --time=clock f", "--json and --time"),
         ("-x a --returns=none --slow 1s f", "need returns"),
+        ("-x a --returns=none --subtract-overhead f", "--subtract-overhead is about durations"),
         ("-x a --stack=none --stack-all f", "--stack-all and --stack=none"),
-        ("-x a --stack=dwarf f", "not available in this version"),
         ("-x a", "'*' means all"),
         ("-x a =", "empty pattern"),
         ("f", "nothing to trace"),

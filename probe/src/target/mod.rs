@@ -7,6 +7,7 @@ pub mod command;
 pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
+mod loader;
 pub mod modules;
 pub mod processes;
 pub mod unwinders;
@@ -21,9 +22,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use symbols::{binary::Binary, debugfile, index::Index};
+use symbols::{
+    binary::Binary,
+    debugfile::{self, DebugReport},
+    index::Index,
+};
 
-use self::debuginfod::Debuginfod;
+use self::{
+    debuginfod::Debuginfod,
+    loader::{Loader, is_library_named},
+};
 use crate::output::escape;
 
 /// A file that is traced: held open, so that what was read is what is probed.
@@ -41,6 +49,8 @@ pub struct TracedFile {
     pub identity: Identity,
     /// Its functions.
     pub index: Arc<Index>,
+    /// Servers were asked for its debug file, or need not be.
+    pub asked: bool,
 }
 
 /// What tells a changed file from an unchanged one.
@@ -68,6 +78,24 @@ impl Identity {
     }
 }
 
+/// What to say when a file became shorter while it was read; `None`: none did.
+pub fn shortened() -> Option<String> {
+    let files = symbols::truncation::shortened();
+    let names: Vec<String> = files.iter().map(|path| escape::escaped(&path.display().to_string())).collect();
+    (!names.is_empty()).then(|| format!("{} became shorter while it was read", names.join(", ")))
+}
+
+/// That every file that was read is still as long as it was: of another, what was found cannot be trusted.
+///
+/// # Errors
+/// One is shorter.
+pub fn whole_files() -> Result<()> {
+    match shortened() {
+        Some(said) => bail!("{said}: is it being replaced? Run this again when it is complete"),
+        None => Ok(()),
+    }
+}
+
 impl TracedFile {
     /// Opens and indexes a file.
     ///
@@ -83,7 +111,7 @@ impl TracedFile {
     /// As [`Self::open`].
     pub fn fetching(path: &Path, shown: &str, debuginfod: Option<&Debuginfod>) -> Result<Self> {
         let search = debugfiles::search(path, Path::new(shown));
-        Self::indexed(path, shown, |binary, identity| {
+        Self::indexed(path, shown, debuginfod.is_some(), |binary, identity| {
             if let Some(debuginfod) = debuginfod
                 && let Some(build_id) = debugfile::wanted(&binary, &search)
             {
@@ -100,12 +128,13 @@ impl TracedFile {
     /// # Errors
     /// As [`Self::open`].
     pub fn plain(path: &Path, shown: &str) -> Result<Self> {
-        Self::indexed(path, shown, |binary, _| Index::new(binary))
+        Self::indexed(path, shown, true, |binary, _| Index::new(binary))
     }
 
     fn indexed(
         path: &Path,
         shown: &str,
+        asked: bool,
         index: impl FnOnce(Arc<Binary>, Identity) -> Result<Index, symbols::Error>,
     ) -> Result<Self> {
         let file = debugfiles::open(path).map_err(|error| match error.kind() {
@@ -118,7 +147,12 @@ impl TracedFile {
             None => unreadable(shown, &error),
         })?;
         let identity = Identity::of(&metadata);
-        let index = index(Arc::new(binary), identity).map_err(|error| unreadable(shown, &error))?;
+        let index = index(Arc::new(binary), identity).map_err(|error| match &error {
+            symbols::Error::NoSymbolsNorDebugFile(report) => {
+                anyhow!("{}{}", unreadable(shown, &error), advice(report, asked))
+            }
+            _ => unreadable(shown, &error),
+        })?;
         Ok(Self {
             shown: shown.to_owned(),
             path: path.to_owned(),
@@ -126,6 +160,7 @@ impl TracedFile {
             identity,
             file,
             index: Arc::new(index),
+            asked,
         })
     }
 
@@ -173,6 +208,12 @@ fn unreadable(shown: &str, error: &dyn std::error::Error) -> anyhow::Error {
         source = cause.source();
     }
     anyhow!(text)
+}
+
+/// What to do where no debug file was found, behind the words that say so.
+pub fn advice(report: &DebugReport, asked: bool) -> &'static str {
+    let may_be_served = !asked && report.used.is_none() && report.build_id.is_some();
+    if may_be_served { "; --debuginfod asks servers for it" } else { "" }
 }
 
 /// The path of a file as a process sees it, from here.
@@ -244,18 +285,28 @@ pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedF
     Ok(TracedFile { path: in_root_of(pid, Path::new(shown)), through: Some(pid), ..file })
 }
 
-/// A file as the user names it.
+/// A file as the user names it: a path, or the name of a library (`libssl`, `libc.so.6`), found as the loader would find
+/// it for `program`, or else for any.
 ///
 /// # Errors
-/// See [`TracedFile::open`].
-pub fn file_here(path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
-    if is_name(path) && !path.exists() {
-        bail!(
-            "no file {0}; a library's name is looked up among what -p PID has mapped, else give its path",
-            path.display()
-        );
-    }
+/// No such library; see [`TracedFile::open`].
+pub fn file_here(path: &Path, program: Option<&Path>, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
+    let found;
+    let path = if is_name(path) && !path.exists() {
+        found = Loader::here().library(&path.to_string_lossy(), program).ok_or_else(|| no_library(path))?;
+        &found
+    } else {
+        path
+    };
     TracedFile::fetching(path, &path.display().to_string(), debuginfod)
+}
+
+fn no_library(name: &Path) -> anyhow::Error {
+    let name = name.display();
+    anyhow!(
+        "no file {name}, and no library of that name: the loader's cache and folders have none (`ldconfig -p` shows what \
+         is in the cache); give its path, or -p PID of a process that has it mapped"
+    )
 }
 
 /// A file as a process sees it: an absolute path in its root, or the name of a library that it has mapped
@@ -266,7 +317,7 @@ pub fn file_here(path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedF
 pub fn file_of(pid: u32, path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let path = if is_name(path) && !path.exists() { mapped_library(pid, path)? } else { path.to_owned() };
     if !path.is_absolute() {
-        return file_here(&path, debuginfod);
+        return file_here(&path, None, debuginfod);
     }
     let shown = path.display().to_string();
     let file = TracedFile::fetching(&in_root_of(pid, &path), &shown, debuginfod)?;
@@ -285,13 +336,6 @@ fn mapped_library(pid: u32, name: &Path) -> Result<PathBuf> {
         .ok_or_else(|| {
             anyhow!("process {pid} has mapped no library {name}; `grep {name} /proc/{pid}/maps` shows what it has")
         })
-}
-
-/// `libssl` names `libssl.so.3`, `libssl.so` and `libssl-1.1.so`; a full file name names only itself.
-fn is_library_named(file: &str, name: &str) -> bool {
-    let Some(rest) = file.strip_prefix(name) else { return false };
-    let version = if name.contains(".so") { rest.starts_with('.') } else { rest.starts_with(".so") };
-    rest.is_empty() || version || rest.starts_with('-') && rest.contains(".so")
 }
 
 fn is_there(pid: u32) -> bool {
@@ -343,23 +387,6 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_librarys_name_may_leave_out_its_version_and_nothing_else() {
-        for (file, name, same) in [
-            ("libssl.so.3", "libssl", true),
-            ("libssl.so.3", "libssl.so", true),
-            ("libssl.so.3", "libssl.so.3", true),
-            ("libssl-1.1.so", "libssl", true),
-            ("libc.so.6", "libc", true),
-            ("libcrypto.so.3", "libc", false),
-            ("libssl3.so", "libssl", false),
-            ("notes-libssl.so", "libssl", false),
-            ("srv", "srv", true),
-        ] {
-            assert_eq!(is_library_named(file, name), same, "{file} {name}");
-        }
-    }
 
     #[test]
     fn a_library_is_found_in_our_own_mappings_by_its_name() {

@@ -1,6 +1,6 @@
-//! Modules: names for code addresses, through the files that are mapped there.
+//! Modules: names for code addresses, and what leads to their callers, through the files that are mapped there.
 //!
-//! In: a process's mapping and an address. Out: [`Frame`]s, made once for each address of each file.
+//! In: a process's mapping and an address. Out: [`Frame`]s and [`Step`]s, made once for each address of each file.
 
 use std::{
     fs::{self, File},
@@ -12,14 +12,17 @@ use std::{
 
 use rustc_hash::FxHashMap;
 use symbols::{
-    addr::{FileOffset, ReturnAddr, RuntimeAddr, Vaddr},
+    addr::{FileOffset, RuntimeAddr, Vaddr},
     binary::Binary,
     index::Index,
-    unwind,
+    unwind::{self, Rule, Tables},
 };
 
 use super::{debugfiles, processes::Mapping};
-use crate::calls::Frame;
+use crate::{
+    calls::{Cut, Frame},
+    stacks::{CodeAddress, Step},
+};
 
 /// A mapped file, read when it is first needed.
 struct Module {
@@ -28,6 +31,8 @@ struct Module {
     index: Option<Arc<Index>>,
     /// By the address looked up.
     places: FxHashMap<Vaddr, Place>,
+    /// Once a stack is unwound through it.
+    tables: Option<Tables>,
 }
 
 /// What is known of an address in a module.
@@ -61,22 +66,45 @@ impl Modules {
             binary: Some(index.binary().clone()),
             index: Some(index.clone()),
             places: FxHashMap::default(),
+            tables: None,
         };
         self.modules.insert((inode, path.to_owned()), module);
     }
 
-    /// Names a return address of a process.
-    pub fn name(&mut self, pid: u32, mapping: &Mapping, address: ReturnAddr) -> Named {
+    /// Names an address of a process.
+    pub fn name(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Named {
+        self.module(pid, mapping).name(mapping, address)
+    }
+
+    /// What leads from there to the caller.
+    pub fn step(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Step {
+        self.module(pid, mapping).step(mapping, address)
+    }
+
+    fn module(&mut self, pid: u32, mapping: &Mapping) -> &mut Module {
         let key = (mapping.inode, mapping.path.clone());
-        let module = self.modules.entry(key).or_insert_with(|| Module::open(pid, mapping));
-        module.name(mapping, address)
+        self.modules.entry(key).or_insert_with(|| Module::open(pid, mapping))
     }
 }
 
-/// A return address in memory that belongs to no known file.
-pub fn nameless(address: ReturnAddr) -> Frame {
-    Frame { function: None, file: None, line: None, binary: None, address: None, ip: address.0.0, inlined: false }
+/// An address in memory that belongs to no known file.
+pub fn nameless(address: CodeAddress) -> Frame {
+    Frame { function: None, file: None, line: None, binary: None, address: None, ip: address.ip().0, inlined: false }
 }
+
+/// Functions that nothing calls: where threads and goroutines begin.
+pub fn is_root(function: &str) -> bool {
+    matches!(
+        function,
+        "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | "_start" | "clone" | "__clone" | "clone3" | "__clone3"
+    )
+}
+
+/// `mov $15,%rax; syscall`: where signal handlers return to, in glibc, musl and Go (`rt_sigreturn`; GCC and gdb know it
+/// by these bytes too).
+const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
+/// What glibc and musl call that place. A stripped libc has no name for it.
+const SIGNAL_RETURN_NAME: &str = "__restore_rt";
 
 impl Module {
     fn open(pid: u32, mapping: &Mapping) -> Self {
@@ -86,23 +114,49 @@ impl Module {
             open_same_file(pid, mapping).and_then(|file| Binary::from_file(&file, &mapping.path).ok()).map(Arc::new);
         let search = debugfiles::search(&super::in_root_of(pid, Path::new(&path)), Path::new(&path));
         let index = binary.clone().and_then(|binary| Index::with_debug(binary, &search).ok()).map(Arc::new);
-        Self { path, binary, index, places: FxHashMap::default() }
+        Self { path, binary, index, places: FxHashMap::default(), tables: None }
     }
 
-    fn name(&mut self, mapping: &Mapping, address: ReturnAddr) -> Named {
-        let vaddr = self.vaddr(mapping, address.for_lookup());
-        let place = vaddr.map(|vaddr| self.place(vaddr));
+    fn name(&mut self, mapping: &Mapping, address: CodeAddress) -> Named {
+        let signal_return = self.is_signal_return(mapping, address);
+        // The call that a trampoline returns from is none that stands before it.
+        let lookup = if signal_return { address.ip() } else { address.for_lookup() };
+        let place = self.vaddr(mapping, lookup).map(|vaddr| self.place(vaddr));
+        let known = place.as_ref().and_then(|p| p.function.as_deref().map(str::to_owned));
         let keeps_frame_pointer = place.as_ref().is_some_and(|p| p.keeps_frame_pointer);
         let frame = Frame {
-            function: place.as_ref().and_then(|p| p.function.as_deref().map(str::to_owned)),
+            function: if signal_return { Some(SIGNAL_RETURN_NAME.to_owned()) } else { known },
             file: place.as_ref().and_then(|p| p.file.clone()),
             line: place.as_ref().and_then(|p| p.line),
             binary: (!self.path.is_empty()).then(|| self.path.clone()),
-            address: vaddr.map(|v| v.0.wrapping_add(1)),
-            ip: address.0.0,
+            address: self.vaddr(mapping, address.ip()).map(|v| v.0),
+            ip: address.ip().0,
             inlined: false,
         };
         Named { frame: Rc::new(frame), keeps_frame_pointer }
+    }
+
+    fn step(&mut self, mapping: &Mapping, address: CodeAddress) -> Step {
+        let Some(binary) = self.binary.clone() else { return Step::Cut(Cut::UnknownCode) };
+        let Some(vaddr) = self.vaddr(mapping, address.for_lookup()) else { return Step::Cut(Cut::UnknownCode) };
+        if self.is_signal_return(mapping, address) {
+            return Step::Signal;
+        }
+        let index = self.index.as_deref();
+        let rule = self.tables.get_or_insert_with(|| Tables::of(&binary, index)).rule(&binary, index, vaddr);
+        match rule {
+            Rule::Row(row) if row.is_end() => Step::End,
+            Rule::Row(row) => Step::Row(Rc::new(row)),
+            // Assembly where threads begin keeps no frame pointer, and needs none.
+            _ if self.place(vaddr).function.as_deref().is_some_and(is_root) => Step::End,
+            Rule::FramePointer => Step::FramePointer,
+            Rule::Unknown => Step::Cut(Cut::NoRules),
+        }
+    }
+
+    fn is_signal_return(&self, mapping: &Mapping, address: CodeAddress) -> bool {
+        let code = || self.binary.as_ref()?.bytes_at(self.vaddr(mapping, address.ip())?, SIGNAL_RETURN.len() as u64);
+        code().is_some_and(|code| *code == SIGNAL_RETURN)
     }
 
     fn vaddr(&self, mapping: &Mapping, address: RuntimeAddr) -> Option<Vaddr> {

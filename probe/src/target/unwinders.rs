@@ -3,15 +3,9 @@
 //! Of running processes those that are mapped; for what is yet to start, those that its file needs, found as the
 //! loader would find them.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
-use symbols::binary::Binary;
-
-use super::{TracedFile, in_root_of, processes};
+use super::{TracedFile, in_root_of, loader::Loader, processes};
 
 /// Libraries that were found, and the names of those that were not.
 #[derive(Debug, Default)]
@@ -21,9 +15,6 @@ pub struct Unwinders {
     /// Needed, and not to be found or read.
     pub missing: Vec<String>,
 }
-
-/// Libraries that a program needs, and theirs: more are not looked at.
-const MAX_NEEDED: usize = 512;
 
 /// Finds the unwinders of running processes, and with `starts` of what runs these files later.
 pub fn find(traced: &[TracedFile], running: &[u32], starts: bool) -> Unwinders {
@@ -65,117 +56,22 @@ impl Unwinders {
 
     /// Those that the traced files need, and what they need in turn.
     fn add_needed(&mut self, traced: &[TracedFile]) {
-        let loader = Loader::here();
-        let mut seen = BTreeSet::new();
-        let mut wanted: Vec<(String, PathBuf)> = Vec::new();
-        for file in traced {
-            wanted.extend(loader.needed(file.index.binary(), &file.path));
-        }
-        while let Some((name, path)) = wanted.pop() {
-            if seen.len() >= MAX_NEEDED || !seen.insert(name.clone()) {
-                continue;
-            }
-            if is_unwinder(Path::new(&name)) {
-                if path.as_os_str().is_empty() {
-                    self.missing.push(name);
-                } else {
-                    self.add(traced, &path, &path, None);
-                }
-            } else if let Ok(binary) = Binary::open(&path) {
-                wanted.extend(loader.needed(&binary, &path));
+        let programs = traced.iter().map(|file| (&**file.index.binary(), file.path.as_path()));
+        for (name, path) in Loader::here().all_needed(programs) {
+            match path {
+                _ if !is_unwinder(Path::new(&name)) => {}
+                Some(path) => self.add(traced, &path, &path, None),
+                None => self.missing.push(name),
             }
         }
     }
-}
-
-/// Where the loader looks for libraries (ld.so(8)), as far as finding an unwinder takes: what a file names, the
-/// environment, its cache, its own folders.
-struct Loader {
-    folders: Vec<PathBuf>,
-    cache: Vec<(String, PathBuf)>,
-}
-
-const FOLDERS: [&str; 5] = ["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"];
-
-impl Loader {
-    fn here() -> Self {
-        let given = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-        let given = std::env::split_paths(&given).filter(|folder| folder.is_absolute()).collect();
-        Self { folders: given, cache: cache(&fs::read("/etc/ld.so.cache").unwrap_or_default()).unwrap_or_default() }
-    }
-
-    /// The libraries that a file needs, and where each is; nowhere: an empty path.
-    fn needed(&self, binary: &Binary, path: &Path) -> Vec<(String, PathBuf)> {
-        let origin = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let origin = origin.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-        let own = binary.runpath().unwrap_or_default();
-        let own: Vec<PathBuf> = own
-            .split(':')
-            .filter(|folder| !folder.is_empty())
-            .map(|folder| folder.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into())
-            .collect();
-        binary.needed().into_iter().map(|name| (name.to_owned(), self.find(name, &own).unwrap_or_default())).collect()
-    }
-
-    fn find(&self, name: &str, own: &[PathBuf]) -> Option<PathBuf> {
-        let first = own.iter().chain(&self.folders).map(|folder| folder.join(name));
-        let cached = self.cache.iter().filter(|(cached, _)| cached == name).map(|(_, path)| path.clone());
-        let last = FOLDERS.iter().map(|folder| Path::new(folder).join(name));
-        first.chain(cached).chain(last).find(|path| Binary::open(path).is_ok())
-    }
-}
-
-/// Names and paths in `/etc/ld.so.cache`. glibc: sysdeps/generic/dl-cache.h, `cache_file_new`, which may stand behind
-/// one in the old format.
-fn cache(bytes: &[u8]) -> Option<Vec<(String, PathBuf)>> {
-    const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
-    const HEADER: usize = 48;
-    const ENTRY: usize = 24;
-    let start = bytes.windows(MAGIC.len()).position(|window| window == MAGIC)?;
-    let bytes = bytes.get(start..)?;
-    let count = usize::try_from(word(bytes, 20)?).ok()?;
-    let entries = bytes.get(HEADER..HEADER.checked_add(count.checked_mul(ENTRY)?)?)?;
-    let text = |at: u32| {
-        let text = bytes.get(usize::try_from(at).ok()?..)?.split(|&byte| byte == 0).next()?;
-        std::str::from_utf8(text).ok().map(str::to_owned)
-    };
-    let entry = |entry: &[u8]| Some((text(word(entry, 4)?)?, text(word(entry, 8)?)?.into()));
-    Some(entries.chunks_exact(ENTRY).filter_map(entry).collect())
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{path::PathBuf, process::Command};
 
     use super::*;
-
-    #[test]
-    fn the_loaders_cache_is_read_as_ldconfig_prints_it() {
-        let printed = Command::new("/sbin/ldconfig").arg("-p").output().expect("ldconfig is installed");
-        let printed = String::from_utf8(printed.stdout).expect("UTF-8");
-        let expected: Vec<(String, PathBuf)> = printed
-            .lines()
-            .filter_map(|line| line.strip_prefix('\t')?.split_once(" => "))
-            .map(|(name, path)| (name.split(' ').next().unwrap_or_default().to_owned(), path.into()))
-            .collect();
-        assert!(!expected.is_empty(), "{printed}");
-        assert_eq!(cache(&fs::read("/etc/ld.so.cache").expect("there is one")), Some(expected));
-    }
-
-    #[test]
-    fn a_broken_cache_is_none_and_never_a_panic() {
-        let bytes = fs::read("/etc/ld.so.cache").expect("there is one");
-        for len in (0..bytes.len()).step_by(97).chain(0..200) {
-            let _ = cache(&bytes[..len]);
-        }
-        let mut huge = bytes;
-        huge[20..24].copy_from_slice(&u32::MAX.to_ne_bytes());
-        assert_eq!(cache(&huge), None);
-    }
 
     #[test]
     fn our_own_unwinders_are_those_that_ldd_names() {

@@ -316,7 +316,7 @@ mod tests {
     fn a_rehearsal_takes_a_return_for_the_usual_exit() {
         let mut plan = plan(&[GLOB]);
         for kind in [PointKind::TailJump, PointKind::MaybeJump] {
-            plan.points.push(PlannedPoint { kind, ..plan.points[1].clone() });
+            plan.points.push(PlannedPoint { kind, ..plan.points[1] });
         }
         assert_eq!(with_returns(&plan.points, &[7, 0, 0, 0]), [7, 7, 0, 0]);
         plan.points.swap(1, 3);

@@ -1,6 +1,7 @@
 //! `probe PATTERN...`: the live trace, from the request to the closing lines.
 
 mod budget;
+mod calibration;
 mod session;
 mod shedding;
 mod signals;
@@ -17,9 +18,12 @@ use anyhow::{Context as _, Result, bail};
 use symbols::{binary::Machine, pattern::Pattern};
 
 use crate::{
-    attach::{self, Scope, features::Features, how_to_be_permitted},
-    calls::tracker::Limits,
-    output::{self, OutputOptions, talk},
+    attach::{self, Scope, StackCopies, features::Features, how_to_be_permitted},
+    calls::{
+        overhead::{Costs, Trap},
+        tracker::Limits,
+    },
+    output::{self, Format, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
     target::{self, TracedFile, command::Waiting, debuginfod::Debuginfod, processes::Processes},
@@ -35,18 +39,27 @@ pub fn run(request: &Trace) -> Result<u8> {
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
-    let mut files = files(request)?;
+    let opened = files(request);
+    target::whole_files()?;
+    let mut files = opened?;
     of_this_machine(&files)?;
     let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
-    let mut plan = plan::plan(&files, &patterns, options)?;
+    let planned = plan::plan(&files, &patterns, options);
+    target::whole_files()?;
+    let mut plan = planned?;
     if request.returns != Returns::None {
         files.extend(watch_unwinders(request, &mut plan, &files)?);
+        target::whole_files()?;
     }
     if request.dry_run {
         plan.print(&mut io::stdout().lock())?;
         return Ok(0);
     }
     let features = features()?;
+    let costs = match request.subtract_overhead {
+        true => Some(probe_costs(request, &plan, &features)?),
+        false => None,
+    };
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
     let signals = signals::Signals::install(request.target.command.is_some())?;
@@ -85,12 +98,19 @@ pub fn run(request: &Trace) -> Result<u8> {
         // Whether anybody listens is no matter of the trace.
         let mut text = Vec::new();
         announce(&plan, request.verbose, &mut text)?;
+        if let Some(costs) = &costs {
+            announce_subtraction(&costs.told(&plan.points, &plan.functions), &mut text)?;
+        }
         let _ = io::stderr().lock().write_all(&text);
     }
-    let sources = session::Sources { attachment, shed, recorder, signals, clocks, processes };
+    let sources = session::Sources { attachment, shed, recorder, signals, clocks, processes, costs };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
-    session::Session::new(request, plan, files, sources, sink)?.run(waiting)
+    let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
+    if let Some(said) = target::shortened() {
+        talk::say(format_args!("{said}: names and lines of callers in it are missing or wrong"));
+    }
+    Ok(status)
 }
 
 /// Has the unwinders of what is traced watched: the libraries that they are in.
@@ -118,10 +138,35 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
         scope,
         stack_depth: if request.stack == StackMode::None { 0 } else { request.stack_depth },
         stack_all: request.stack_all || request.returns == Returns::None,
+        stack_copy: match request.stack {
+            StackMode::None | StackMode::FramePointers => StackCopies::None,
+            StackMode::Auto => StackCopies::WithoutFramePointers,
+            StackMode::Dwarf => StackCopies::Everywhere,
+        },
         buffer_bytes: u32::try_from(request.buffer_bytes).unwrap_or(1 << 30),
         force: request.force,
         counted: request.budget.is_some(),
+        min_duration_ns: unneeded_ns(request),
     }
+}
+
+/// What the probes of the plan cost here and now.
+fn probe_costs(request: &Trace, plan: &Plan, features: &Features) -> Result<Costs> {
+    let command = request.target.command.is_some();
+    // A command is not there yet: its process is to be followed.
+    let scope =
+        if command { Scope::Processes { pids: Vec::new(), follow: true } } else { scope(&request.target, None)? };
+    calibration::measure(plan, features, &attach_options(request, scope), request.returns)
+}
+
+/// Calls that take less need not be told of, ns; 0: all are needed. JSON lines tell of a call at its end; other outputs
+/// show calls that are open for long, and `--limit` counts short ones too. What the probes cost within a longer call is only
+/// known from the shorter ones in it.
+fn unneeded_ns(request: &Trace) -> u64 {
+    let hidden = request.output.min_duration_ns.unwrap_or(0);
+    let only_ends = request.output.format == Format::Json && request.stack == StackMode::None;
+    let needs_short = request.limit.is_some() || request.subtract_overhead;
+    if only_ends && !needs_short { hidden } else { 0 }
 }
 
 /// The files to trace: those that were named, else the processes' programs, else the command's.
@@ -134,15 +179,18 @@ fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
     let program = program.transpose()?;
     if request.binaries.is_empty() {
-        if let Some(path) = program {
-            return Ok(vec![TracedFile::fetching(&path, &path.display().to_string(), debuginfod)?]);
+        if let Some(path) = &program {
+            return Ok(vec![TracedFile::fetching(path, &path.display().to_string(), debuginfod)?]);
         }
         let programs = pids.iter().map(|&pid| target::program_file(pid, debuginfod));
         return programs.collect::<Result<Vec<_>>>().map(distinct);
     }
     match pids.first() {
         Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path, debuginfod)).collect(),
-        None => request.binaries.iter().map(|path| target::file_here(path, debuginfod)).collect(),
+        None => {
+            let program = program.as_deref();
+            request.binaries.iter().map(|path| target::file_here(path, program, debuginfod)).collect()
+        }
     }
 }
 
@@ -257,6 +305,13 @@ fn warn_of_uretprobes(request: &Trace, plan: &Plan) {
              traced function",
         );
     }
+}
+
+/// What durations are less by.
+fn announce_subtraction(costs: &[(Trap, u64)], out: &mut dyn Write) -> io::Result<()> {
+    let costs: Vec<String> =
+        costs.iter().map(|(trap, ns)| format!("{} {}", output::duration(*ns), trap.name())).collect();
+    writeln!(out, "probe: durations are less the probes' own cost, measured at the start: {}", costs.join(", "))
 }
 
 /// What is traced, and what is not.

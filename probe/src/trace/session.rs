@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use probe_ebpf::abi::{POINT_PROCESS_EXIT, POINT_RESERVED};
+use probe_ebpf::abi::{Event, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED};
 
 use super::{
     shedding::Shedding,
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     attach::{Attachment, monotonic_ns, recorder::Recorder},
-    calls::{Shed, Summary, TraceInfo, tracker::Tracker},
-    events,
+    calls::{Shed, Summary, TraceInfo, overhead::Costs, tracker::Tracker},
+    events::{self, Record},
     output::{self, Notes, Sink, talk},
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
@@ -57,6 +57,8 @@ pub(super) struct Sources {
     pub(super) signals: Signals,
     pub(super) clocks: Clocks,
     pub(super) processes: Processes,
+    /// What is to be subtracted from durations.
+    pub(super) costs: Option<Costs>,
 }
 
 /// A running trace.
@@ -93,18 +95,22 @@ impl<'a> Session<'a> {
         sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
-        let Sources { mut attachment, shed, recorder, signals, clocks, processes } = sources;
+        let Sources { mut attachment, shed, recorder, signals, clocks, processes, costs } = sources;
         let mut modules = Modules::default();
         for file in &files[..plan.files.len()] {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
         }
-        let world = Live::new(processes, modules, attachment.losses()?);
+        let world = Live::new(processes, modules, attachment.losses()?, request.stack_depth);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         let attached_ns = monotonic_ns();
         tracker.entries_begin(attached_ns);
         tracker.shed(&shed);
         let shedding = request.budget.map(|limit| Shedding::new(&attachment, &plan, limit.get())).transpose()?;
-        let info = info(&plan, clocks);
+        let subtracted = costs.as_ref().map(|costs| costs.told(&plan.points, &plan.functions));
+        if let Some(costs) = costs {
+            tracker.subtract(costs);
+        }
+        let info = TraceInfo { subtracted, ..info(&plan, clocks) };
         Ok(Self {
             notes: request.output.notes.clone(),
             said: vec![None; files.len()],
@@ -211,7 +217,10 @@ impl<'a> Session<'a> {
             }
             self.world.processes.advance(time_ns);
             if record.event.point >= POINT_RESERVED {
-                self.some_process_ended |= record.event.point == POINT_PROCESS_EXIT;
+                let event = record.event;
+                drop(item);
+                self.lifecycle(event)?;
+                continue;
             }
             if self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(&record)) {
                 continue;
@@ -219,6 +228,29 @@ impl<'a> Session<'a> {
             self.tracker.record(&record, &mut self.world, self.sink.as_mut())?;
         }
         Ok(count)
+    }
+
+    /// A thread or process ended, or executed another program; or made a stack.
+    fn lifecycle(&mut self, event: Event) -> io::Result<()> {
+        self.some_process_ended |= event.point == POINT_PROCESS_EXIT;
+        if matches!(event.point, POINT_PROCESS_EXIT | POINT_EXEC)
+            && let Some(deferred) = self.attachment.deferred()
+        {
+            let held = deferred.take_held(Some((event.pid_tgid >> 32) as u32), event.time_ns);
+            self.tell(held)?;
+        }
+        self.tell([event])
+    }
+
+    /// Tells of events without callers, as the kernel half makes them.
+    fn tell(&mut self, events: impl IntoIterator<Item = Event>) -> io::Result<()> {
+        for event in events {
+            let record = Record::of(event);
+            if !self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(&record)) {
+                self.tracker.record(&record, &mut self.world, self.sink.as_mut())?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at everything that is not an event: whether the trace is to end.
@@ -293,6 +325,11 @@ impl<'a> Session<'a> {
     }
 
     fn tell_end(&mut self) -> io::Result<()> {
+        if let Some(deferred) = self.attachment.deferred() {
+            let held = deferred.take_held(None, u64::MAX);
+            self.tracker.left_out(&deferred.left_out(), deferred.outermost_left_out());
+            self.tell(held)?;
+        }
         let mut summary = self.tracker.finish(self.sink.as_mut())?;
         self.complete(&mut summary);
         self.sink.end(&summary)?;
@@ -383,5 +420,6 @@ fn info(plan: &Plan, clocks: Clocks) -> TraceInfo {
         matched: plan.matched,
         functions: plan.functions.iter().map(|f| f.traced.clone()).collect(),
         skipped: plan.skipped.clone(),
+        subtracted: None,
     }
 }

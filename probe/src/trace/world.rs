@@ -7,14 +7,14 @@ use std::{
 
 use probe_ebpf::abi::{Lane, WALK_DEPTH, WALK_END};
 use rustc_hash::{FxHashMap, FxHasher};
-use symbols::addr::{ReturnAddr, RuntimeAddr};
 
 use crate::{
     attach::losses::Losses,
     calls::{CallerStack, Cut, tracker::World},
     events::Frames,
+    stacks::{CodeAddress, StackCopy, Step, Unwinder},
     target::{
-        modules::{self, Modules},
+        modules::{self, Modules, is_root},
         processes::Processes,
     },
 };
@@ -22,44 +22,116 @@ use crate::{
 /// Stacks remembered at most.
 const MAX_STACKS: usize = 65_536;
 
+/// Processes whose stacks can be unwound at once; more begin anew.
+const MAX_UNWINDERS: usize = 4096;
+
 /// The live world.
 pub(super) struct Live {
     pub(super) processes: Processes,
     pub(super) modules: Modules,
     pub(super) losses: Losses,
     stacks: FxHashMap<u64, Remembered>,
+    /// By process, with the generation of its memory.
+    unwinders: FxHashMap<u32, (u32, Unwinder)>,
+    /// Callers of one stack.
+    callers: Vec<CodeAddress>,
+    /// At most so many.
+    stack_depth: usize,
 }
 
 /// A stack that was named before: a process that calls in a loop has few.
 struct Remembered {
-    /// Process, generation of its memory, how the walk ended, whether it began at a point.
-    kind: (u32, u32, u16, bool),
-    key: Box<[u8]>,
+    of: Kind,
+    key: Box<[CodeAddress]>,
     stack: Rc<CallerStack>,
 }
 
+/// What else than its addresses makes a stack what it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    pid: u32,
+    /// Of the process's memory.
+    generation: u32,
+    ended: Ended,
+    at_point: bool,
+}
+
+/// How the addresses were found, and why there are not more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Ended {
+    /// By frame pointers, `WALK_…`.
+    Walk(u16),
+    /// By unwinding.
+    Unwound(Option<Cut>),
+}
+
 impl Live {
-    pub(super) fn new(processes: Processes, modules: Modules, losses: Losses) -> Self {
-        Self { processes, modules, losses, stacks: FxHashMap::default() }
+    pub(super) fn new(processes: Processes, modules: Modules, losses: Losses, stack_depth: u32) -> Self {
+        Self {
+            processes,
+            modules,
+            losses,
+            stacks: FxHashMap::default(),
+            unwinders: FxHashMap::default(),
+            callers: Vec::new(),
+            stack_depth: stack_depth as usize,
+        }
     }
 
-    fn name(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> CallerStack {
+    /// Finds the callers in a copy of the stack; why there are not more.
+    fn unwind(&mut self, pid: u32, stack: &StackCopy<'_>) -> Option<Cut> {
+        let Self { processes, modules, unwinders, callers, stack_depth, .. } = self;
+        if unwinders.len() >= MAX_UNWINDERS {
+            unwinders.clear();
+        }
+        let (generation, unwinder) = unwinders.entry(pid).or_default();
+        let now = processes.generation(pid);
+        if *generation != now {
+            (*generation, *unwinder) = (now, Unwinder::default());
+        }
+        let mut code = |address: CodeAddress| match processes.mapping(pid, address.for_lookup().0) {
+            Some(mapping) => modules.step(pid, mapping, address),
+            None => Step::Cut(Cut::UnknownCode),
+        };
+        unwinder.unwind(stack, *stack_depth, &mut code, callers)
+    }
+
+    /// Names the callers.
+    fn name(&mut self, of: Kind) -> CallerStack {
+        let callers = std::mem::take(&mut self.callers);
+        let stack = match of.ended {
+            Ended::Walk(detail) => self.name_walked(of, &callers, detail),
+            Ended::Unwound(cut) => self.name_unwound(of.pid, &callers, cut),
+        };
+        self.callers = callers;
+        stack
+    }
+
+    fn name_unwound(&mut self, pid: u32, callers: &[CodeAddress], cut: Option<Cut>) -> CallerStack {
+        let frame = |&address: &CodeAddress| match self.processes.mapping(pid, address.for_lookup().0) {
+            Some(mapping) => self.modules.name(pid, mapping, address).frame,
+            None => Rc::new(modules::nameless(address)),
+        };
+        CallerStack { frames: callers.iter().map(frame).collect(), cut }
+    }
+
+    /// What was walked by frame pointers is true only as long as every function on the way keeps one.
+    fn name_walked(&mut self, of: Kind, callers: &[CodeAddress], detail: u16) -> CallerStack {
         let mut stack = CallerStack::default();
         let mut true_next = true;
-        for (number, address) in frames.addresses().enumerate() {
+        for (number, &address) in callers.iter().enumerate() {
             if !true_next {
                 stack.cut = Some(Cut::NoFramePointers);
                 return stack;
             }
-            let address = ReturnAddr(RuntimeAddr(address));
-            let Some(mapping) = self.processes.mapping(pid, address.for_lookup().0) else {
+            let Some(mapping) = self.processes.mapping(of.pid, address.for_lookup().0) else {
                 stack.frames.push(Rc::new(modules::nameless(address)));
                 stack.cut = Some(Cut::UnknownCode);
                 return stack;
             };
-            let named = self.modules.name(pid, mapping, address);
+            let named = self.modules.name(of.pid, mapping, address);
             true_next = named.keeps_frame_pointer;
-            if at_point && number == 0 {
+            if of.at_point && number == 0 {
                 continue;
             }
             let is_root = named.frame.function.as_deref().is_some_and(is_root);
@@ -68,7 +140,7 @@ impl Live {
                 return stack;
             }
         }
-        stack.cut = match frames.detail {
+        stack.cut = match detail {
             WALK_DEPTH => Some(Cut::Depth),
             _ if !true_next => Some(Cut::NoFramePointers),
             WALK_END => None,
@@ -78,39 +150,39 @@ impl Live {
     }
 }
 
-/// Functions that nothing calls: where threads and goroutines begin.
-fn is_root(function: &str) -> bool {
-    matches!(
-        function,
-        "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | "_start" | "clone" | "__clone" | "clone3" | "__clone3"
-    )
-}
-
 impl World for Live {
     fn comm(&mut self, pid: u32) -> Rc<str> {
         self.processes.comm(pid)
     }
 
     fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {
-        let generation = self.processes.generation(pid);
+        self.callers.clear();
+        let ended = match &frames.stack {
+            Some(stack) => Ended::Unwound(self.unwind(pid, stack)),
+            None => {
+                self.callers.extend(frames.addresses().map(CodeAddress::after_call));
+                Ended::Walk(frames.detail)
+            }
+        };
+        let kind = |generation| Kind { pid, generation, ended, at_point };
+        let of = kind(self.processes.generation(pid));
         let mut hasher = FxHasher::default();
-        (pid, generation, at_point, frames.key()).hash(&mut hasher);
+        (of, &self.callers).hash(&mut hasher);
         let hash = hasher.finish();
         if let Some(known) = self.stacks.get(&hash)
-            && known.kind == (pid, generation, frames.detail, at_point)
-            && *known.key == *frames.key()
+            && known.of == of
+            && *known.key == *self.callers
         {
             return known.stack.clone();
         }
-        let stack = Rc::new(self.name(pid, frames, at_point));
+        let stack = Rc::new(self.name(of));
         if self.stacks.len() >= MAX_STACKS {
             self.stacks.clear();
         }
         // A first sight of a process may have read its mappings: ask again what their state is.
-        let generation = self.processes.generation(pid);
-        let key = frames.key().into();
-        self.stacks
-            .insert(hash, Remembered { kind: (pid, generation, frames.detail, at_point), key, stack: stack.clone() });
+        let of = kind(self.processes.generation(pid));
+        let key = self.callers.as_slice().into();
+        self.stacks.insert(hash, Remembered { of, key, stack: stack.clone() });
         stack
     }
 

@@ -64,6 +64,7 @@ impl Stripped {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(output.stdout.is_empty());
         assert!(said.contains(&format!("asking {server}/buildid/{}/debuginfo", self.build_id)), "{said}");
+        assert!(!said.contains("--debuginfod asks"), "{said}");
         let left: Vec<_> = fs::read_dir(self.cache()).expect("the cache").flatten().map(|e| e.path()).collect();
         assert!(left.is_empty(), "{left:?}");
         said
@@ -142,6 +143,7 @@ fn a_debug_file_that_only_a_server_has_gives_names_and_lines_and_stays_in_the_ca
     let before = stripped.list(&[], &[("DEBUGINFOD_URLS", "http://127.0.0.1:1")]);
     assert_eq!(before.status.code(), Some(1), "no server is asked that nobody wants asked");
     assert!(!text(&before.stderr).contains("asking"), "{before:?}");
+    assert!(text(&before.stderr).contains("; --debuginfod asks servers for it"), "{before:?}");
     let server = Server::start(stripped.debug.parent().expect("a folder"), &stripped.folder.path().join("database"));
     let asked = stripped.list(&["--debuginfod"], &[("DEBUGINFOD_URLS", &format!("http://127.0.0.1:1 {}", server.url))]);
     let said = text(&asked.stderr);
@@ -222,4 +224,47 @@ fn a_server_that_hangs_holds_nobody_up() {
     });
     let said = stripped.says_of(&stopping);
     assert!(said.contains("it sent less than 100 KB in 1 s (DEBUGINFOD_TIMEOUT)"), "{said}");
+}
+
+/// Large enough that it is mapped, with a name for each of its functions, and stripped of the rest.
+fn large_program(folder: &Path) -> PathBuf {
+    let (source, program) = (folder.join("large.c"), folder.join("large"));
+    let code =
+        "char filler[3 << 20] = {1};\nint work(int n) { return n + filler[n]; }\nint main(void) { return work(0); }\n";
+    fs::write(&source, code).expect("a file");
+    let paths = [&source, &program].map(|path| path.to_str().expect("UTF-8"));
+    tool("gcc", &["-rdynamic", "-s", "-Wl,--build-id", "-o", paths[1], paths[0]]);
+    program
+}
+
+/// It is open and mapped while the server is asked, and nothing else has been read of it than its headers.
+fn while_it_is_mapped(program: &Path, command: &[&str], during: impl FnOnce() + Send + 'static) -> Output {
+    let url = server(move |mut stream| {
+        during();
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let mut probe = Command::new(env!("CARGO_BIN_EXE_probe"));
+    probe.env_remove("http_proxy").env_remove("HTTP_PROXY").env("DEBUGINFOD_TIMEOUT", "20");
+    probe.env("DEBUGINFOD_CACHE_PATH", program.with_file_name("cache")).args(command);
+    probe.arg(format!("--debuginfod={url}")).arg("-x").arg(program).arg("work");
+    probe.output().expect("probe can be started")
+}
+
+#[test]
+fn a_large_file_that_becomes_shorter_while_it_is_read_is_an_error() {
+    for command in [&["list"][..], &["--dry-run"]] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let program = large_program(folder.path());
+        let undisturbed = while_it_is_mapped(&program, command, || {});
+        assert!(undisturbed.status.success(), "{undisturbed:?}");
+        assert!(text(&undisturbed.stdout).contains("work"), "{undisturbed:?}");
+        // As `cp` begins.
+        let shorter = program.clone();
+        let output = while_it_is_mapped(&program, command, move || {
+            fs::File::create(shorter).expect("it can be written to");
+        });
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(said.contains("large became shorter while it was read: is it being replaced?"), "{said}");
+    }
 }

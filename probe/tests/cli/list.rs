@@ -146,26 +146,42 @@ fn a_reader_that_goes_away_ends_it_quietly() {
 
 /// What an IFUNC's symbol names chooses an implementation, once. No process has this library.
 #[test]
-fn of_an_indirect_function_it_is_said_that_no_process_shows_what_it_chose() {
+fn of_an_indirect_function_it_is_said_why_nobody_knows_what_it_chose() {
     let folder = Folder::new();
     let source = folder.file(
         "indirect.c",
         b"static int one(void) { return 1; } static int (*choose(void))(void) { return one; }
-          int indirect(void) __attribute__((ifunc(\"choose\")));",
+          int called(void) __attribute__((ifunc(\"choose\"), visibility(\"protected\")));
+          static int (*choose_too(void))(void) { return one; }
+          int uncalled(void) __attribute__((ifunc(\"choose_too\")));
+          int caller(void) { return called() + 1; }",
     );
     let library = folder.0.path().join("libindirect.so");
     let built = Command::new("gcc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
     assert!(built.expect("gcc is installed").success());
     let library = library.to_str().expect("UTF-8");
     let symbols = Command::new("readelf").args(["--dyn-syms", "-W", library]).output().expect("readelf runs");
-    assert!(text(&symbols.stdout).lines().any(|l| l.contains(" IFUNC ") && l.ends_with(" indirect")));
-    let list = probe(&["list", "-x", library, "--all", "indirect"]);
-    assert_eq!(text(&list.stdout), "");
-    let why = "(an indirect function: the symbol names its resolver; no process shows what it chose)";
-    assert!(text(&list.stderr).contains(why), "{}", text(&list.stderr));
-    let trace = probe(&["-x", library, "--dry-run", "indirect"]);
-    assert_eq!(trace.status.code(), Some(1));
-    assert!(text(&trace.stderr).contains("no process that runs the file shows which"), "{}", text(&trace.stderr));
+    for (name, listed, traced) in [
+        (
+            "called",
+            "(an indirect function: the symbol names its resolver; no process shows what it chose)",
+            "no process that runs the file shows which",
+        ),
+        (
+            "uncalled",
+            "(an indirect function that its own file never calls: no part of it tells what the resolver chose",
+            "its own file never calls it, so that no process shows there which",
+        ),
+    ] {
+        let is_it = |l: &str| l.contains(" IFUNC ") && l.ends_with(&format!(" {name}"));
+        assert!(text(&symbols.stdout).lines().any(is_it));
+        let list = probe(&["list", "-x", library, "--all", name]);
+        assert_eq!(text(&list.stdout), "");
+        assert!(text(&list.stderr).contains(listed), "{}", text(&list.stderr));
+        let trace = probe(&["-x", library, "--dry-run", name]);
+        assert_eq!(trace.status.code(), Some(1));
+        assert!(text(&trace.stderr).contains(traced), "{}", text(&trace.stderr));
+    }
 }
 
 /// `small` is only inlined, twice into `outer`; `both` is inlined there once and has code of its own.

@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use probe::{
-    attach::{self, Options, Scope, features::Features},
+    attach::{self, Options, Scope, StackCopies, features::Features},
     plan::{self, PointKind},
     request::Returns,
     target::TracedFile,
@@ -53,10 +53,12 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
     let options = Options {
         scope: Scope::Everyone,
         stack_depth: 0,
+        stack_copy: StackCopies::None,
         stack_all: false,
         buffer_bytes: 1 << 20,
         force: false,
         counted: false,
+        min_duration_ns: 0,
     };
     let mut attachment = attach::attach(&mut plan, &files, &features, &options, None).expect("the rest attaches");
     assert_eq!(plan.functions.len(), planned - 2);

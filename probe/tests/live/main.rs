@@ -4,10 +4,12 @@
 //! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
 
 mod budget;
+mod chain;
 mod counts;
 mod foreign;
 mod harness;
 mod options;
+mod overhead;
 mod scenarios;
 mod sources;
 mod stacks;

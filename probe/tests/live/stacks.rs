@@ -7,7 +7,7 @@ use crate::{
 
 const NO_FRAME_POINTERS: Option<&str> = Some("no frame pointers");
 
-/// The callers down to `main` are these, and then comes the C library, where the stack is cut or whole.
+/// The callers down to `main` are these, and then comes the C library, down to `_start`.
 fn assert_c_callers(call: &Call, expected: &[&str]) {
     let callers = callers(call);
     assert_eq!(
@@ -16,35 +16,47 @@ fn assert_c_callers(call: &Call, expected: &[&str]) {
         "{call:?}"
     );
     let stack = call.stack.as_ref().expect("just seen");
-    let outer = stack.get(expected.len()..).expect("as many");
+    let (start, library) = stack.get(expected.len()..).and_then(<[_]>::split_last).expect("more");
     let in_libc = |file: &Option<String>| file.as_deref().is_some_and(|f| f.contains("libc.so"));
-    assert!(outer.iter().all(|f| in_libc(&f.binary) || f.function.as_deref() == Some("_start")), "{call:?}");
-    let whole = outer.last().is_some_and(|f| f.function.as_deref() == Some("_start"));
-    assert!(whole || call.stack_cut.as_deref() == NO_FRAME_POINTERS, "{call:?}");
+    assert!(library.iter().all(|f| in_libc(&f.binary)), "{call:?}");
+    assert_eq!(start.function.as_deref(), Some("_start"), "{call:?}");
+    assert_eq!(call.stack_cut, None, "{call:?}");
 }
 
+const CHAIN: [(&str, &[&str]); 4] = [
+    ("func_d", &["func_c", "func_b", "func_a", "main"]),
+    ("func_c", &["func_b", "func_a", "main"]),
+    ("func_b", &["func_a", "main"]),
+    ("func_a", &["main"]),
+];
+
 #[test]
-fn with_frame_pointers_every_caller_up_to_main_is_named() {
-    let traced = trace(&["--stack-all", "func_*"], &[&path("c/test"), "3"]);
-    for (function, expected) in [
-        ("func_d", &["func_c", "func_b", "func_a", "main"][..]),
-        ("func_c", &["func_b", "func_a", "main"]),
-        ("func_b", &["func_a", "main"]),
-        ("func_a", &["main"]),
-    ] {
-        let calls = traced.trace.of(function);
-        assert_eq!(calls.len(), 3);
-        calls.iter().for_each(|call| assert_c_callers(call, expected));
+fn every_caller_is_named_with_frame_pointers_and_without() {
+    for program in ["c/test", "c/test-O2"] {
+        for how in ["auto", "dwarf"] {
+            let traced = trace(&["--stack", how, "--stack-all", "func_*"], &[&path(program), "3"]);
+            for (function, expected) in CHAIN {
+                let calls = traced.trace.of(function);
+                assert_eq!(calls.len(), 3);
+                calls.iter().for_each(|call| assert_c_callers(call, expected));
+            }
+        }
     }
 }
 
 #[test]
-fn without_frame_pointers_the_immediate_caller_is_named_and_the_cut_is_said() {
-    let traced = trace(&["--stack-all", "func_*"], &[&path("c/test-O2")]);
-    for (function, caller) in [("func_d", "func_c"), ("func_c", "func_b"), ("func_b", "func_a"), ("func_a", "main")] {
-        let call = traced.trace.of(function)[0];
-        assert_eq!(callers(call), [caller], "{call:?}");
-        assert_eq!(call.stack_cut.as_deref(), NO_FRAME_POINTERS, "{call:?}");
+fn by_frame_pointers_the_stack_is_true_up_to_the_first_function_without() {
+    for (program, depth) in [("c/test", usize::MAX), ("c/test-O2", 1)] {
+        let traced = trace(&["--stack=fp", "--stack-all", "func_*"], &[path(program)]);
+        for (function, expected) in CHAIN {
+            let call = traced.trace.of(function)[0];
+            let expected = &expected[..depth.min(expected.len())];
+            // Where all of the program's functions keep one, the C library's follow until one does not.
+            let callers = callers(call);
+            assert_eq!(callers.get(..expected.len()).expect("as many"), expected, "{call:?}");
+            assert!(depth > 1 || callers.len() == 1, "{call:?}");
+            assert_eq!(call.stack_cut.as_deref(), NO_FRAME_POINTERS, "{call:?}");
+        }
     }
 }
 
@@ -104,9 +116,8 @@ fn a_goroutines_callers_begin_at_its_function() {
 #[test]
 fn a_process_that_lived_for_milliseconds_has_its_callers_named_after_its_end() {
     // Position-independent: without the kernel's records of mappings no address of it means anything.
-    for (program, function, expected) in
-        [("c/test", "func_d", &["func_c", "func_b", "func_a", "main"][..]), ("c/test-O2", "func_d", &["func_c"])]
-    {
+    for program in ["c/test", "c/test-O2"] {
+        let (function, expected) = CHAIN[0];
         let (_folder, copy) = private_copy(program, "shortlived");
         let tracer = Tracer::start(&["-x".as_ref(), copy.as_os_str(), function.as_ref()]);
         for _ in 0..20 {

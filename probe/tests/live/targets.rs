@@ -197,3 +197,31 @@ fn a_killed_probe_leaves_its_command_running_unharmed() {
         assert_eq!(truth.calls().map(|(_, n)| n).sum::<u64>(), 20_000, "{name}");
     }
 }
+
+/// A program and its own library beside it, which no loader's cache knows.
+fn with_own_library() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(at("own.c"), "int own_count(int x) { return x + 1; }\n").expect("a source");
+    let program = "int own_count(int); int main(void) { int s = 0; while (s < 1000) s = own_count(s); return 0; }\n";
+    fs::write(at("main.c"), program).expect("a source");
+    harness::tool(
+        "cc",
+        &["-O1", "-shared", "-fPIC", "-Wl,-soname,libown.so.2", "-o", &at("libown.so.2"), &at("own.c")],
+    );
+    harness::tool("cc", &["-O1", "-Wl,-rpath,$ORIGIN", "-o", &at("main"), &at("main.c"), &at("libown.so.2")]);
+    let program = at("main");
+    (folder, program)
+}
+
+#[test]
+fn a_library_is_named_as_the_loader_of_the_command_finds_it() {
+    let (_folder, program) = with_own_library();
+    for name in ["libown", "libown.so.2"] {
+        let traced = trace(&["-x", name, "own_count"], &[&program]);
+        assert_eq!(traced.trace.calls.len(), 1000, "{name}");
+    }
+    let ended = probe(&["-x", "libown", "own_count"]);
+    assert_eq!(ended.code(), 1);
+    assert!(ended.stderr.contains("no library of that name"), "{}", ended.stderr);
+}

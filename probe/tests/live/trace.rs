@@ -20,6 +20,8 @@ pub(crate) struct Call {
     pub(crate) function: Rc<str>,
     pub(crate) start_ns: u64,
     pub(crate) duration_ns: Option<u64>,
+    /// What the duration is less by.
+    pub(crate) overhead_ns: Option<u64>,
     pub(crate) pid: u32,
     pub(crate) tid: u32,
     pub(crate) end_tid: Option<u32>,
@@ -49,6 +51,7 @@ struct CallLine<'a> {
     function: Cow<'a, str>,
     start_ns: u64,
     duration_ns: Option<u64>,
+    overhead_ns: Option<u64>,
     pid: u32,
     tid: u32,
     end_tid: Option<u32>,
@@ -181,7 +184,7 @@ impl Trace {
 
 /// `moves`: there are coroutines that change threads.
 fn check_children(parent: &Call, children: &[&Call], moves: bool) {
-    let end = |call: &Call| call.duration_ns.map(|duration| call.start_ns + duration);
+    let end = |call: &Call| call.duration_ns.map(|duration| call.start_ns + duration + call.overhead_ns.unwrap_or(0));
     let mut not_before = parent.start_ns;
     let mut sum = 0;
     for child in children {
@@ -203,6 +206,7 @@ fn own(line: CallLine<'_>, texts: &mut Texts) -> Call {
         function: texts.keep(&line.function),
         start_ns: line.start_ns,
         duration_ns: line.duration_ns,
+        overhead_ns: line.overhead_ns,
         pid: line.pid,
         tid: line.tid,
         end_tid: line.end_tid,

@@ -66,6 +66,9 @@ pub(super) fn place(body: &Body<'_>, sweep: &Sweep) -> Result<Entry, Refusal> {
 /// Whether there is a place, whatever the rest of the function looks like: both the first instruction and, in Go, the
 /// first behind the stack check can take a probe, and one of them is always among the places.
 pub(super) fn is_certain(body: &Body<'_>) -> bool {
+    if !body.is_go && uprobes::is_surely_accepted(body.code) {
+        return true;
+    }
     let mut instructions = instructions(body.address, body.code).take_while(|i| !i.is_invalid());
     let can_be_probed = |i: &Instruction| Place::new(body, i).refusal.is_ok();
     if !body.is_go {

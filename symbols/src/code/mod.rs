@@ -215,13 +215,17 @@ pub fn shape(body: &Body<'_>, starts_function: &dyn Fn(Vaddr) -> bool) -> Shape 
     exits::find(body, &sweep, starts_function).into_shape(entry::place(body, &sweep))
 }
 
-/// Why a function's entry cannot be probed, as [`shape`] says it. Where the first instructions decide, as they nearly
-/// always do, nothing else is read.
+/// Why a function's entry cannot be probed, as [`shape`] says it. Where the first instructions decide, nothing else is read.
 pub fn entry_refusal(body: &Body<'_>) -> Result<(), Refusal> {
-    if body.machine == Machine::X86_64 && entry::is_certain(body) {
+    if is_entry_certain(body) {
         return Ok(());
     }
     shape(body, &|_| true).entry.map(|_| ())
+}
+
+/// Whether a function's first instructions tell, as they nearly always do, that its entry can be probed.
+pub fn is_entry_certain(body: &Body<'_>) -> bool {
+    body.machine == Machine::X86_64 && !body.code.is_empty() && entry::is_certain(body)
 }
 
 /// Whether the one instruction at the start of `code` may be probed.

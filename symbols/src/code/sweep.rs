@@ -191,6 +191,11 @@ impl<'a> Body<'a> {
         self.piece_from(v).is_some()
     }
 
+    /// Bytes of code, those of parts included: what is read to find the function's [`Shape`](super::Shape).
+    pub fn code_len(&self) -> usize {
+        self.pieces().map(|(_, code)| code.len()).sum()
+    }
+
     /// The bytes from `v` to the end of the piece that holds it.
     pub(super) fn piece_from(&self, v: u64) -> Option<(Vaddr, &'a [u8])> {
         self.pieces().find_map(|(start, code)| {

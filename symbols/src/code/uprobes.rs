@@ -65,6 +65,36 @@ pub(super) fn refusal(code: &[u8], address: Vaddr) -> Result<(), Refusal> {
     refusal_of(&instruction, code)
 }
 
+/// Whether the instruction at the start of `code` may be probed for sure, whatever follows its first bytes: those that
+/// nearly all functions begin with. To decode them takes most of the time that a look at all of a program's entries takes.
+pub(super) fn is_surely_accepted(code: &[u8]) -> bool {
+    // What is cut off might be no instruction.
+    if code.len() < LONGEST_INSTRUCTION {
+        return false;
+    }
+    let (rex, rest) = match code {
+        [rex @ 0x40..=0x4f, rest @ ..] => (Some(*rex), rest),
+        _ => (None, code),
+    };
+    match rest {
+        // push
+        [0x50..=0x57, ..] => rex.is_none_or(|rex| rex == 0x41),
+        // add, sub, xor, cmp, test and mov with a register and a ModRM operand, and with a register and a constant
+        [
+            0x01 | 0x03 | 0x29 | 0x2b | 0x31 | 0x33 | 0x39 | 0x3b | 0x85 | 0x89 | 0x8b | 0x81 | 0x83 | 0xb8..=0xbf,
+            ..,
+        ] => true,
+        // lea, whose operand is in memory
+        [0x8d, modrm, ..] => *modrm < 0xc0,
+        // endbr64
+        [0xf3, 0x0f, 0x1e, 0xfa, ..] => rex.is_none(),
+        _ => false,
+    }
+}
+
+/// Bytes.
+const LONGEST_INSTRUCTION: usize = 15;
+
 /// Whether the decoded instruction, whose bytes `code` begins with, may be probed.
 pub(super) fn refusal_of(instruction: &Instruction, code: &[u8]) -> Result<(), Refusal> {
     if instruction.is_invalid() {
@@ -162,4 +192,37 @@ fn is_nop(bytes: &[u8], opcode: &Opcode) -> bool {
 /// A repeated string instruction: the trap flag stops it after each round, so a probe on it is hit once a round.
 pub(super) fn is_hit_every_round(instruction: &Instruction) -> bool {
     instruction.has_rep_prefix() || instruction.has_repne_prefix()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The decoder and the list of refusals are the oracle, over all beginnings of two bytes and many that follow.
+    #[test]
+    fn what_is_surely_accepted_is_what_the_decoder_accepts() {
+        let mut state = 1_u64;
+        let (mut sure, mut accepted) = (0_u32, 0_u32);
+        for beginning in 0..=u16::MAX {
+            for _ in 0..8 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let mut code = [0; 18];
+                code[..2].copy_from_slice(&beginning.to_le_bytes());
+                code[2..10].copy_from_slice(&(state ^ state >> 29).to_le_bytes());
+                code[10..].copy_from_slice(&state.rotate_left(31).to_le_bytes());
+                let is_accepted = refusal(&code, Vaddr(0x1000)).is_ok();
+                assert!(is_accepted || !is_surely_accepted(&code), "{code:02x?}");
+                accepted += u32::from(is_accepted);
+                sure += u32::from(is_surely_accepted(&code));
+            }
+        }
+        assert!(sure > accepted / 10, "{sure} of {accepted}");
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_sure() {
+        for code in [&[0x55][..], &[0x48, 0x89, 0xe5], &[0x41, 0x57], &[]] {
+            assert!(!is_surely_accepted(code), "{code:02x?}");
+        }
+    }
 }

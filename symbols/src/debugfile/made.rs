@@ -1,5 +1,6 @@
 //! Symbol tables made from other sources than symbols, so that one way of looking for names serves them all.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ impl Made {
     }
 
     /// A function, local to its file. `name` followed by `suffix` is its name. `None`: there are too many names.
-    pub(crate) fn function(&mut self, name: &[u8], suffix: &[u8], address: u64, size: u64) -> Option<()> {
+    #[expect(clippy::ptr_arg, reason = "what was read is known by its place, what was made is not")]
+    pub(crate) fn function(&mut self, name: &Cow<'_, [u8]>, suffix: &[u8], address: u64, size: u64) -> Option<()> {
         let text = self.text(name, suffix)?;
         self.push(text, STT_FUNC, address, size);
         Some(())
@@ -47,8 +49,9 @@ impl Made {
         Some(DebugFile { data: Arc::new(Data::Owned(bytes)), sections, map, origin })
     }
 
-    /// Where a name stands among the strings; one that was read before stands there already.
-    fn text(&mut self, name: &[u8], suffix: &[u8]) -> Option<u32> {
+    /// Where a name stands among the strings; one that was read at the same place before stands there already.
+    #[expect(clippy::ptr_arg, reason = "what was read is known by its place, what was made is not")]
+    fn text(&mut self, name: &Cow<'_, [u8]>, suffix: &[u8]) -> Option<u32> {
         if name.is_empty() {
             return None;
         }
@@ -56,14 +59,16 @@ impl Made {
             // Offset 0 means no name.
             self.strings.push(0);
         }
-        let (strings, key) = (&mut self.strings, (name.as_ptr() as usize, name.len(), suffix.len()));
-        match self.known.entry(key) {
+        let strings = &mut self.strings;
+        let mut add = || {
+            let at = u32::try_from(strings.len()).ok()?;
+            strings.extend([name, suffix, &[0]].concat());
+            Some(at)
+        };
+        let Cow::Borrowed(read) = name else { return add() };
+        match self.known.entry((read.as_ptr() as usize, read.len(), suffix.len())) {
             Entry::Occupied(known) => Some(*known.get()),
-            Entry::Vacant(new) => {
-                let at = u32::try_from(strings.len()).ok()?;
-                strings.extend([name, suffix, &[0]].concat());
-                Some(*new.insert(at))
-            }
+            Entry::Vacant(new) => Some(*new.insert(add()?)),
         }
     }
 
@@ -87,9 +92,9 @@ mod tests {
         let mut made = Made::default();
         made.begin_file();
         for (name, suffix, address) in [(names[0], &b""[..], 1), (names[1], b".cold", 2), (names[0], b"", 3)] {
-            assert_eq!(made.function(name, suffix, address, address * 10), Some(()));
+            assert_eq!(made.function(&Cow::Borrowed(name), suffix, address, address * 10), Some(()));
         }
-        assert_eq!(made.function(b"", b"", 4, 4), None);
+        assert_eq!(made.function(&Cow::Borrowed(b""), b"", 4, 4), None);
         let file = made.finish(AddressMap::default(), Origin::Dwarf).expect("it has functions");
         let table = file.sections.symtab.as_ref().expect("it has symbols");
         let name = |symbol: &crate::elf::Symbol| {

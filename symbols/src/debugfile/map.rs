@@ -27,6 +27,11 @@ impl AddressMap {
         Self { moved: if same { Vec::new() } else { moved } }
     }
 
+    /// Whether nothing differs.
+    pub(crate) fn is_identity(&self) -> bool {
+        self.moved.is_empty()
+    }
+
     /// The program's address of one of the debug file's.
     pub(crate) fn to_program(&self, v: u64) -> Option<u64> {
         if self.moved.is_empty() {

@@ -28,7 +28,7 @@ impl Place {
 
     /// The bytes of a regular file.
     pub(super) fn map(&self) -> Option<Data> {
-        Data::map(&open_in_root(&self.root, &self.path).ok()?).ok()
+        Data::map(&open_in_root(&self.root, &self.path).ok()?, &self.seen_from_here()).ok()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Names of C++ functions, written straight from the symbol in one pass.
 //!
-//! cpp_demangle builds a tree of the whole symbol, and writes the tree: so thoroughly that to list a library of 50,000
+//! A tree of the whole symbol ([`itanium`](super::itanium)) takes four times as long, and to list a library of 50,000
 //! symbols is little else. Most symbols need no tree: in names, classes, plain types and literals the text comes in the
 //! order of the symbol, and what a substitution stands for is a part of what has been written. What would need one, such
-//! as pointers to functions, expressions, lambdas and local names, is left to cpp_demangle: the answer is `None`.
+//! as pointers to functions, expressions, lambdas and local names, is left to it: the answer is `None`.
 //!
 //! Source: Itanium C++ ABI, 5.1 "External Names (a.k.a. Mangling)".
 
@@ -340,10 +340,11 @@ impl<'s> Writer<'s> {
 }
 
 /// Those whose literals are a number and a suffix.
-const INTEGERS: [(u8, &str); 6] = [(b'i', ""), (b'j', "u"), (b'l', "l"), (b'm', "ul"), (b'x', "ll"), (b'y', "ull")];
+pub(super) const INTEGERS: [(u8, &str); 6] =
+    [(b'i', ""), (b'j', "u"), (b'l', "l"), (b'm', "ul"), (b'x', "ll"), (b'y', "ull")];
 
-/// `<builtin-type>` of one letter, those of which cpp_demangle says the same.
-const BUILT_IN: [(u8, &str); 21] = [
+/// `<builtin-type>` of one letter, but for what is written otherwise by some.
+pub(super) const BUILT_IN: [(u8, &str); 21] = [
     (b'v', "void"),
     (b'w', "wchar_t"),
     (b'b', "bool"),
@@ -368,7 +369,7 @@ const BUILT_IN: [(u8, &str); 21] = [
 ];
 
 /// `Sa` and so on, without `std::`.
-const ABBREVIATIONS: [(u8, &str); 6] = [
+pub(super) const ABBREVIATIONS: [(u8, &str); 6] = [
     (b'a', "allocator"),
     (b'b', "basic_string"),
     (b's', "string"),
@@ -378,7 +379,7 @@ const ABBREVIATIONS: [(u8, &str); 6] = [
 ];
 
 /// `<operator-name>`
-const OPERATORS: [(&[u8], &str); 48] = [
+pub(super) const OPERATORS: [(&[u8], &str); 48] = [
     (b"nw", " new"),
     (b"na", " new[]"),
     (b"dl", " delete"),

@@ -31,7 +31,7 @@ use rustc_hash::FxHashMap;
 use self::budget::Budget;
 use self::functions::{Functions, Inlined};
 use self::lines::Lines;
-use self::names::{Entries, Name};
+use self::names::{Entries, Name, Qualified};
 use self::sections::Sections;
 use self::split::{Package, Split};
 use self::supplement::Supplement;
@@ -42,6 +42,7 @@ use crate::go::SourceLine;
 use crate::mmap::Data;
 use crate::parallel;
 
+pub(crate) use self::sections::debug_frame;
 pub(crate) use self::split::Files;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -216,16 +217,10 @@ impl Debug {
         };
         let mut known = FxHashMap::default();
         let mut qualified = None;
-        let mut full_name = |origin| {
-            let name = self.name(&dwarf, split, origin)?;
-            let Some(at) = name.element_at.filter(|_| split.is_none()) else { return Some(Cow::Borrowed(name.text)) };
-            let qualified = qualified.get_or_insert_with(|| self.qualified(unit));
-            Some(qualified.get(&at).map_or(Cow::Borrowed(name.text), |name| Cow::Owned(name.to_vec())))
-        };
         let mut found = Vec::new();
         for (inlined, address, function) in functions.places() {
             let name = known.entry(inlined.origin).or_insert_with(|| {
-                let name = full_name(inlined.origin)?;
+                let name = self.full_name(&dwarf, (unit, split), inlined.origin, &mut qualified)?;
                 Some((wanted(&name)?, name))
             });
             if let Some((what, name)) = name {
@@ -236,10 +231,27 @@ impl Debug {
         Some(found)
     }
 
-    fn qualified(&self, unit: usize) -> FxHashMap<usize, Box<[u8]>> {
-        let dwarf = self.dwarf();
-        let root = self.units().root(&dwarf, unit);
-        root.map(|root| names::qualified(&dwarf, &root.unit, &Budget::for_file(self.len))).unwrap_or_default()
+    /// The name of a function's entry, which may be in a split unit: as the linker spells it, or with the namespaces and
+    /// classes that it is in. Those are read, for the unit, when the first is asked for.
+    fn full_name<'a>(
+        &'a self,
+        dwarf: &Dwarf<'a>,
+        (unit, split): (usize, Option<&'a Split>),
+        offset: usize,
+        qualified: &mut Option<Qualified>,
+    ) -> Option<Cow<'a, [u8]>> {
+        let name = self.name(dwarf, split, offset)?;
+        let Some(at) = name.element_at else { return Some(Cow::Borrowed(name.text)) };
+        let qualified = qualified.get_or_insert_with(|| self.qualified(dwarf, unit, split).unwrap_or_default());
+        Some(qualified.get(&at).map_or(Cow::Borrowed(name.text), |name| Cow::Owned(name.to_vec())))
+    }
+
+    fn qualified(&self, dwarf: &Dwarf<'_>, unit: usize, split: Option<&Split>) -> Option<Qualified> {
+        let (root, budget) = (self.units().root(dwarf, unit)?, Budget::for_file(self.len));
+        match split {
+            Some(split) => split.qualified(&root, dwarf, &budget),
+            None => Some(names::qualified(dwarf, &root.unit, &budget)),
+        }
     }
 
     /// Where the call stood in whose place something was inlined.
@@ -264,11 +276,12 @@ impl Debug {
         for unit in self.with_code() {
             let Some((functions, split)) = self.functions(unit) else { continue };
             made.begin_file();
+            let mut qualified = None;
             for code in functions.all_code() {
-                let Some(name) = self.name(&dwarf, split, code.function) else { continue };
+                let Some(name) = self.full_name(&dwarf, (unit, split), code.function, &mut qualified) else { continue };
                 let suffix: &[u8] = if code.is_entry { b"" } else { b".cold" };
-                let taken = self.budget.take(name.text.len() + SYMBOL_SIZE);
-                if taken.and_then(|()| made.function(name.text, suffix, code.start, code.end - code.start)).is_none() {
+                let taken = self.budget.take(name.len() + SYMBOL_SIZE);
+                if taken.and_then(|()| made.function(&name, suffix, code.start, code.end - code.start)).is_none() {
                     return made;
                 }
             }

@@ -71,26 +71,24 @@ impl<'d, 'a> Entries<'d, 'a> {
     }
 }
 
-/// Namespaces and classes around a function; deeper nesting is only found in hostile files.
+/// Namespaces, classes and functions around a function; deeper nesting is only found in hostile files.
 const MAX_SCOPES: usize = 64;
 /// Bytes of a name.
 const MAX_NAME: usize = 4096;
 
-/// The names of a unit's functions with the namespaces and classes that they are in, by the offset of their entries. Empty
+/// Names by the offsets of the entries that have their last elements.
+pub(super) type Qualified = FxHashMap<usize, Box<[u8]>>;
+
+/// The names of a unit's functions with the namespaces, classes and functions that they are in, by the offset of their entries. Empty
 /// unless the unit is of C++, where compilers state no linkage name of what is of one file.
-pub(super) fn qualified(dwarf: &Dwarf<'_>, unit: &Unit<'_>, budget: &Budget) -> FxHashMap<usize, Box<[u8]>> {
-    let mut names = FxHashMap::default();
+pub(super) fn qualified(dwarf: &Dwarf<'_>, unit: &Unit<'_>, budget: &Budget) -> Qualified {
+    let mut names = Qualified::default();
     // What was read before a broken place serves.
     let _ = add_qualified(dwarf, unit, budget, &mut names);
     names
 }
 
-fn add_qualified(
-    dwarf: &Dwarf<'_>,
-    unit: &Unit<'_>,
-    budget: &Budget,
-    names: &mut FxHashMap<usize, Box<[u8]>>,
-) -> Option<()> {
+fn add_qualified(dwarf: &Dwarf<'_>, unit: &Unit<'_>, budget: &Budget, names: &mut Qualified) -> Option<()> {
     let mut entries = unit.entries_raw(None).ok()?;
     let mut attributes = Vec::new();
     let mut scopes: Vec<(isize, Vec<u8>)> = Vec::new();
@@ -122,25 +120,32 @@ fn add_qualified(
             }
         }
         let own = value(constants::DW_AT_name).and_then(|v| dwarf.attr_string(unit, v).ok()).map(|text| text.slice());
-        let own = match (own, tag) {
-            (Some(own), _) => own,
-            (None, constants::DW_TAG_namespace) => b"(anonymous namespace)",
+        let around = scopes.last().map_or(&[][..], |(_, around)| around);
+        let (around, own) = match (own, tag) {
+            (Some(own), _) => (around, own),
+            (None, constants::DW_TAG_namespace) => (around, &b"(anonymous namespace)"[..]),
+            // The declaration has the name; it stands before.
+            (None, constants::DW_TAG_subprogram) => {
+                let of = [constants::DW_AT_specification, constants::DW_AT_abstract_origin].into_iter().find_map(value);
+                let declared = of.and_then(|of| names.get(&target(dwarf, unit, of)?));
+                let Some(declared) = declared else { continue };
+                (&[][..], &**declared)
+            }
             (None, _) => continue,
         };
-        let around = scopes.last().map_or(&[][..], |(_, around)| around);
         if scopes.len() >= MAX_SCOPES || around.len() + own.len() > MAX_NAME {
             continue;
         }
         let mut name = Vec::with_capacity(around.len() + own.len() + 2);
         name.extend_from_slice(around);
         name.extend_from_slice(own);
-        if is_scope {
-            name.extend_from_slice(b"::");
-            scopes.push((depth, name));
-        } else {
+        if !is_scope {
             budget.take(name.len() + size_of::<(usize, Box<[u8]>)>())?;
-            names.insert(at.to_unit_section_offset(&unit.header).0, name.into_boxed_slice());
+            names.insert(at.to_unit_section_offset(&unit.header).0, name.clone().into_boxed_slice());
         }
+        // What is around a class may be a function.
+        name.extend_from_slice(b"::");
+        scopes.push((depth, name));
     }
     Some(())
 }

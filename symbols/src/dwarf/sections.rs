@@ -11,6 +11,7 @@ use super::{Dwarf, Reader};
 use crate::bytes::{u32_at, u64_at};
 use crate::elf;
 use crate::mmap::Data;
+use crate::unwind::SharedBytes;
 
 /// The sections that are read; those of locations and macros are of no use.
 const READ: [SectionId; 11] = [
@@ -92,6 +93,15 @@ impl Sections {
     pub(super) fn dwarf(&self) -> Dwarf<'_> {
         let load = |id| Ok::<Reader<'_>, ()>(EndianSlice::new(self.get(id), LittleEndian));
         Dwarf::load(load).unwrap_or_default()
+    }
+}
+
+/// The `.debug_frame` of a file.
+pub(crate) fn debug_frame(data: &Arc<Data>) -> Option<SharedBytes> {
+    let sections = elf::Sections::parse(data);
+    match section(data, &sections, SectionId::DebugFrame.name(), &Budget::for_file(data.len()))? {
+        Bytes::InFile(range) => Some(SharedBytes::new(data.clone(), range)),
+        Bytes::Owned(bytes) => Some(SharedBytes::owned(bytes)),
     }
 }
 

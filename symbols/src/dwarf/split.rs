@@ -9,7 +9,7 @@ use gimli::{DwarfFileType, DwarfPackage, DwoId, EndianSlice, LittleEndian};
 use super::Dwarf;
 use super::budget::Budget;
 use super::functions::Functions;
-use super::names::{Entries, Name};
+use super::names::{self, Entries, Name, Qualified};
 use super::sections::Sections;
 use super::units::{Root, Units};
 use crate::mmap::Data;
@@ -96,6 +96,13 @@ impl Split {
     pub(super) fn name<'a>(&'a self, dwarf: &Dwarf<'a>, offset: usize) -> Option<Name<'a>> {
         let dwarf = view(&self.sections, self.id, dwarf)?;
         Entries { dwarf: &dwarf, units: &self.units, supplement: None }.name(offset)
+    }
+
+    /// The full names of the functions of the unit whose skeleton is `root`.
+    pub(super) fn qualified(&self, root: &Root<'_>, dwarf: &Dwarf<'_>, budget: &Budget) -> Option<Qualified> {
+        let dwarf = view(&self.sections, self.id, dwarf)?;
+        let own = self.unit(&dwarf, root.unit.dwo_id?)?;
+        Some(names::qualified(&dwarf, &own.unit, budget))
     }
 
     fn unit<'a>(&self, dwarf: &Dwarf<'a>, id: DwoId) -> Option<Root<'a>> {

@@ -13,9 +13,10 @@ use crate::addr::Vaddr;
 use crate::binary::Binary;
 use crate::debugfile::{self, AddressMap, DebugFile, DebugReport, DebugSearch, Origin, SplitFiles};
 use crate::demangle;
-use crate::dwarf::{Debug, Files, Frame};
+use crate::dwarf::{self, Debug, Files, Frame};
 use crate::go::{SourceLine, names as go_names};
 use crate::plt;
+use crate::unwind::SharedBytes;
 
 /// Where the names and the debug information of an index come from, besides the file.
 #[derive(Default)]
@@ -122,6 +123,12 @@ impl Index {
         frames
     }
 
+    /// The `.debug_frame` of a debug file whose addresses are the file's own.
+    pub(crate) fn debug_frame(&self) -> Option<SharedBytes> {
+        let files = self.debug.files.iter().filter(|file| file.map.is_identity());
+        files.filter_map(|file| dwarf::debug_frame(&file.data)).next()
+    }
+
     /// Like [`Self::new`], with what separate debug files know of the file's functions, lines and inlined code. Functions
     /// of a stripped file that nothing names are known by their bounds.
     ///
@@ -165,9 +172,12 @@ impl Index {
     }
 
     /// The file's name without folders.
-    fn own_name(&self) -> Cow<'_, str> {
-        let path = self.debug.search.as_ref().and_then(|s| s.path.as_deref()).and_then(Path::file_name);
-        path.map(|name| name.to_string_lossy()).or(self.binary.soname().map(Cow::Borrowed)).unwrap_or("program".into())
+    fn own_name(&self) -> &str {
+        self.own_name.get_or_init(|| {
+            let path = self.debug.search.as_ref().and_then(|s| s.path.as_deref()).and_then(Path::file_name);
+            let own = path.map(|name| name.to_string_lossy()).or(self.binary.soname().map(Cow::Borrowed));
+            own.unwrap_or("program".into()).into_owned()
+        })
     }
 
     /// The debug information, and the map from its file's addresses if that is a separate one.

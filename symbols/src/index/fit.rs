@@ -32,7 +32,7 @@ impl Index {
     }
 
     fn is_mangled(&self, entry: &Entry) -> bool {
-        !entry.is_go() && demangle::scheme(demangle::base(self.raw(entry))) != Scheme::Plain
+        !entry.is_go() && !demangle::is_of_c(self.raw(entry))
     }
 
     pub(super) fn fit(&self, entry: &Entry, name: &Name) -> Option<Fit> {
@@ -78,6 +78,7 @@ pub(super) fn glob_fits(glob: &Glob, spellings: &[Cow<'_, str>], is_mangled: imp
 /// How well a symbol fits.
 pub(super) fn fit_elf(raw: &[u8], name: &Name) -> Option<Fit> {
     match demangle::scheme(demangle::base(raw)) {
+        Scheme::Plain if demangle::is_qualified(raw) => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
         Scheme::Plain => (demangle::base(raw) == name.literal.as_bytes()).then_some(Fit::Exact),
         Scheme::Rust => fit_key(&canonical::key(&demangle::bare(raw)), &name.key),
         Scheme::Itanium => {

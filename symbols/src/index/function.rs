@@ -21,14 +21,21 @@ pub enum Language {
     C,
 }
 
-impl fmt::Display for Language {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Language {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Go => "Go",
             Self::Rust => "Rust",
             Self::Cpp => "C++",
             Self::C => "C",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -57,12 +64,14 @@ pub enum LeftOut {
     /// The symbol is an IFUNC: its address is that of the resolver, which runs once, not of the function it chooses.
     /// Its name selects that function, if [`super::Index::learn_ifuncs`] was told which it is, and else nothing.
     Ifunc,
+    /// The same, and the file does not call it: no word of it holds what was chosen, in no process.
+    UncalledIfunc,
 }
 
 impl LeftOut {
     /// Whether such a function is never selected itself, not even with `all`.
     pub fn is_final(self) -> bool {
-        self == Self::Ifunc
+        matches!(self, Self::Ifunc | Self::UncalledIfunc)
     }
 }
 
@@ -79,6 +88,9 @@ impl fmt::Display for LeftOut {
             Self::Part => "a part of another function",
             Self::Nameless => "a function without a name",
             Self::Ifunc => "an indirect function: the symbol names its resolver",
+            Self::UncalledIfunc => {
+                "an indirect function that its own file never calls: no part of it tells what the resolver chose"
+            }
         })
     }
 }

@@ -148,7 +148,7 @@ impl Index {
 
     /// The functions that begin before and after an address.
     fn nearest_functions(&self, address: Vaddr, max: usize) -> Vec<String> {
-        let after = self.starts().partition_point(|&start| start < address);
+        let after = self.starts().partition_point(|start| start.address < address);
         let near = after.checked_sub(1).into_iter().chain([after]).filter(|&at| at < self.starts().len());
         let shown =
             near.take(max).filter_map(|at| Some(format!("{} {}", self.start(at), self.bare(&self.first_name(at)?))));

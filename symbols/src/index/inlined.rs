@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use memchr::memmem;
 use rustc_hash::FxHashMap;
 
-use super::fit::{Fit, fit_elf, fit_go, fit_key, glob_fits};
+use super::fit::{Fit, fit_elf, fit_go, glob_fits};
 use super::function::elf_left_out;
 use super::select::is_inside_left_out;
 use super::{FunctionId, Index, Language, Matched, Selection, Source};
 use crate::addr::Vaddr;
 use crate::demangle::{self, Scheme};
 use crate::go::{SourceLine, names as go_names};
-use crate::pattern::{Form, Name, Pattern, canonical, everything};
+use crate::pattern::{Form, Name, Pattern, everything};
 
 /// A function that was inlined, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,14 +245,9 @@ fn language(symbol: &[u8], is_go: bool) -> Language {
         _ if is_go => Language::Go,
         Scheme::Rust => Language::Rust,
         Scheme::Itanium => Language::Cpp,
-        Scheme::Plain if is_qualified(symbol) => Language::Cpp,
+        Scheme::Plain if demangle::is_qualified(symbol) => Language::Cpp,
         Scheme::Plain => Language::C,
     }
-}
-
-/// Whether it is a name of C++ as the source has it.
-fn is_qualified(symbol: &[u8]) -> bool {
-    memmem::find(symbol, b"::").is_some()
 }
 
 /// What a symbol and the name that DWARF has of the same function share. Constructors and destructors are several symbols,
@@ -285,12 +280,6 @@ fn meaning_of_elf(pattern: &Pattern, symbol: &[u8]) -> Option<Meaning> {
         if symbol == name.literal.as_bytes() {
             return Some(Meaning::Exact);
         }
-        if is_qualified(symbol) {
-            let key = canonical::key(&String::from_utf8_lossy(symbol));
-            if let Some(fit) = fit_key(&key, &name.key) {
-                return Some(fit.into());
-            }
-        }
         // Most names need not be demangled.
         if name.words.iter().all(|word| memmem::find(symbol, word.as_bytes()).is_some())
             && let Some(fit) = fit_elf(symbol, name)
@@ -298,8 +287,7 @@ fn meaning_of_elf(pattern: &Pattern, symbol: &[u8]) -> Option<Meaning> {
             return Some(fit.into());
         }
     }
-    let is_mangled = demangle::scheme(demangle::base(symbol)) != Scheme::Plain;
-    is_in_set(pattern, || vec![demangle::bare(symbol)], is_mangled).then_some(Meaning::Set)
+    is_in_set(pattern, || vec![demangle::bare(symbol)], !demangle::is_of_c(symbol)).then_some(Meaning::Set)
 }
 
 /// Whether a name is in the set of a glob or regular expression.

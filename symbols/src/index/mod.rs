@@ -8,6 +8,7 @@
 
 mod address;
 mod build;
+mod coarse;
 mod debug;
 mod fit;
 mod function;
@@ -22,7 +23,7 @@ mod tables;
 mod text;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
@@ -60,28 +61,22 @@ pub use select::{Match, Matched, Selection};
 pub struct Index {
     binary: Arc<Binary>,
     names: Vec<Name>,
-    /// Texts of `names` and of `nameless`, made when asked for.
+    /// Names of functions as a person writes them, made when asked for; those of functions without a name apart.
     texts: text::Texts,
     nameless_texts: text::Texts,
     /// The symbol tables that `names` refer to.
     tables: Vec<Table>,
-    /// Functions without a name: where each begins, ascending, and its bytes. Numbered after those with names.
-    nameless: OnceLock<Vec<(Vaddr, u64)>>,
-    /// Where each function with a name begins, ascending. Made for the first look-up by address.
-    starts: OnceLock<Vec<Vaddr>>,
     /// Where each function's names begin in `names`.
     functions: Vec<u32>,
-    /// For each function the nearest earlier one that reaches beyond its start, or `u32::MAX`.
-    enclosing: OnceLock<Vec<u32>>,
-    /// Sizes of Go's functions plus one, by position in their table; 0 is not known yet. A size takes a walk of the line
-    /// table, which a million addresses in some functions must not repeat.
-    go_sizes: OnceLock<Box<[AtomicU32]>>,
+    places: address::Places,
     /// Bytes that `texts` may still take.
     text_left: AtomicUsize,
     parts: OnceLock<FxHashMap<u32, Vec<u32>>>,
     /// The names that functions with many are shown by, as positions, by function.
     shown_of_many: OnceLock<FxHashMap<usize, usize>>,
     is_rust_program: OnceLock<bool>,
+    /// What functions without a name are called after.
+    own_name: OnceLock<String>,
     /// What IFUNC resolvers chose, by the resolver's address.
     chosen: FxHashMap<Vaddr, Vaddr>,
     debug: debug::Sources,
@@ -112,15 +107,13 @@ impl Index {
             texts: OnceLock::new(),
             nameless_texts: OnceLock::new(),
             tables,
-            nameless: OnceLock::new(),
-            starts: OnceLock::new(),
             functions,
-            enclosing: OnceLock::new(),
-            go_sizes: OnceLock::new(),
+            places: address::Places::default(),
             text_left,
             parts: OnceLock::new(),
             shown_of_many: OnceLock::new(),
             is_rust_program: OnceLock::new(),
+            own_name: OnceLock::new(),
             chosen: FxHashMap::default(),
             debug,
         };
@@ -196,26 +189,30 @@ impl Index {
 
     /// All functions, by address.
     pub fn functions(&self) -> impl Iterator<Item = Function<'_>> {
-        let mut all: Vec<FunctionId> = (0..self.len() as u32).map(FunctionId).collect();
-        if !self.nameless().is_empty() {
-            all.sort_by_key(|id| self.start(id.0 as usize));
+        self.by_address().into_iter().map(|function| self.function(FunctionId(function)))
+    }
+
+    /// The numbers of all functions, by address.
+    fn by_address(&self) -> Vec<u32> {
+        let (named, nameless) = (self.functions.len() as u32, self.nameless());
+        let mut all = Vec::with_capacity(self.len());
+        let mut next = 0;
+        for (number, &(start, _)) in (named..).zip(nameless) {
+            let before = next..named;
+            next = before.clone().find(|&f| self.start(f as usize) > start).unwrap_or(named);
+            all.extend(before.start..next);
+            all.push(number);
         }
-        all.into_iter().map(|id| self.function(id))
+        all.extend(next..named);
+        all
     }
 
     /// The other names at the same address, each once.
     pub fn aliases(&self, id: FunctionId) -> Vec<String> {
         let names = self.in_order(self.names_of(id.0 as usize));
-        let own = names.first().map_or("", |&at| self.display(at)).to_owned();
-        let mut seen = std::collections::BTreeSet::from([own]);
-        let mut others = Vec::new();
-        for at in names {
-            let text = self.display(at);
-            if seen.insert(text.to_owned()) {
-                others.push(text.to_owned());
-            }
-        }
-        others
+        let texts = names.into_iter().filter_map(|at| self.entry(at)).map(|name| self.full(&name).into_owned());
+        let mut seen = std::collections::HashSet::new();
+        texts.filter(|text| seen.insert(text.clone())).skip(1).collect()
     }
 
     /// Learns from a running process which implementations its IFUNC resolvers chose: `word` reads the address that a word
@@ -237,7 +234,8 @@ impl Index {
     /// # Panics
     /// If the id is not from this index.
     pub fn name(&self, id: FunctionId) -> &str {
-        self.display(self.shown(id.0 as usize).expect("the id is from this index"))
+        assert!((id.0 as usize) < self.functions.len() || (id.0 as usize) < self.len(), "the id is from this index");
+        self.display(id.0 as usize)
     }
 
     /// The name of the function with this id without parameters, as in [`Match::name`].
@@ -343,8 +341,8 @@ impl Index {
             id,
             address: name.address(),
             size: self.size(&name),
-            name: self.display(at),
-            symbol: std::str::from_utf8(self.raw(&name)).unwrap_or_else(|_| self.display(at)),
+            name: self.display(id.0 as usize),
+            symbol: std::str::from_utf8(self.raw(&name)).unwrap_or_else(|_| self.display(id.0 as usize)),
             language: self.language(&name),
             left_out: self.left_out(&name),
             go_asm: flags & GO_ASM != 0,

@@ -1,5 +1,6 @@
 //! Which functions a person's patterns mean.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,6 +11,7 @@ use crate::demangle;
 use crate::go::names as go_names;
 use crate::parallel;
 use crate::pattern::{Expression, Form, Name, Pattern, everything};
+use crate::plt;
 use crate::versions;
 
 /// Names that one thread looks at, at a time.
@@ -147,6 +149,12 @@ impl Index {
             Some(why) => !why.is_final() && (all || found.takes_left_out),
             None => true,
         };
+        // Whether the file has a word for what a resolver chose.
+        let resolvers = OnceCell::new();
+        let is_called = |function: u32| {
+            let called = resolvers.get_or_init(|| plt::resolved(&self.binary));
+            called.iter().any(|(_, resolver)| *resolver == self.start(function as usize))
+        };
         let left = AtomicUsize::new(self.binary.data().len().saturating_mul(TEXT_TIMES).saturating_add(MIN_TEXT));
         // Both questions in one go: most of the time is spent on fetching the names from memory.
         let described = parallel::map_chunks(&found.hits, CHUNK, |hits| {
@@ -160,6 +168,7 @@ impl Index {
             };
             entries.iter().zip(&raws).map(describe).collect::<Vec<_>>()
         });
+        chosen.reserve(found.hits.len());
         for (hit, described) in found.hits.iter().zip(described.into_iter().flatten()) {
             match described {
                 Some((Ok(name), language)) => {
@@ -171,6 +180,9 @@ impl Index {
                     Some((address, what, name)) => {
                         let found = Match { what, pattern, name, language: Some(language), exact: found.exact };
                         chosen.push(Chosen { address, found });
+                    }
+                    None if why == LeftOut::Ifunc && !is_called(hit.function) => {
+                        left_out.push((hit.function, LeftOut::UncalledIfunc));
                     }
                     None => left_out.push((hit.function, why)),
                 },
@@ -333,7 +345,7 @@ impl Index {
     }
 
     fn all_functions(&self) -> Vec<Hit> {
-        let numbers: Vec<u32> = (0..self.len() as u32).collect();
+        let numbers = self.by_address();
         let hits = parallel::map_chunks(&numbers, CHUNK, |functions| {
             let hit = |&function: &u32| Some(Hit { function, name: self.shown(function as usize)? as u32 });
             functions.iter().filter_map(hit).collect::<Vec<_>>()

@@ -12,7 +12,7 @@ use crate::go;
 /// Bytes of demangled text that are kept, besides eight times the file's length. Beyond, names stay as the file has them.
 pub(super) const MIN_TEXT: usize = 64 << 20;
 
-/// One text for each name.
+/// One text for each function.
 pub(super) type Texts = OnceLock<Box<[OnceLock<Box<str>>]>>;
 
 impl Index {
@@ -38,42 +38,49 @@ impl Index {
             Source::Elf(_) => match demangle::scheme(demangle::base(raw)) {
                 Scheme::Rust => Language::Rust,
                 Scheme::Itanium => Language::Cpp,
+                Scheme::Plain if demangle::is_qualified(raw) => Language::Cpp,
                 Scheme::Plain => Language::C,
             },
         }
     }
 
-    /// The name as a person writes it, parameters included.
-    pub(super) fn display(&self, at: usize) -> &str {
-        let named = self.names.len();
-        let (texts, count, place) = match at.checked_sub(named) {
-            None => (&self.texts, named, at),
+    /// The name that a function is shown by, as a person writes it, parameters included. Kept, also where the file spells
+    /// it so: to find it there again takes longer than most look-ups by address.
+    pub(super) fn display(&self, function: usize) -> &str {
+        let named = self.functions.len();
+        let (texts, count, place) = match function.checked_sub(named) {
+            None => (&self.texts, named, function),
             Some(nameless) => (&self.nameless_texts, self.nameless().len(), nameless),
         };
         let texts = texts.get_or_init(|| (0..count).map(|_| OnceLock::new()).collect());
-        let Some((name, text)) = self.entry(at).zip(texts.get(place)) else {
+        let Some(place) = texts.get(place) else {
             return "";
         };
-        if let Some(text) = text.get() {
-            return text;
-        }
-        let raw = self.raw(&name);
-        let made = match name.source() {
-            Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
-            Source::Elf(_) => demangle::full(raw),
-            Source::Nameless => Cow::Owned(self.name_of_nameless(&name)),
-        };
-        match made {
-            Cow::Borrowed(plain) => plain,
-            Cow::Owned(made) => self.keep(text, made).unwrap_or_else(|| valid_beginning(raw)),
+        match place.get() {
+            Some(text) => text,
+            None => self.first_name(function).map_or("", |name| self.keep(place, &name)),
         }
     }
 
-    /// Stores a demangled name, unless a hostile file's names fill the memory.
-    fn keep<'a>(&self, place: &'a OnceLock<Box<str>>, made: String) -> Option<&'a str> {
-        let take = |left: usize| left.checked_sub(made.len());
-        self.text_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-        Some(place.get_or_init(|| made.into_boxed_str()))
+    /// A name as a person writes it, parameters included.
+    pub(super) fn full(&self, name: &Name) -> Cow<'_, str> {
+        let raw = self.raw(name);
+        match name.source() {
+            Source::Go => std::str::from_utf8(raw).map_or_else(|_| String::from_utf8_lossy(raw), go::names::unescaped),
+            Source::Elf(_) => demangle::full(raw),
+            Source::Nameless => Cow::Owned(self.name_of_nameless(name)),
+        }
+    }
+
+    /// Stores a name's text, unless a hostile file's names fill the memory.
+    fn keep<'a>(&'a self, place: &'a OnceLock<Box<str>>, name: &Name) -> &'a str {
+        let text = self.full(name);
+        let take = |left: usize| left.checked_sub(text.len());
+        match (self.text_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take), text) {
+            (Ok(_), text) => place.get_or_init(|| text.into()),
+            (Err(_), Cow::Borrowed(plain)) => plain,
+            (Err(_), Cow::Owned(_)) => valid_beginning(self.raw(name)),
+        }
     }
 
     /// Why globs leave a name out.

@@ -12,18 +12,21 @@ use gimli::{
 use crate::addr::Vaddr;
 use crate::binary::{Binary, Machine};
 use crate::bytes::{slice, u32_at, u64_at};
+use crate::parallel;
 
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 /// DW_EH_PE_pcrel | DW_EH_PE_sdata4
-const POINTER: u8 = 0x1b;
+pub(super) const POINTER: u8 = 0x1b;
 /// DW_EH_PE_udata4
-const COUNT: u8 = 0x03;
+pub(super) const COUNT: u8 = 0x03;
 /// DW_EH_PE_datarel | DW_EH_PE_sdata4
-const TABLE: u8 = 0x3b;
+pub(super) const TABLE: u8 = 0x3b;
 /// Bytes before the table.
 const HEADER: usize = 12;
 /// Bytes of an entry: where a function starts, where its record is.
 const ENTRY: usize = 8;
+/// Records that one thread reads at a time.
+const CHUNK: usize = 8192;
 
 /// Whether the frame is found by the frame pointer at `v`; `None` if the tables do not cover it.
 pub(super) fn frame_pointer_rule(binary: &Binary, v: Vaddr) -> Option<bool> {
@@ -51,15 +54,10 @@ pub(super) fn range(binary: &Binary, v: Vaddr) -> Option<(Vaddr, u64)> {
 
 /// What each record covers. Records that cannot be read are passed over.
 pub(super) fn ranges<'a>(binary: &'a Binary) -> Vec<(Vaddr, u64)> {
-    let header = Header::find(binary);
-    if let Some(ranges) = header.as_ref().and_then(|header| header.ranges(binary)) {
+    if let Some(ranges) = Header::find(binary).and_then(|header| header.ranges(binary)) {
         return ranges;
     }
-    let found = match &header {
-        Some(header) => binary.bytes_from(header.frames).map(|bytes| (header.frames, bytes)),
-        None => binary.section(".eh_frame"),
-    };
-    let Some((start, bytes)) = found else { return Vec::new() };
+    let Some((start, bytes)) = section(binary) else { return Vec::new() };
     let frames = EhFrame::new(bytes, LittleEndian);
     let bases = BaseAddresses::default().set_eh_frame(start.0);
     let mut ranges = Vec::new();
@@ -80,16 +78,29 @@ pub(super) fn ranges<'a>(binary: &'a Binary) -> Vec<(Vaddr, u64)> {
     ranges
 }
 
+/// `.eh_frame`. Where only the search table says where it begins, whatever stands behind it is taken for part of it: the
+/// records end with a length of 0.
+pub(super) fn section(binary: &Binary) -> Option<(Vaddr, &[u8])> {
+    let by_header = || {
+        let start = Header::find(binary)?.frames;
+        Some((start, binary.bytes_from(start)?))
+    };
+    binary.section(".eh_frame").filter(|(_, bytes)| !bytes.is_empty()).or_else(by_header)
+}
+
 /// What a record shares with others. Longer ones, which only broken files have, would be read again for each record.
-fn common_part<'a>(
+pub(super) fn common_part<'a>(
     frames: &Frames<'a>,
     bases: &BaseAddresses,
     at: EhFrameOffset,
 ) -> gimli::Result<CommonInformationEntry<EndianSlice<'a, LittleEndian>>> {
+    EhFrame::new(near(frames.reader().slice(), at.0), LittleEndian).cie_from_offset(bases, at)
+}
+
+/// What of a section may be read for the common part at `at`.
+pub(super) fn near(bytes: &[u8], at: usize) -> &[u8] {
     const MOST: usize = 1024;
-    let bytes = frames.reader().slice();
-    let near = bytes.get(..at.0.saturating_add(MOST)).unwrap_or(bytes);
-    EhFrame::new(near, LittleEndian).cie_from_offset(bases, at)
+    bytes.get(..at.saturating_add(MOST)).unwrap_or(bytes)
 }
 
 fn cfa(binary: &Binary, v: Vaddr) -> Option<CfaRule<usize>> {
@@ -176,11 +187,12 @@ impl<'a> Header<'a> {
             };
             Some((start, size))
         };
-        let mut ranges = Vec::with_capacity(self.table.len() / ENTRY);
-        for entry in self.table.chunks_exact(ENTRY) {
-            ranges.push(range(entry)?);
-        }
-        Some(ranges)
+        // The records' memory is waited for most of the time, by all processors at once.
+        let entries = self.table.as_chunks::<ENTRY>().0;
+        let chunks = parallel::map_chunks(entries, CHUNK, |entries| {
+            entries.iter().map(|entry| range(entry)).collect::<Option<Vec<_>>>()
+        });
+        Some(chunks.into_iter().collect::<Option<Vec<_>>>()?.concat())
     }
 
     /// The record of the last function that starts at `v` or before.

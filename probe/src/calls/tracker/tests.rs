@@ -5,6 +5,8 @@ use crate::{calls::TraceInfo, calls::TracedFunction, events::decode};
 use probe_ebpf::abi::{SECTION_FRAMES, WALK_END, goroutine_depth, thread_depth};
 use symbols::{addr::FileOffset, code::EntryCost};
 
+mod subtracted;
+
 /// Functions of the made-up program. Each has the points 2n (entry) and 2n + 1 (return).
 const F: u32 = 0;
 const G: u32 = 1;
@@ -14,18 +16,18 @@ const LOOPS: u32 = 2;
 const JUMPS: u32 = 3;
 const TAIL_OF_F: u32 = 8;
 const POINT: u32 = 9;
-const GOROUTINE_END: u32 = 10;
-const LANDING: u32 = 11;
+pub(super) const GOROUTINE_END: u32 = 10;
+pub(super) const LANDING: u32 = 11;
 
-fn entry(function: u32) -> u32 {
+pub(super) fn entry(function: u32) -> u32 {
     function * 2
 }
 
-fn exit(function: u32) -> u32 {
+pub(super) fn exit(function: u32) -> u32 {
     function * 2 + 1
 }
 
-fn tracker(limits: Limits) -> Tracker {
+pub(super) fn tracker(limits: Limits) -> Tracker {
     let point = |kind, function| PlannedPoint {
         file: 0,
         offset: FileOffset(0),
@@ -66,7 +68,7 @@ impl World for OneLoss {
     fn callers(&mut self, _pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {
         assert!(!at_point);
         let frame = |ip| {
-            let frame = crate::target::modules::nameless(symbols::addr::ReturnAddr(symbols::addr::RuntimeAddr(ip)));
+            let frame = crate::target::modules::nameless(crate::stacks::CodeAddress::after_call(ip));
             Rc::new(frame)
         };
         Rc::new(CallerStack { frames: frames.addresses().map(frame).collect(), cut: None })

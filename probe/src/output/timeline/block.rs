@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::calls::{CallId, CallerStack, End, Enter, Leave, Point, Thread};
+use crate::calls::{CallId, CallerStack, End, Enter, Leave, Point, Spent, Thread, open_ns};
 
 /// Open calls that are repeated when a block goes on: the outermost and the innermost ones.
 const REPEATED_MAX: usize = 32;
@@ -34,6 +34,7 @@ pub(super) struct Line {
     pub(super) level: usize,
     pub(super) function: u32,
     start_ns: u64,
+    spent: Option<Spent>,
     tid: u32,
     /// It began on another thread than what was before it ended on.
     pub(super) moved_in: Option<u32>,
@@ -43,6 +44,13 @@ pub(super) struct Line {
     shown: bool,
     /// Its callers, until they are shown.
     pub(super) stack: Option<Rc<CallerStack>>,
+}
+
+impl Line {
+    /// See [`Enter::open_ns`].
+    fn open_ns(&self, now_ns: u64) -> u64 {
+        open_ns(self.start_ns, self.spent.as_ref(), now_ns)
+    }
 }
 
 /// An outermost call and what is held of the calls under it.
@@ -92,6 +100,7 @@ impl Block {
             level,
             function: enter.function,
             start_ns: enter.start_ns,
+            spent: enter.spent.clone(),
             tid: enter.thread.tid,
             moved_in,
             moved_out: None,
@@ -111,6 +120,7 @@ impl Block {
             level,
             function: point.function,
             start_ns: point.at_ns,
+            spent: None,
             tid: point.thread.tid,
             moved_in,
             moved_out: None,
@@ -169,14 +179,14 @@ impl Block {
     /// Is there anything that was not shown, other than calls open for less than `wait_ns`?
     pub(super) fn has_news(&self, now_ns: u64, wait_ns: u64) -> bool {
         self.lines.iter().any(|line| match line.state {
-            State::Open => !line.shown && now_ns.saturating_sub(line.start_ns) >= wait_ns,
+            State::Open => !line.shown && line.open_ns(now_ns) >= wait_ns,
             State::Ended { .. } | State::Point => true,
         })
     }
 
     /// How many lines can be shown: all up to the first open call that may still turn out to be shorter than `min_ns`.
     pub(super) fn settled(&self, now_ns: u64, min_ns: u64) -> usize {
-        let young = |line: &Line| !line.shown && now_ns.saturating_sub(line.start_ns) < min_ns;
+        let young = |line: &Line| !line.shown && line.open_ns(now_ns) < min_ns;
         self.path.iter().copied().find(|at| young(&self.lines[*at])).unwrap_or(self.lines.len())
     }
 

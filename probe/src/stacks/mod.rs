@@ -1,0 +1,200 @@
+//! Callers from a copy of the stack: registers, memory and what is known of the code in, addresses out.
+//!
+//! Nothing here reads a process or a file, and no step needs more than a few words of memory: an unwinder in the kernel
+//! half would take the same steps.
+
+use std::rc::Rc;
+
+use probe_ebpf::abi::{self, COPY_AT_ENTRY, COPY_LIMIT};
+use rustc_hash::FxHashMap;
+use symbols::{
+    addr::RuntimeAddr,
+    unwind::{Registers, Row, Stop, register},
+};
+
+use crate::calls::Cut;
+
+#[cfg(test)]
+mod tests;
+
+/// Steps remembered at most, for one process.
+const MAX_STEPS: usize = 1 << 16;
+
+/// A place in the code that a stack leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodeAddress(u64);
+
+impl CodeAddress {
+    /// Addresses of user space have no such bit.
+    const EXACT: u64 = 1 << 63;
+
+    /// Where a call returns to.
+    pub fn after_call(ip: u64) -> Self {
+        Self(ip & !Self::EXACT)
+    }
+
+    /// The next instruction of what was interrupted, or stands at a probe.
+    pub fn exact(ip: u64) -> Self {
+        Self(ip | Self::EXACT)
+    }
+
+    /// The instruction pointer.
+    pub fn ip(self) -> RuntimeAddr {
+        RuntimeAddr(self.0 & !Self::EXACT)
+    }
+
+    /// An address within the instruction that is executing: a call may be its function's last one.
+    pub fn for_lookup(self) -> RuntimeAddr {
+        RuntimeAddr(if self.0 & Self::EXACT != 0 { self.ip().0 } else { self.0.wrapping_sub(1) })
+    }
+
+    /// Whether the instruction there is the next to execute, and not the one after a call.
+    pub fn is_exact(self) -> bool {
+        self.0 & Self::EXACT != 0
+    }
+}
+
+/// What leads from a frame to its caller.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Unwind tables.
+    Row(Rc<Row>),
+    /// The frame pointer.
+    FramePointer,
+    /// The kernel interrupted something to call a signal handler, which returns here.
+    Signal,
+    /// Nothing called this code.
+    End,
+    /// It is not known.
+    Cut(Cut),
+}
+
+/// A copy of a stack.
+#[derive(Clone, Copy, Debug)]
+pub struct StackCopy<'a> {
+    /// At the event.
+    pub registers: abi::Registers,
+    /// From the stack pointer on.
+    pub bytes: &'a [u8],
+    /// `COPY_…`
+    pub detail: u16,
+}
+
+impl StackCopy<'_> {
+    fn word(&self, address: u64) -> Option<u64> {
+        let at = usize::try_from(address.checked_sub(self.registers.sp)?).ok()?;
+        self.bytes.get(at..at.checked_add(8)?).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes)
+    }
+
+    /// Why an address could not be read.
+    fn missing(&self, address: u64) -> Cut {
+        let end = self.registers.sp.saturating_add(self.bytes.len() as u64);
+        // Further away is another stack, or none.
+        let is_near = address.wrapping_add(8) > end && address.wrapping_sub(end) as i64 <= 256 << 20;
+        match self.detail & !COPY_AT_ENTRY {
+            COPY_LIMIT if is_near => Cut::CopyTooShort,
+            _ => Cut::Unreadable,
+        }
+    }
+}
+
+/// Unwinds the stacks of one process, as long as what it has mapped stays the same.
+#[derive(Default)]
+pub struct Unwinder {
+    steps: FxHashMap<CodeAddress, Step>,
+}
+
+impl Unwinder {
+    /// Appends the callers, innermost first, but at most `most`. Says why there are not more; nothing when the last one is
+    /// where the thread begins. `code` says what is known of a place, and is asked once for each.
+    pub fn unwind(
+        &mut self,
+        stack: &StackCopy<'_>,
+        most: usize,
+        code: &mut dyn FnMut(CodeAddress) -> Step,
+        callers: &mut Vec<CodeAddress>,
+    ) -> Option<Cut> {
+        let abi::Registers { ip, sp, fp, saved } = stack.registers;
+        let mut registers = Registers::new(ip, sp, fp);
+        for (number, value) in [register::RBX, 12, 13, 14, 15].into_iter().zip(saved) {
+            registers.set(number, value);
+        }
+        let mut place = CodeAddress::exact(ip);
+        if stack.detail & COPY_AT_ENTRY != 0 {
+            let Some(address) = stack.word(sp) else { return Some(stack.missing(sp)) };
+            registers.ip = address;
+            registers.set(register::RSP, sp.wrapping_add(8));
+            place = CodeAddress::after_call(address);
+            callers.push(place);
+        }
+        loop {
+            let step = self.step(place, code);
+            let is_over = |step: &Step| matches!(step, Step::End | Step::Cut(_));
+            if callers.len() >= most && !is_over(step) {
+                return Some(Cut::Depth);
+            }
+            match take(step, &mut registers, stack) {
+                Ok(next) => place = next,
+                Err(over) => return over,
+            }
+            callers.push(place);
+        }
+    }
+
+    fn step(&mut self, place: CodeAddress, code: &mut dyn FnMut(CodeAddress) -> Step) -> &Step {
+        if self.steps.len() >= MAX_STEPS {
+            self.steps.clear();
+        }
+        self.steps.entry(place).or_insert_with(|| code(place))
+    }
+}
+
+/// Makes a frame's registers its caller's. Else why not; nothing where the stack ends.
+fn take(step: &Step, registers: &mut Registers, stack: &StackCopy<'_>) -> Result<CodeAddress, Option<Cut>> {
+    let before = registers.sp();
+    match step {
+        Step::End => return Err(None),
+        Step::Cut(cut) => return Err(Some(*cut)),
+        Step::Signal => return interrupted(registers, stack).map_err(Some),
+        Step::FramePointer => follow_frame_pointer(registers, stack)?,
+        Step::Row(row) => row.step(registers, &mut |address| stack.word(address)).map_err(|stop| match stop {
+            Stop::End => None,
+            Stop::Unreadable(address) => Some(stack.missing(address)),
+            Stop::Senseless => Some(Cut::NoRules),
+        })?,
+    }
+    // A caller's frame lies further out, always: else the walk would not end.
+    if registers.sp() <= before {
+        return Err(Some(Cut::NoRules));
+    }
+    Ok(CodeAddress::after_call(registers.ip))
+}
+
+fn follow_frame_pointer(registers: &mut Registers, stack: &StackCopy<'_>) -> Result<(), Option<Cut>> {
+    let fp = registers.get(register::RBP).filter(|&fp| fp != 0).ok_or(None)?;
+    let read = |address| stack.word(address).ok_or(Some(stack.missing(address)));
+    let (next, ip) = (read(fp)?, read(fp.wrapping_add(8))?);
+    if ip == 0 {
+        return Err(None);
+    }
+    *registers = Registers::new(ip, fp.wrapping_add(16), next);
+    Ok(())
+}
+
+/// On the stack pointer stands a `ucontext_t`: flags, link, the alternate stack (40 bytes), then r8–r15, rdi, rsi, rbp,
+/// rbx, rdx, rax, rcx, rsp, rip (Linux: arch/x86/include/uapi/asm/{ucontext,sigcontext}.h).
+fn interrupted(registers: &mut Registers, stack: &StackCopy<'_>) -> Result<CodeAddress, Cut> {
+    /// By position there, the number that DWARF gives.
+    const SAVED: [u8; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, 7];
+    let first = registers.sp().wrapping_add(40);
+    let read = |position: usize| {
+        let address = first.wrapping_add(8 * position as u64);
+        stack.word(address).ok_or(stack.missing(address))
+    };
+    let mut caller = Registers::new(read(SAVED.len())?, 0, 0);
+    for (position, number) in SAVED.into_iter().enumerate() {
+        caller.set(number, read(position)?);
+    }
+    *registers = caller;
+    Ok(CodeAddress::exact(caller.ip))
+}

@@ -1,0 +1,221 @@
+//! Calibration: what probes cost on this machine, measured on functions of our own just before the trace
+//! (`--subtract-overhead`).
+//!
+//! In: the plan, and how it is to be attached. Out: [`Costs`] of the kinds of traps that its points make. The same
+//! programs with the same settings are attached to specimens, which are called in a loop; from the times of their events
+//! follows what a trap costs.
+
+mod figures;
+
+use anyhow::{Context as _, Result, ensure};
+use probe_ebpf::abi::{Cookie, GoProgram};
+use symbols::code::EntryCost;
+
+use self::figures::{Callers, Figures, Seen, TIMED};
+use crate::{
+    attach::{
+        self, Attachment, Scope,
+        features::Features,
+        specimens::{self, Frames, GOID_OFFSET, Specimen},
+    },
+    calls::{TracedFunction, overhead::Costs},
+    events,
+    plan::{Plan, PlannedFunction, PlannedPoint, PointKind},
+    request::Returns,
+    target::TracedFile,
+};
+
+/// Rounds in which everything is measured in turn, so that a slow moment of the machine befalls all alike. The first one
+/// only warms up.
+const ROUNDS: usize = 21;
+/// Calls of one specimen in one round.
+const CALLS: u32 = 20;
+/// Callers beside the immediate one, to measure what a caller costs.
+const CALLERS: usize = 32;
+/// Holds far more than the records of one round.
+const BUFFER_BYTES: u32 = 4 << 20;
+
+/// Measures what the points of `plan` cost when attached with these options.
+///
+/// # Errors
+/// The kernel refuses probes on our own program, or they do not fire.
+pub(super) fn measure(plan: &Plan, features: &Features, options: &attach::Options, returns: Returns) -> Result<Costs> {
+    let mut costs = Costs::default();
+    let file = TracedFile::plain("/proc/self/exe".as_ref(), "probe itself")?;
+    for go in [false, true] {
+        if plan.points.iter().any(|point| (point.cookie.goid_offset() != 0) == go) {
+            Bench::attach(&file, features, options, Points { go, returns })?.measure(&mut costs)?;
+        }
+    }
+    Ok(costs)
+}
+
+/// How specimens are probed.
+#[derive(Clone, Copy)]
+struct Points {
+    go: bool,
+    returns: Returns,
+}
+
+impl Points {
+    /// A plan of all specimens: the points 2n and 2n + 1 are entry and exit of [`TIMED`]'s n-th.
+    fn plan(self, counted: bool) -> Result<Plan> {
+        let mut plan = Plan { files: vec!["probe itself".to_owned()], ..Plan::default() };
+        plan.go_programs.push(GoProgram::default());
+        for (number, specimen) in (0_u32..).zip(TIMED.into_iter().chain([Specimen::Around])) {
+            let place = specimen.place()?;
+            plan.functions.push(function());
+            let entry = if specimen == Specimen::Point { PointKind::Passed } else { PointKind::Entry };
+            let (exit, exit_at) = match (specimen, self.returns) {
+                (Specimen::Open | Specimen::Point, _) | (_, Returns::None) => (None, place.exit),
+                (_, Returns::Uretprobe) => (Some(PointKind::AfterReturn), place.entry),
+                (Specimen::Jumps, Returns::Ret) => (Some(PointKind::TailJump), place.exit),
+                (_, Returns::Ret) => (Some(PointKind::Return), place.exit),
+            };
+            for (half, kind, offset) in [(0, Some(entry), place.entry), (1, exit, exit_at)] {
+                let Some(kind) = kind else { continue };
+                let point = number * 2 + half;
+                let cookie = if self.go { Cookie::go(point, GOID_OFFSET, 0) } else { Cookie::native(point) };
+                let cookie = if counted { cookie.counted() } else { cookie };
+                plan.points.push(PlannedPoint { file: 0, offset, kind, function: number, cookie });
+            }
+        }
+        Ok(plan)
+    }
+}
+
+fn function() -> PlannedFunction {
+    PlannedFunction {
+        traced: TracedFunction { name: String::new(), binary: String::new(), address: 0, point: None },
+        may_repeat: false,
+        unprobed_jumps: false,
+        cost: EntryCost::SingleStep,
+        exact: true,
+        standard: false,
+    }
+}
+
+/// Under which circumstances a specimen is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Setting {
+    /// Within another call.
+    inner: bool,
+    frames: Frames,
+}
+
+impl Setting {
+    fn call(self, specimen: Specimen) {
+        let run = || specimens::run(specimen, self.inner, CALLS, self.frames);
+        // Where the stack is copied, it is that which makes the difference.
+        if matches!(self.frames, Frames::Chain(1..)) { deeper(run) } else { run() }
+    }
+}
+
+/// Runs on a stack that is longer by a typical copy of one.
+#[inline(never)]
+fn deeper(run: impl FnOnce()) {
+    let room = [0_u8; 8 << 10];
+    std::hint::black_box(&room);
+    run();
+    std::hint::black_box(&room);
+}
+
+/// Probed specimens.
+struct Bench {
+    points: Points,
+    attachment: Attachment,
+    /// As [`Callers`] says.
+    settings: Vec<Setting>,
+    callers: Callers,
+}
+
+impl Bench {
+    fn attach(file: &TracedFile, features: &Features, options: &attach::Options, points: Points) -> Result<Self> {
+        let callers = match (options.stack_depth, options.stack_all) {
+            (0, _) => Callers::Nobody,
+            (_, false) => Callers::Outermost,
+            (_, true) => Callers::All,
+        };
+        let far = CALLERS.min((options.stack_depth as usize).saturating_sub(1));
+        let collected =
+            |inner| [Frames::Chain(0), Frames::Chain(far), Frames::Unreadable].map(|frames| (inner, frames));
+        let settings = match callers {
+            Callers::Nobody => vec![(true, Frames::Chain(0))],
+            Callers::Outermost => [&[(true, Frames::Chain(0))][..], &collected(false)].concat(),
+            Callers::All => collected(true).to_vec(),
+        };
+        let settings = settings.into_iter().map(|(inner, frames)| Setting { inner, frames }).collect();
+        let own = attach::Options {
+            scope: own_scope(&options.scope),
+            buffer_bytes: BUFFER_BYTES,
+            force: true,
+            ..options.clone()
+        };
+        let mut plan = points.plan(options.counted)?;
+        let attached = plan.points.len();
+        // Another `probe` that does the same must not pay for our traps, nor we for its.
+        let process = Some(std::process::id());
+        let attachment = attach::attach_within(process, &mut plan, std::slice::from_ref(file), features, &own, None)
+            .context("failed to measure the probes' own cost (--subtract-overhead)")?;
+        ensure!(
+            plan.points.len() == attached,
+            "the kernel refuses probes on our own program, to measure what they cost"
+        );
+        Ok(Self { points, attachment, settings, callers })
+    }
+
+    fn measure(&mut self, costs: &mut Costs) -> Result<()> {
+        let mut seen: Vec<Vec<Seen>> =
+            TIMED.iter().map(|_| self.settings.iter().map(|_| Seen::default()).collect()).collect();
+        for round in 0..ROUNDS {
+            for (number, specimen) in TIMED.into_iter().enumerate() {
+                for (at, setting) in self.settings.clone().into_iter().enumerate() {
+                    setting.call(specimen);
+                    let mut ignored = Seen::default();
+                    let seen = if round == 0 { &mut ignored } else { &mut seen[number][at] };
+                    self.read(number as u32, seen)?;
+                }
+            }
+        }
+        Figures::of(seen).conclude(self.points, self.callers, costs);
+        Ok(())
+    }
+
+    /// Reads the records of one specimen's calls.
+    fn read(&mut self, number: u32, seen: &mut Seen) -> Result<()> {
+        let (mut entries, mut exits) = (Vec::new(), Vec::new());
+        while let Some(item) = self.attachment.ring().next() {
+            let Some(record) = events::decode(&item) else { continue };
+            if record.event.point == number * 2 {
+                seen.callers = record.frames.map(|frames| frames.collected());
+                entries.push(record.event.time_ns);
+            } else if record.event.point == number * 2 + 1 {
+                exits.push(record.event.time_ns);
+            }
+        }
+        let calls = CALLS as usize;
+        ensure!(
+            entries.len() == calls && (exits.is_empty() || exits.len() == calls),
+            "failed to measure the probes' own cost (--subtract-overhead): of {calls} calls of our own, {} entries and {} \
+             returns were seen",
+            entries.len(),
+            exits.len()
+        );
+        // The first call finds nothing in the caches.
+        seen.cycles.extend(entries.windows(2).skip(1).map(|pair| pair[1].saturating_sub(pair[0])));
+        seen.insides.extend(entries.iter().zip(&exits).skip(1).map(|(entry, exit)| exit.saturating_sub(*entry)));
+        Ok(())
+    }
+}
+
+/// Ours, chosen in the way in which the trace chooses: that costs.
+fn own_scope(scope: &Scope) -> Scope {
+    let own = std::process::id();
+    match scope {
+        Scope::Everyone => Scope::Processes { pids: vec![own], follow: false },
+        Scope::Processes { follow, .. } => Scope::Processes { pids: vec![own], follow: *follow },
+        // Traces are made on the first thread.
+        Scope::Threads(_) => Scope::Threads(vec![own]),
+        Scope::Comm { .. } => Scope::Processes { pids: vec![own], follow: true },
+    }
+}

@@ -1,0 +1,100 @@
+//! True stacks without frame pointers: `testdata/chain` knows who called whom, and each of its stacks is compared with
+//! what it says.
+
+use std::collections::HashSet;
+
+use crate::harness::{path, trace};
+
+/// The functions of which the program tells.
+const KNOWN: [&str; 15] = [
+    "plain",
+    "large",
+    "variable",
+    "aligned",
+    "both",
+    "many",
+    "saved",
+    "handled",
+    "sorted",
+    "loaded",
+    "main",
+    "on_thread",
+    "on_signal",
+    "compare",
+    "library_step",
+];
+
+/// Every stack of `samples` is the program's own, and reaches the thread's beginning.
+#[track_caller]
+fn assert_true_stacks(program: &str, mode: &str, samples: usize) {
+    let known: HashSet<&str> = KNOWN.into();
+    let program = path(&format!("chain/{program}"));
+    let traced = trace(&["target"], &[&program, mode, "-n", &samples.to_string()]);
+    let truth: Vec<&str> = traced.ended.stdout.lines().collect();
+    assert_eq!((truth.len(), traced.trace.calls.len()), (samples, samples), "{}", traced.ended.stderr);
+    let mut calls: Vec<_> = traced.trace.calls.iter().collect();
+    calls.sort_by_key(|call| call.start_ns);
+    for (number, (call, expected)) in calls.into_iter().zip(truth).enumerate() {
+        let stack = call.stack.as_ref().expect("every call is outermost");
+        let functions = stack.iter().filter_map(|frame| frame.function.as_deref());
+        let found: Vec<&str> = functions.filter(|function| known.contains(function)).collect();
+        assert_eq!(found.join(" "), expected, "{program} {mode}, stack {number}: {call:?}");
+        assert_eq!(call.stack_cut, None, "{program} {mode}, stack {number}: {call:?}");
+        let root = stack.last().and_then(|frame| frame.function.as_deref());
+        assert!(matches!(root, Some("_start" | "clone3" | "__clone3")), "{program} {mode}, stack {number}: {call:?}");
+    }
+}
+
+#[test]
+fn c_without_frame_pointers_has_true_stacks_at_every_optimisation() {
+    for program in ["c-O0", "c-O1", "c-O2", "c-O3", "clang-O2"] {
+        assert_true_stacks(program, "main", 7000);
+    }
+}
+
+#[test]
+fn cpp_without_frame_pointers_has_true_stacks_at_every_optimisation() {
+    for program in ["cpp-O0", "cpp-O2", "cpp-O3"] {
+        assert_true_stacks(program, "main", 7000);
+    }
+}
+
+#[test]
+fn frame_pointers_fixed_addresses_and_static_linking_make_no_difference() {
+    for program in ["c-fp", "c-nopie", "c-static"] {
+        assert_true_stacks(program, "main", 5000);
+    }
+}
+
+#[test]
+fn unwind_tables_may_be_debug_information() {
+    for program in ["c-debugframe", "c-debugframe-gz"] {
+        assert_true_stacks(program, "main", 5000);
+    }
+}
+
+#[test]
+fn a_threads_stack_ends_where_the_thread_began() {
+    for program in ["c-O2", "c-static", "cpp-O3"] {
+        assert_true_stacks(program, "thread", 3000);
+    }
+}
+
+#[test]
+fn a_signal_handlers_stack_goes_on_in_what_was_interrupted() {
+    for program in ["c-O0", "c-O2", "c-static", "cpp-O3"] {
+        assert_true_stacks(program, "signal", 2000);
+    }
+}
+
+#[test]
+fn callbacks_from_a_library_have_its_callers() {
+    for program in ["c-O2", "c-O3", "clang-O2"] {
+        assert_true_stacks(program, "qsort", 2000);
+    }
+}
+
+#[test]
+fn libraries_that_come_and_go_are_unwound_at_every_address_they_had() {
+    assert_true_stacks("c-O2", "dlopen", 3000);
+}

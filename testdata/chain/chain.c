@@ -1,0 +1,294 @@
+// Knows its own stack: functions with frames of every shape call each other at random, down to `target`, which is traced
+// and notes who called it. Compiles as C and as C++.
+//
+//   chain MODE [-n SAMPLES] [-s SEED]
+//
+//   main      on the first thread
+//   thread    on a second one
+//   signal    some of the steps are a signal's handler
+//   altstack  the same, on an alternate stack
+//   qsort     some of the steps lie beyond the C library's qsort
+//   dlopen    some of the steps lie in libstep.so (found beside the program), which is loaded and unloaded all along
+//
+// stdout: one line for each call of `target`, its callers from the innermost on, up to `main` or `on_thread`. What lies
+// between them in libraries (the C library's, a signal's trampoline) is left out.
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <alloca.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// No inlining, no clones (gcc), no knowledge about the body in callers.
+#ifdef __clang__
+#define STEP __attribute__((noinline)) uint64_t
+#else
+#define STEP __attribute__((noipa)) uint64_t
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define STEPS(F) F(plain) F(large) F(variable) F(aligned) F(both) F(many) F(saved) F(handled) F(sorted) F(loaded)
+#define OUTER(F) F(main) F(on_thread) F(on_signal) F(compare) F(library_step)
+#define ENUM(name) IS_##name,
+#define NAME(name) #name,
+enum { STEPS(ENUM) STEP_COUNT, BEFORE_OUTER = STEP_COUNT - 1, OUTER(ENUM) NAME_COUNT };
+static const char *const names[] = {STEPS(NAME) OUTER(NAME)};
+
+enum { DEEPEST = 64 };
+static __thread unsigned char shadow[DEEPEST];
+static __thread int depth;
+
+#define ENTER(name) (shadow[depth++] = IS_##name)
+#define LEAVE() (depth--)
+
+static enum mode { MAIN, THREAD, SIGNAL, ALTSTACK, QSORT, DLOPEN } mode;
+static volatile uint64_t sink;
+
+STEP target(uint64_t code) {
+    for (int i = depth; i-- > 0;) {
+        fputs(names[shadow[i]], stdout);
+        putchar(i ? ' ' : '\n');
+    }
+    return code * 3;
+}
+
+// The next step: `code` says which, `left` how many are left.
+static uint64_t next(uint64_t code, int left);
+
+STEP plain(uint64_t code, int left) {
+    ENTER(plain);
+    uint64_t below = next(code, left);
+    LEAVE();
+    return below + 1;
+}
+
+STEP large(uint64_t code, int left) {
+    ENTER(large);
+    volatile unsigned char room[700];
+    room[code % sizeof room] = (unsigned char)code;
+    uint64_t below = next(code, left) + room[code % sizeof room];
+    LEAVE();
+    return below;
+}
+
+STEP variable(uint64_t code, int left) {
+    ENTER(variable);
+    size_t bytes = code % 300 + 1;
+    volatile unsigned char *room = (volatile unsigned char *)alloca(bytes);
+    room[bytes - 1] = (unsigned char)code;
+    uint64_t below = next(code, left) + room[bytes - 1];
+    LEAVE();
+    return below;
+}
+
+STEP aligned(uint64_t code, int left) {
+    ENTER(aligned);
+    __attribute__((aligned(64))) volatile uint64_t room[8];
+    room[code % 8] = code;
+    uint64_t below = next(code, left) + room[code % 8];
+    LEAVE();
+    return below;
+}
+
+// Its frame is found through an expression: the stack is realigned, and grows by what is not known at first.
+STEP both(uint64_t code, int left) {
+    ENTER(both);
+    __attribute__((aligned(64))) volatile uint64_t room[8];
+    size_t bytes = code % 200 + 1;
+    volatile unsigned char *more = (volatile unsigned char *)alloca(bytes);
+    room[code % 8] = code;
+    more[bytes - 1] = (unsigned char)code;
+    uint64_t below = next(code, left) + room[code % 8] + more[bytes - 1];
+    LEAVE();
+    return below;
+}
+
+STEP on_stack(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f, uint64_t g, uint64_t h, uint64_t code,
+              int left) {
+    uint64_t below = next(code, left);
+    return below + a + b + c + d + e + f + g + h;
+}
+
+STEP many(uint64_t code, int left) {
+    ENTER(many);
+    uint64_t below = on_stack(code, 1, 2, 3, 4, 5, 6, 7, code, left) + code;
+    LEAVE();
+    return below;
+}
+
+STEP saved(uint64_t code, int left) {
+    ENTER(saved);
+    uint64_t a = code * 3, b = code ^ 5, c = code + 7, d = code >> 3, e = code * code, f = ~code;
+    uint64_t below = next(code, left);
+    below += a ^ b ^ c ^ d ^ e ^ f;
+    LEAVE();
+    return below + a * b + c * d + e * f;
+}
+
+static __thread uint64_t handed_code, handed_result;
+static __thread int handed_left;
+
+STEP continue_handed(void) { return next(handed_code, handed_left); }
+
+void on_signal(int number) {
+    ENTER(on_signal);
+    handed_result = continue_handed() + (uint64_t)number;
+    LEAVE();
+}
+
+STEP handled(uint64_t code, int left) {
+    ENTER(handled);
+    uint64_t below;
+    if (mode == SIGNAL || mode == ALTSTACK) {
+        handed_code = code;
+        handed_left = left;
+        raise(SIGUSR1);
+        below = handed_result;
+    } else {
+        below = next(code, left);
+    }
+    LEAVE();
+    return below + 3;
+}
+
+static __thread int compared;
+
+int compare(const void *a, const void *b) {
+    int result = *(const int *)a - *(const int *)b;
+    if (compared++ == 0) {
+        ENTER(compare);
+        handed_result = continue_handed();
+        LEAVE();
+    }
+    return result;
+}
+
+STEP sorted(uint64_t code, int left) {
+    ENTER(sorted);
+    uint64_t below;
+    if (mode == QSORT) {
+        int values[] = {5, 3, 8, 1};
+        compared = 0;
+        handed_code = code;
+        handed_left = left;
+        qsort(values, 4, sizeof *values, compare);
+        below = handed_result + (uint64_t)values[code % 4];
+    } else {
+        below = next(code, left);
+    }
+    LEAVE();
+    return below;
+}
+
+// What libstep.so calls.
+static uint64_t from_library(uint64_t code, int left) {
+    ENTER(library_step);
+    uint64_t below = next(code, left);
+    LEAVE();
+    return below + 2;
+}
+
+static char library[4096];
+
+STEP loaded(uint64_t code, int left) {
+    ENTER(loaded);
+    uint64_t below;
+    if (mode == DLOPEN) {
+        void *handle = dlopen(library, RTLD_NOW);
+        uint64_t (*step)(uint64_t (*)(uint64_t, int), uint64_t, int) = NULL;
+        *(void **)&step = handle ? dlsym(handle, "library_step") : NULL;
+        if (!step)
+            abort();
+        below = step(from_library, code, left);
+        dlclose(handle);
+    } else {
+        below = next(code, left);
+    }
+    LEAVE();
+    return below;
+}
+
+static uint64_t next(uint64_t code, int left) {
+#define STEP_OF(name) name,
+    static uint64_t (*const steps[])(uint64_t, int) = {STEPS(STEP_OF)};
+    return left ? steps[code % STEP_COUNT](code / STEP_COUNT, left - 1) : target(code);
+}
+
+static uint64_t state, samples = 1000;
+
+static void run(void) {
+    for (uint64_t i = 0; i < samples; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        sink = next(state, (int)(state >> 60) % 12);
+    }
+}
+
+STEP on_thread_body(void) {
+    ENTER(on_thread);
+    run();
+    LEAVE();
+    return 1;
+}
+
+void *on_thread(void *unused) {
+    sink = on_thread_body();
+    return unused;
+}
+
+static void handle_signals(int flags) {
+    // Handlers interrupt each other: every one of them is below the one before on the alternate stack.
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_NODEFER | flags;
+    stack_t alternate;
+    memset(&alternate, 0, sizeof alternate);
+    alternate.ss_size = 1 << 18;
+    alternate.ss_sp = malloc(alternate.ss_size);
+    if (sigaction(SIGUSR1, &action, NULL) || sigaltstack(&alternate, NULL))
+        abort();
+}
+
+int main(int argc, char **argv) {
+    static const char *const modes[] = {"main", "thread", "signal", "altstack", "qsort", "dlopen"};
+    unsigned which = 0;
+    while (which < 6 && (argc < 2 || strcmp(argv[1], modes[which])))
+        which++;
+    if (which == 6) {
+        fprintf(stderr, "usage: chain main|thread|signal|altstack|qsort|dlopen [-n SAMPLES] [-s SEED]\n");
+        return 2;
+    }
+    mode = (enum mode)which;
+    state = 88172645463325252u;
+    for (int i = 2; i + 1 < argc; i += 2)
+        *(strcmp(argv[i], "-n") ? &state : &samples) = strtoull(argv[i + 1], NULL, 0);
+    const char *slash = strrchr(argv[0], '/');
+    snprintf(library, sizeof library, "%.*slibstep.so", slash ? (int)(slash - argv[0]) + 1 : 0, argv[0]);
+    if (mode == SIGNAL || mode == ALTSTACK)
+        handle_signals(mode == ALTSTACK ? SA_ONSTACK : 0);
+    if (mode == THREAD) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, on_thread, NULL))
+            abort();
+        pthread_join(thread, NULL);
+    } else {
+        ENTER(main);
+        run();
+        LEAVE();
+    }
+    return 0;
+}
+
+#ifdef __cplusplus
+}
+#endif
