@@ -33,11 +33,29 @@ pub(crate) fn event(place: &Place, point: u32, time_ns: u64) -> bool {
         lost(place, point);
         return false;
     };
-    let lost = lost_so_far();
-    let time_ns = if time_ns == 0 { now() } else { time_ns };
-    record.write(Event { time_ns, depth: place.depth, goid: place.goid, pid_tgid: place.pid_tgid, point, lost });
+    record.write(made(place, point, time_ns));
     record.submit(NO_WAKEUP);
     true
+}
+
+/// An event that may be told later. `time_ns` 0: now, taken last.
+#[inline(always)]
+pub(crate) fn made(place: &Place, point: u32, time_ns: u64) -> Event {
+    let lost = lost_so_far();
+    let time_ns = if time_ns == 0 { now() } else { time_ns };
+    Event { time_ns, depth: place.depth, goid: place.goid, pid_tgid: place.pid_tgid, point, lost }
+}
+
+/// Tells of an event that was made before.
+#[inline(always)]
+pub(crate) fn later(event: &Event) {
+    match EVENTS.reserve::<Event>(0) {
+        Some(mut record) => {
+            record.write(*event);
+            record.submit(NO_WAKEUP);
+        }
+        None => lost(&Place { goid: event.goid, depth: event.depth, pid_tgid: event.pid_tgid }, event.point),
+    }
 }
 
 /// A program made a stack of its own.

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use probe_ebpf::abi::{FILTER_TIDS, POINT_EXEC, POINT_PROCESS_EXIT, POINT_THREAD_EXIT};
 
 use crate::{
-    emit,
+    defer, emit,
     lane::Place,
     maps::{BY_COMM, COMM, FOLLOW, NOT_TRACED, PID_FILTER, PIDS, SIGNAL_LIVE, TASK_SIGNAL, TASK_TGID},
     memory, runners,
@@ -56,6 +56,7 @@ fn process_exec(_ctx: RawTracePointContext) -> i32 {
         }
     }
     if PID_FILTER.load() == 0 || member {
+        defer::before_end(&place(pid_tgid));
         emit::event(&place(pid_tgid), POINT_EXEC, 0);
     }
     0
@@ -73,7 +74,9 @@ fn process_exit(_ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let point = if last { POINT_PROCESS_EXIT } else { POINT_THREAD_EXIT };
+    defer::before_end(&place(pid_tgid));
     emit::event(&place(pid_tgid), point, 0);
+    defer::forget(&place(pid_tgid).lane());
     if filter == FILTER_TIDS || last {
         let _ = PIDS.remove(&id);
     }

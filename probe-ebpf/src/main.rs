@@ -9,6 +9,7 @@
 
 mod copy;
 mod count;
+mod defer;
 mod emit;
 mod jump;
 mod lane;
@@ -76,7 +77,7 @@ fn on_entry(ctx: &ProbeContext) {
         return;
     }
     let told = if copy::is_wanted(cookie, &place) {
-        copy::event(ctx, &place, cookie.numbers(), COPY_AT_ENTRY)
+        copy::event(ctx, cookie, &place, COPY_AT_ENTRY)
     } else {
         emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx))
     };
@@ -93,6 +94,16 @@ fn leave(ctx: &ProbeContext, sp: u64) {
     outermost::ends(&place);
 }
 
+/// An unwinder enters a frame: calls as deep and deeper are over.
+#[inline(always)]
+fn land(ctx: &ProbeContext, sp: u64) {
+    let time_ns = emit::now();
+    let Some((cookie, place)) = here(ctx, sp) else { return };
+    defer::before_end(&place);
+    emit::event(&place, cookie.numbers(), time_ns);
+    outermost::ends(&place);
+}
+
 /// At a RET, or at a jump that always leaves: SP is the entry's again.
 #[inline(always)]
 fn on_exit(ctx: &ProbeContext) {
@@ -105,7 +116,7 @@ fn on_point(ctx: &ProbeContext) {
     if STACK_DEPTH.load() == 0 {
         emit::event(&place, cookie.numbers(), 0);
     } else if copy::is_wanted(cookie, &place) {
-        copy::event(ctx, &place, cookie.numbers(), 0);
+        copy::event(ctx, cookie, &place, 0);
     } else {
         emit::event_with_frames(&place, cookie.numbers(), Walk::from_point(ctx));
     }
@@ -126,7 +137,7 @@ fn on_jump(ctx: &ProbeContext) {
 #[inline(always)]
 fn on_landing(ctx: &ProbeContext) {
     if runners::has_current() {
-        leave(ctx, regs::sp(ctx));
+        land(ctx, regs::sp(ctx));
     }
 }
 
@@ -136,7 +147,7 @@ fn on_longjmp(ctx: &ProbeContext) {
     if runners::has_current()
         && let Some(sp) = guarded_sp(regs::argument::<0>(ctx))
     {
-        leave(ctx, sp);
+        land(ctx, sp);
     }
 }
 
@@ -158,6 +169,7 @@ fn on_recovery(ctx: &ProbeContext) {
     }
     let cookie = cookie(ctx);
     if let Some(place) = lane::suspended(ctx, cookie) {
+        defer::before_end(&place);
         emit::event(&place, cookie.numbers(), time_ns);
         outermost::ends(&place);
     }
@@ -218,6 +230,9 @@ programs! {
     entry_multi, entry: on_entry;
     exit_multi, exit: on_exit;
     jump_multi, jump: on_jump;
+    deferred_entry_multi, deferred_entry: defer::on_entry;
+    deferred_exit_multi, deferred_exit: defer::on_exit;
+    deferred_jump_multi, deferred_jump: defer::on_jump;
     point_multi, point: on_point;
     landing_multi, landing: on_landing;
     recovery_multi, recovery: on_recovery;

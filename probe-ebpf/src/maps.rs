@@ -7,7 +7,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use probe_ebpf::abi::{COMM_LEN, EventWithFrames, FILTER_NONE, GoProgram, Jump, Lane};
+use probe_ebpf::{
+    abi::{COMM_LEN, EventWithFrames, FILTER_NONE, GoProgram, Jump, Lane},
+    deferred::Deferred,
+};
 
 /// `FILTER_…`: what [`PIDS`] means.
 #[unsafe(no_mangle)]
@@ -70,6 +73,10 @@ pub(crate) static COUNTS_ROW: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static COUNTS_LAST_ROW: Global<u32> = Global::new(0);
 
+/// Shorter calls are not told of, ns; 0: all are. Only with the programs that defer.
+#[unsafe(no_mangle)]
+pub(crate) static MIN_DURATION: Global<u64> = Global::new(0);
+
 /// Records for the reading half.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
@@ -111,3 +118,19 @@ pub(crate) static OUTERMOST: LruHashMap<Lane, u64> = LruHashMap::with_max_entrie
 /// Where records with frames are put together: they are too large for the BPF stack.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<EventWithFrames> = PerCpuArray::with_max_entries(1, 0);
+/// With [`MIN_DURATION`], by lane: entries held back. A lane without one has no call open that was told of, as long as
+/// [`DEFERRED_FULL`] is 0.
+#[map]
+pub(crate) static DEFERRED: HashMap<Lane, Deferred> = HashMap::with_max_entries(1, 0);
+/// 1: [`DEFERRED`] had no room for a lane.
+#[map]
+pub(crate) static DEFERRED_FULL: Array<u64> = Array::with_max_entries(1, 0);
+/// With [`MIN_DURATION`], by point: its function's number, or `NO_FUNCTION`.
+#[map]
+pub(crate) static FUNCTION_OF: Array<u32> = Array::with_max_entries(1, 0);
+/// Events of short calls that were not told of, by point.
+#[map]
+pub(crate) static LEFT_OUT_AT: Array<u64> = Array::with_max_entries(1, 0);
+/// Outermost calls among them.
+#[map]
+pub(crate) static LEFT_OUT_OUTERMOST: Array<u64> = Array::with_max_entries(1, 0);

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use symbols::binary::Binary;
-use symbols::index::{Index, LeftOut};
+use symbols::index::{FunctionId, Index, Language, LeftOut, Matched};
 
 /// Why a name is not as binutils has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,4 +155,27 @@ fn names_are_spelt_as_binutils_or_llvm_spell_them() {
     );
     assert!(used[&LateSubstitution] <= MOST_LATE && used[&Unread] <= MOST_LATE, "{used:?}");
     assert!(used[&Constraint] <= MOST_CONSTRAINED, "{used:?}");
+}
+
+/// Those with lambdas, function pointers and expressions, as a person would copy them from `nm -C`.
+#[test]
+fn names_with_parameters_as_binutils_writes_them_find_their_functions() {
+    for program in ["node", "libLLVM.so"] {
+        let index = Index::new(Arc::new(Binary::open(&common::corpus(program)).unwrap())).unwrap();
+        let whole = index.functions().filter(|f| f.left_out.is_none() && f.language == Language::Cpp);
+        let symbols: Vec<(FunctionId, &str)> = whole.map(|f| (f.id, base(f.symbol))).collect();
+        let gnu = common::filtered(&mut Command::new("c++filt"), symbols.iter().map(|(_, symbol)| symbol));
+        let is_involved = |name: &&str| ["{lambda", "(*)", "decltype (", "&("].iter().any(|sign| name.contains(sign));
+        let involved = symbols.iter().zip(gnu.lines()).filter(|(_, name)| is_involved(name) && name.ends_with(')'));
+        let mut asked = 0;
+        for ((id, symbol), name) in involved.step_by(60) {
+            // Without the return type that a function template shows.
+            let short = index.short_name(*id);
+            let Some(at) = name.find(short.split(['<', '(']).next().unwrap()) else { continue };
+            let found = index.select(&[name[at..].parse().unwrap()], false);
+            assert!(found.matches.iter().any(|m| m.what == Matched::Function(*id)), "{program}: {symbol}\n{name}");
+            asked += 1;
+        }
+        assert!(asked > 50, "{program}: {asked}");
+    }
 }

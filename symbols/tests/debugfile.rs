@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod common;
+#[path = "common/debug.rs"]
+mod debug;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use debug::{objcopy, open, search};
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
 use symbols::debugfile::DebugSearch;
@@ -35,19 +38,6 @@ fn program(dir: &Path, flags: &[&str]) -> PathBuf {
         Command::new("gcc").current_dir(dir).args(["-O2", "-g"]).args(flags).arg("-o").arg(&program).arg("program.c"),
     );
     program
-}
-
-fn objcopy(arguments: &[&str], from: &Path, to: &Path) {
-    common::run(Command::new("objcopy").args(arguments).arg(from).arg(to));
-}
-
-/// Looks nowhere but where a test says.
-fn search(path: &Path) -> DebugSearch {
-    DebugSearch { path: Some(path.to_owned()), folders: Vec::new(), ..DebugSearch::default() }
-}
-
-fn open(path: &Path) -> Arc<Binary> {
-    Arc::new(Binary::open(path).unwrap())
 }
 
 fn names(index: &Index) -> BTreeMap<u64, (String, u64)> {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "an error fails the test")]
 
 mod common;
+#[path = "common/debug.rs"]
+mod debug;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use debug::{objcopy, open, search};
 use symbols::addr::{FileOffset, Vaddr};
 use symbols::binary::Binary;
 use symbols::debugfile::{self, DebugSearch};
@@ -38,18 +41,6 @@ fn program(dir: &Path, flags: &[&str]) -> PathBuf {
     gcc.current_dir(dir).args(["-O2", "-g"]).args(flags).args(["-o", "program", "main.c", "one.c", "two.c"]);
     common::run(&mut gcc);
     dir.join("program")
-}
-
-fn objcopy(arguments: &[&str], from: &Path, to: &Path) {
-    common::run(Command::new("objcopy").args(arguments).arg(from).arg(to));
-}
-
-fn search(path: &Path) -> DebugSearch {
-    DebugSearch { path: Some(path.to_owned()), folders: Vec::new(), ..DebugSearch::default() }
-}
-
-fn open(path: &Path) -> Arc<Binary> {
-    Arc::new(Binary::open(path).unwrap())
 }
 
 fn index(path: &Path) -> Index {

@@ -46,3 +46,31 @@ fn what_went_of_a_mapped_file_reads_as_zeros_and_the_file_is_named() {
     drop(first);
     assert_eq!(truncation::shortened(), [cut]);
 }
+
+/// Set where the test runs itself in another process.
+const WITHIN: &str = "PROBE_TEST_BUS_ERROR";
+
+/// A mapping that is not this library's raises SIGBUS as ever.
+#[test]
+#[allow(unsafe_code)]
+fn what_goes_of_others_mappings_ends_the_process() {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::process::ExitStatusExt as _;
+    if std::env::var_os(WITHIN).is_some() {
+        truncation::survive().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        // SAFETY: a new mapping, of which one byte is read.
+        let byte = unsafe {
+            let place = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0);
+            assert_ne!(place, libc::MAP_FAILED);
+            file.set_len(0).unwrap();
+            place.cast::<u8>().read_volatile()
+        };
+        panic!("{byte} was read");
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "what_goes_of_others_mappings_ends_the_process"]).env(WITHIN, "1");
+    let output = child.output().unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{output:?}");
+}

@@ -114,6 +114,7 @@ fn compare(plan: &mut Plan, file: &TracedFile, path: &Path, pid: u32) -> Result<
         buffer_bytes: 64 << 20,
         force: false,
         counted: false,
+        min_duration_ns: 0,
     };
     // What the kernel refuses is out of the plan after this.
     drop(attach::attach(plan, files, &features, &options)?);

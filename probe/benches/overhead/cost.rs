@@ -59,9 +59,13 @@ pub(crate) fn bench(subject: &Subject, uretprobe: bool, verdicts: &mut Verdicts)
     let entry = plan.points.iter().find(|p| p.kind == PointKind::Entry).context("no entry in the plan")?;
     let (chosen, address) = (entry.offset.0, plan.functions[0].traced.address);
 
-    let bare = |offset: u64| {
+    let returns = subject.plan(&file, Returns::Ret)?;
+    let returns: Vec<u64> =
+        returns.points.iter().filter(|p| p.kind == PointKind::Return && p.function == 0).map(|p| p.offset.0).collect();
+    let bare = |offset: u64, returns: &[u64]| {
+        let offsets = [&[offset], returns].concat();
         move |calls| {
-            let _bare = Bare::attach(&subject.path, slice::from_ref(&vec![offset]), 0)?;
+            let _bare = Bare::attach(&subject.path, slice::from_ref(&offsets), 0)?;
             subject.run(calls, 1)
         }
     };
@@ -75,18 +79,21 @@ pub(crate) fn bench(subject: &Subject, uretprobe: bool, verdicts: &mut Verdicts)
 
     let mut cases = vec![
         Case::new("(a) nothing", |calls| subject.run(calls, 1)),
-        Case::new("(b) an empty program, at the first instruction", bare(first)),
-        Case::new("    an empty program, where probe puts its own", bare(chosen)),
+        Case::new("(b) an empty program, at the first instruction", bare(first, &[])),
+        Case::new("    an empty program, where probe puts its own", bare(chosen, &[])),
         Case::new("(c) probe --stack=none --json --returns=none", probe(&["--stack=none", "--json", "--returns=none"])),
         Case::new("(c) probe --stack=none --json", probe(&["--stack=none", "--json"])),
         Case::new("    probe --json (callers by frame pointers)", probe(&["--json"])),
         Case::new("    probe (callers, tree)", probe(&[])),
-        Case::new("(d) bpftrace, counting", |calls| under_bpftrace(subject, &count, calls)),
+        Case::new("    empty programs, at the first instruction and the RETs", bare(first, &returns)),
+        Case::new("    empty programs, where probe puts its own, and the RETs", bare(chosen, &returns)),
+        Case::new("(d) bpftrace, counting", |calls| under_bpftrace(subject, &count, calls, 1)),
     ];
     if uretprobe {
         let flags = &["--stack=none", "--json", "--returns=uretprobe"];
         cases.push(Case::new("    probe --stack=none --json --returns=uretprobe", probe(flags)));
-        cases.push(Case::new("(d) bpftrace, timing with a uretprobe", |calls| under_bpftrace(subject, &time, calls)));
+        cases
+            .push(Case::new("(d) bpftrace, timing with a uretprobe", |calls| under_bpftrace(subject, &time, calls, 1)));
     }
     // The first round says how many calls make a round, and warms up.
     for round in 0..=ROUNDS {
@@ -101,6 +108,13 @@ pub(crate) fn bench(subject: &Subject, uretprobe: bool, verdicts: &mut Verdicts)
     let ratio = cases[3].cpu.median() / cases[1].cpu.median();
     let bound = if uretprobe { 1.5 } else { 0.25 };
     verdicts.want(format!("{}: (c) entries only, to (b)", subject.name), Wanted::AtMost(bound), ratio);
+    if !uretprobe {
+        // What is left of a probe at the first instruction and one at the RET when the entry has become so much cheaper.
+        let won = cases[1].cpu.median() - cases[3].cpu.median();
+        let bound = cases[7].cpu.median() - won;
+        let name = "entry and return, to (b) at both less what the entry won";
+        verdicts.want(format!("{}: {name}", subject.name), Wanted::AtMost(1.0), cases[4].cpu.median() / bound);
+    }
     Ok(())
 }
 

@@ -1,27 +1,28 @@
 //! What tracing costs, beside the least it can cost and beside bpftrace: `make bench`.
 //!
-//! `cargo bench -p probe --bench overhead -- PART…` runs some parts alone: `cost`, `throughput`, `attaching`, `server`,
+//! `cargo bench -p probe --bench overhead -- PART…` runs some parts alone: `cost`, `threads`, `attaching`, `server`,
 //! `accuracy`, `stacks`.
 //!
-//! Needs root, the programs of `testdata/`, bpftrace 0.17 and a kernel with `uprobe.multi` (6.6). Figures are medians of
-//! interleaved rounds of one run; those of different runs or machines do not compare. Not measured with criterion: what
-//! counts is the time of whole processes, which they tell themselves.
+//! Needs root, the programs of `testdata/`, bpftrace 0.17 and a kernel with `uprobe.multi` (6.6); perf and uftrace where
+//! they are installed. Figures are medians of interleaved rounds of one run; those of different runs or machines do not
+//! compare. Not measured with criterion: what counts is the time of whole processes, which they tell themselves.
 
 mod accuracy;
 mod attaching;
 mod bare;
 mod cost;
+mod others;
 mod report;
 mod run;
 mod server;
 mod stacks;
-mod throughput;
+mod threads;
 
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use probe::request::Returns;
 
+use others::Tools;
 use report::Verdicts;
 use run::{Subject, built};
 
@@ -36,22 +37,17 @@ fn main() -> Result<()> {
     let cpus = std::thread::available_parallelism()?;
     let load = std::fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').next().unwrap_or_default();
-    println!(
-        "Medians of {ROUNDS} interleaved rounds (lowest … highest), {cpus} CPUs, load {load}, {}",
-        run::bpftrace_version()?
-    );
+    let tools = Tools::find();
+    println!("Medians of interleaved rounds (lowest … highest), {cpus} CPUs, load {load}; {}", tools.versions());
 
     let mut verdicts = Verdicts::default();
     if wanted("cost")? {
         cost::bench(&go, false, &mut verdicts)?;
         cost::bench(&c, true, &mut verdicts)?;
     }
-    if wanted("throughput")? {
-        for subject in [&go, &c] {
-            for returns in [Returns::Ret, Returns::None] {
-                throughput::bench(subject, returns, &mut verdicts)?;
-            }
-        }
+    if wanted("threads")? {
+        threads::bench(&go, true, &tools, &mut verdicts)?;
+        threads::bench(&c, false, &tools, &mut verdicts)?;
     }
     if wanted("attaching")? {
         attaching::bench(&server, &mut verdicts)?;
@@ -73,7 +69,7 @@ fn main() -> Result<()> {
 }
 
 /// The parts, by the names that choose them.
-const PARTS: [&str; 6] = ["cost", "throughput", "attaching", "server", "accuracy", "stacks"];
+const PARTS: [&str; 6] = ["cost", "threads", "attaching", "server", "accuracy", "stacks"];
 
 /// Whether a part is to be run: it was named, or none was. Cargo itself passes options.
 fn wanted(part: &str) -> Result<bool> {

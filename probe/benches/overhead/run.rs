@@ -76,9 +76,9 @@ impl Subject {
         plan::plan(std::slice::from_ref(file), &[self.function.parse()?], options)
     }
 
-    /// `push -n CALLS`, as bpftrace wants a command.
-    fn command(&self, calls: u64) -> String {
-        format!("{} -n {calls}", self.path.display())
+    /// `push -n CALLS -t THREADS`, as bpftrace wants a command.
+    pub(crate) fn command(&self, calls: u64, threads: u64) -> String {
+        format!("{} -n {calls} -t {threads}", self.path.display())
     }
 }
 
@@ -180,29 +180,26 @@ fn interrupt(child: &Child) -> Result<()> {
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
 }
 
-/// bpftrace with a script; `tracefs` only for itself, and no limit on locked memory.
-fn bpftrace(script: &str) -> Command {
+/// A script of the shell that finds tracefs mounted, and no limit on locked memory. Arguments follow as `$1` and on.
+pub(crate) fn in_tracefs(script: &str) -> Command {
     const PREPARED: &str = "[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; \
-                            ulimit -l unlimited 2>/dev/null; exec bpftrace \"$@\"";
+                            ulimit -l unlimited 2>/dev/null; ";
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", PREPARED, "sh", "-e", script]).stderr(Stdio::null());
+    command.args(["-m", "sh", "-c", &[PREPARED, script].concat(), "sh"]);
     command
 }
 
-/// bpftrace's version, as it says it.
-pub(crate) fn bpftrace_version() -> Result<String> {
-    let output = Command::new("bpftrace").arg("--version").output().context("failed to run bpftrace")?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+/// bpftrace with a script.
+pub(crate) fn bpftrace(script: &str) -> Command {
+    let mut command = in_tracefs("exec bpftrace \"$@\"");
+    command.args(["-e", script]).stderr(Stdio::null());
+    command
 }
 
 /// Runs the program under bpftrace.
-pub(crate) fn under_bpftrace(subject: &Subject, script: &str, calls: u64) -> Result<Measured> {
-    command_under_bpftrace(subject, script, &subject.command(calls))
-}
-
-/// Runs a command of the program under bpftrace.
-pub(crate) fn command_under_bpftrace(subject: &Subject, script: &str, command: &str) -> Result<Measured> {
-    let output = bpftrace(script).args(["-c", command]).output().context("failed to run bpftrace")?;
+pub(crate) fn under_bpftrace(subject: &Subject, script: &str, calls: u64, threads: u64) -> Result<Measured> {
+    let mut command = bpftrace(script);
+    let output = command.args(["-c", &subject.command(calls, threads)]).output().context("failed to run bpftrace")?;
     subject.measured(&String::from_utf8_lossy(&output.stdout)).map_err(|error| anyhow!("under bpftrace: {error:#}"))
 }
 

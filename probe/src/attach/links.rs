@@ -64,6 +64,8 @@ struct Held {
 /// All links to the plan's points.
 pub(super) struct Links {
     multi: bool,
+    /// The programs are those that leave out short calls.
+    defers: bool,
     /// Processes that the links are confined to.
     pids: Option<Vec<u32>>,
     /// In the order of attaching: exits before entries, so that no call is seen to begin that cannot be seen to end.
@@ -86,9 +88,10 @@ struct Work<'a> {
 }
 
 impl Links {
-    pub(super) fn new(plan: &Plan, multi: bool, pids: Option<Vec<u32>>) -> Self {
+    pub(super) fn new(plan: &Plan, multi: bool, defers: bool, pids: Option<Vec<u32>>) -> Self {
         let generations = vec![Some(0)];
-        let mut links = Self { multi, pids, held: Vec::new(), bundles: Vec::new(), generations, unwatched: Vec::new() };
+        let mut links =
+            Self { multi, defers, pids, held: Vec::new(), bundles: Vec::new(), generations, unwatched: Vec::new() };
         for function in &plan.functions {
             let bundle = match (function.exact, multi) {
                 (true, _) => FIXED,
@@ -233,7 +236,12 @@ impl Links {
         let shown = &file.shown;
         // Through our own descriptor: what was read is what is probed, whatever has its name by now.
         let path = &PathBuf::from(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
-        let name = if self.multi { group.multi } else { group.single };
+        let name = match (self.multi, self.defers) {
+            (true, true) => group.deferred_multi,
+            (true, false) => group.multi,
+            (false, true) => group.deferred,
+            (false, false) => group.single,
+        };
         let generation = self.generations.get(bundle).copied().flatten().unwrap_or_default();
         let program = program(ebpf, name)?;
         if program.fd().is_err() {
@@ -293,26 +301,36 @@ fn has_ended(error: &anyhow::Error) -> bool {
 struct Group {
     multi: &'static str,
     single: &'static str,
+    /// Those that leave out short calls.
+    deferred_multi: &'static str,
+    deferred: &'static str,
     kinds: &'static [PointKind],
+}
+
+impl Group {
+    const fn new(multi: &'static str, single: &'static str, kinds: &'static [PointKind]) -> Self {
+        Self { multi, single, deferred_multi: multi, deferred: single, kinds }
+    }
+
+    const fn or_deferring(self, deferred_multi: &'static str, deferred: &'static str) -> Self {
+        Self { deferred_multi, deferred, ..self }
+    }
 }
 
 /// In the order of attaching. The kernel calls the youngest probe of a place first (Linux: `consumer_add` in
 /// kernel/events/uprobes.c), so where an entry is also an exit, the entry is told first.
 const GROUPS: &[Group] = &[
-    Group {
-        multi: "exit_multi",
-        single: "exit",
-        kinds: &[PointKind::Return, PointKind::TailJump, PointKind::GoroutineEnd],
-    },
-    Group { multi: "landing_multi", single: "landing", kinds: &[PointKind::Landing] },
-    Group { multi: "longjmp_multi", single: "longjmp", kinds: &[PointKind::LongJump] },
-    Group { multi: "recovery_multi", single: "recovery", kinds: &[PointKind::Recovery] },
-    Group { multi: "makecontext_multi", single: "makecontext", kinds: &[PointKind::Context] },
-    Group { multi: "make_fcontext_multi", single: "make_fcontext", kinds: &[PointKind::BoostContext] },
-    Group { multi: "jump_multi", single: "jump", kinds: &[PointKind::MaybeJump] },
-    Group { multi: "return_multi", single: "return_single", kinds: &[PointKind::AfterReturn] },
-    Group { multi: "point_multi", single: "point", kinds: &[PointKind::Passed] },
-    Group { multi: "entry_multi", single: "entry", kinds: &[PointKind::Entry] },
+    Group::new("exit_multi", "exit", &[PointKind::Return, PointKind::TailJump, PointKind::GoroutineEnd])
+        .or_deferring("deferred_exit_multi", "deferred_exit"),
+    Group::new("landing_multi", "landing", &[PointKind::Landing]),
+    Group::new("longjmp_multi", "longjmp", &[PointKind::LongJump]),
+    Group::new("recovery_multi", "recovery", &[PointKind::Recovery]),
+    Group::new("makecontext_multi", "makecontext", &[PointKind::Context]),
+    Group::new("make_fcontext_multi", "make_fcontext", &[PointKind::BoostContext]),
+    Group::new("jump_multi", "jump", &[PointKind::MaybeJump]).or_deferring("deferred_jump_multi", "deferred_jump"),
+    Group::new("return_multi", "return_single", &[PointKind::AfterReturn]),
+    Group::new("point_multi", "point", &[PointKind::Passed]),
+    Group::new("entry_multi", "entry", &[PointKind::Entry]).or_deferring("deferred_entry_multi", "deferred_entry"),
 ];
 
 fn scopes(pids: Option<&[u32]>) -> Result<Vec<UProbeScope>> {

@@ -5,6 +5,7 @@
 
 pub mod btf;
 mod counters;
+mod deferred;
 mod error;
 pub mod features;
 mod links;
@@ -27,6 +28,7 @@ use crate::{
     target::TracedFile,
 };
 pub use counters::Counters;
+pub use deferred::Deferred;
 use error::explain;
 pub use error::how_to_be_permitted;
 use features::{Feature, Features};
@@ -95,6 +97,9 @@ pub struct Options {
     pub force: bool,
     /// Count how often the points are passed whose functions share in a budget.
     pub counted: bool,
+    /// Calls that take less need not be told of, ns; 0: all are. Without callers only: at a call's end they are not known
+    /// any more.
+    pub min_duration_ns: u64,
 }
 
 /// Points beyond which attaching one by one wants `--force`.
@@ -105,6 +110,7 @@ pub struct Attachment {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     links: Links,
+    deferred: Option<Deferred>,
     /// The trace is of processes named by the user: it ends with the last of them.
     ends_with_processes: bool,
 }
@@ -121,6 +127,21 @@ struct Refused {
 /// # Errors
 /// No permission, a kernel too old, nothing left to attach.
 pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, options: &Options) -> Result<Attachment> {
+    attach_within(None, plan, files, features, options)
+}
+
+/// The same for a process of which it is known that nobody else is meant, whatever the scope says: where the kernel can,
+/// the links are confined to it. The kernel half chooses as the scope says.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_within(
+    process: Option<u32>,
+    plan: &mut Plan,
+    files: &[TracedFile],
+    features: &Features,
+    options: &Options,
+) -> Result<Attachment> {
     if let Some(missing) = features.indispensable_missing() {
         bail!("this kernel lacks {}: probe needs {} or newer", missing.name(), missing.since());
     }
@@ -135,7 +156,7 @@ pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, option
         );
     }
     loop {
-        let mut attachment = Attachment::load(plan, features, options, multi)?;
+        let mut attachment = Attachment::load(process, plan, features, options, multi)?;
         match attachment.attach_all(plan, files)? {
             Ok(()) => return Ok(attachment),
             Err(refused) => {
@@ -161,7 +182,7 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
 }
 
 impl Attachment {
-    fn load(plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
+    fn load(process: Option<u32>, plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
         let kernel = if features.has(Feature::Btf) {
             fs::read(features::BTF).ok().and_then(|btf| btf::kernel_offsets(&btf)).unwrap_or_default()
         } else {
@@ -187,6 +208,8 @@ impl Attachment {
             u32::try_from(plan.points.len()).ok().filter(|&n| n <= abi::MAX_POINTS).context("too many points")?;
         let rows = counters::rows();
         let counted = if options.counted { points.max(1) } else { 0 };
+        let min_duration = if deferred::is_possible(plan) { options.min_duration_ns } else { 0 };
+        let (deferring_lanes, deferring_points) = deferred::sizes(min_duration, points);
         let shared_unwinders = u32::from(filter == FILTER_NONE && plan.watches_shared_files());
         let mut ebpf = EbpfLoader::new()
             .override_global("PID_FILTER", &filter, true)
@@ -201,6 +224,7 @@ impl Attachment {
             .override_global("TASK_MM", &kernel.task_mm, true)
             .override_global("MM_START_STACK", &kernel.mm_start_stack, true)
             .override_global("SHARED_UNWINDERS", &shared_unwinders, true)
+            .override_global("MIN_DURATION", &min_duration, true)
             .override_global("TASK_TGID", &kernel.task_tgid, true)
             .override_global("TASK_SIGNAL", &kernel.task_signal, true)
             .override_global("SIGNAL_LIVE", &kernel.signal_live, true)
@@ -211,14 +235,20 @@ impl Attachment {
             .map_max_entries("EVENTS", options.buffer_bytes)
             .map_max_entries("COUNTS", counted.max(1).saturating_mul(rows))
             .map_max_entries("LOST_AT", points.max(1))
+            .map_max_entries("DEFERRED", deferring_lanes)
+            .map_max_entries("FUNCTION_OF", deferring_points)
+            .map_max_entries("LEFT_OUT_AT", deferring_points)
             .map_max_entries("JUMPS", plan.jumps.len().max(1) as u32)
             .load(OBJECT)
             .map_err(|error| explain("failed to load the kernel half", error))?;
         let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
         let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
-        let links = Links::new(plan, multi, link_pids(options, features, multi));
-        let mut attachment = Self { ebpf, ring, links, ends_with_processes };
+        let deferred = if min_duration > 0 { Some(Deferred::take(&mut ebpf, plan)?) } else { None };
+        let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
+        let pids = within.or_else(|| link_pids(options, features, multi));
+        let links = Links::new(plan, multi, deferred.is_some(), pids);
+        let mut attachment = Self { ebpf, ring, links, deferred, ends_with_processes };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)
     }
@@ -246,6 +276,11 @@ impl Attachment {
 
     fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
         self.ebpf.map_mut(name).with_context(|| format!("the kernel half has no {name}"))
+    }
+
+    /// What is held back and left out, where [`Options::min_duration_ns`] asked for it and the plan allows it.
+    pub fn deferred(&mut self) -> Option<&mut Deferred> {
+        self.deferred.as_mut()
     }
 
     /// Whether no traced process is left; `ended` says that one has, which makes it worth a look.

@@ -116,21 +116,30 @@ pub struct Cost {
 pub struct Costs {
     /// Without callers, by [`Trap::index`].
     pub bare: [Cost; Trap::COUNT],
-    /// With a first caller.
+    /// With a first caller, or a copy of the stack of [`Self::copy_bytes`].
     pub with_callers: [Cost; Trap::COUNT],
     /// Of each further caller, ns.
     pub caller_ns: u64,
     /// Of finding that the next one cannot be read, ns.
     pub unreadable_ns: u64,
+    /// Bytes of the stack that were copied when it was measured.
+    pub copy_bytes: u64,
+    /// Of each further 1024 bytes, ns.
+    pub copy_kib_ns: u64,
 }
 
-/// Callers that were collected in a trap.
+/// Callers, as they were collected in a trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Callers {
-    /// So many.
-    pub count: usize,
-    /// The next one could not be read.
-    pub unreadable: bool,
+pub enum Callers {
+    /// By frame pointers.
+    Walked {
+        /// So many.
+        count: usize,
+        /// The next one could not be read.
+        unreadable: bool,
+    },
+    /// By a copy of so many bytes of the stack.
+    Copied(usize),
 }
 
 impl Costs {
@@ -138,9 +147,17 @@ impl Costs {
     pub fn of(&self, trap: Trap, callers: Option<Callers>) -> Cost {
         let Some(callers) = callers else { return self.bare[trap.index()] };
         let first = self.with_callers[trap.index()];
-        let further = self.caller_ns.saturating_mul((callers.count as u64).saturating_sub(1));
-        let unreadable = if callers.unreadable { self.unreadable_ns } else { 0 };
-        Cost { whole_ns: first.whole_ns.saturating_add(further).saturating_add(unreadable), ..first }
+        let whole_ns = match callers {
+            Callers::Walked { count, unreadable } => {
+                let further = self.caller_ns.saturating_mul((count as u64).saturating_sub(1));
+                first.whole_ns.saturating_add(further).saturating_add(if unreadable { self.unreadable_ns } else { 0 })
+            }
+            Callers::Copied(bytes) => {
+                let of = |bytes: u64| bytes.saturating_mul(self.copy_kib_ns) / 1024;
+                first.whole_ns.saturating_add(of(bytes as u64)).saturating_sub(of(self.copy_bytes))
+            }
+        };
+        Cost { whole_ns, inside_ns: first.inside_ns.min(whole_ns) }
     }
 
     /// What was measured of those traps that some points make, each once.

@@ -171,6 +171,17 @@ impl Tracker {
         }
     }
 
+    /// The kernel half left out short calls whole: their events by point, and the outermost calls among them.
+    pub fn left_out(&mut self, events: &[(u32, u64)], outermost: u64) {
+        self.summary.outermost += outermost;
+        for &(point, events) in events {
+            let Some(point) = self.points.get(point as usize) else { continue };
+            self.summary.events += events;
+            self.summary.calls += if point.kind == PointKind::Entry { events } else { 0 };
+            self.total.unseen(point.trap, events);
+        }
+    }
+
     /// Entries are seen from this time on (`CLOCK_MONOTONIC`, ns): returns before it say nothing.
     pub fn entries_begin(&mut self, time_ns: u64) {
         self.entries_ns.start = time_ns;
@@ -500,5 +511,7 @@ fn point_info(point: &PlannedPoint, functions: &[PlannedFunction]) -> PointInfo 
     PointInfo { kind: point.kind, function: point.function, trap: Trap::of(point, functions), until_ns: u64::MAX }
 }
 
+#[cfg(test)]
+mod left_out;
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,31 @@ pub enum Step {
     Cut(Cut),
 }
 
+/// A piece of memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Region<'a> {
+    /// Address of its first byte.
+    pub start: u64,
+    /// What is there.
+    pub bytes: &'a [u8],
+}
+
+impl Region<'_> {
+    fn word(&self, address: u64) -> Option<u64> {
+        let at = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        self.bytes.get(at..at.checked_add(8)?).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes)
+    }
+
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes.len() as u64)
+    }
+
+    /// Whether it could be the stack pointer of a frame here.
+    fn holds(&self, sp: u64) -> bool {
+        (self.start..=self.end()).contains(&sp)
+    }
+}
+
 /// A copy of a stack.
 #[derive(Clone, Copy, Debug)]
 pub struct StackCopy<'a> {
@@ -76,23 +101,37 @@ pub struct StackCopy<'a> {
     pub registers: abi::Registers,
     /// From the stack pointer on.
     pub bytes: &'a [u8],
+    /// Where it goes on: the stack of the goroutine that called C. Else empty.
+    pub outer: Region<'a>,
     /// `COPY_…`
     pub detail: u16,
 }
 
 impl StackCopy<'_> {
+    fn inner(&self) -> Region<'_> {
+        Region { start: self.registers.sp, bytes: self.bytes }
+    }
+
     fn word(&self, address: u64) -> Option<u64> {
-        let at = usize::try_from(address.checked_sub(self.registers.sp)?).ok()?;
-        self.bytes.get(at..at.checked_add(8)?).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes)
+        self.inner().word(address).or_else(|| self.outer.word(address))
+    }
+
+    /// Whether a frame lies further out than another: stacks grow downwards, and the outer one is outside of all.
+    fn is_further_out(&self, sp: u64, than: u64) -> bool {
+        let (is_outer, was_outer) = (self.outer.holds(sp), self.outer.holds(than));
+        if is_outer == was_outer { sp > than } else { is_outer }
     }
 
     /// Why an address could not be read.
     fn missing(&self, address: u64) -> Cut {
-        let end = self.registers.sp.saturating_add(self.bytes.len() as u64);
         // Further away is another stack, or none.
-        let is_near = address.wrapping_add(8) > end && address.wrapping_sub(end) as i64 <= 256 << 20;
+        let is_near = |region: Region<'_>| {
+            address.wrapping_add(8) > region.end() && address.wrapping_sub(region.end()) as i64 <= 256 << 20
+        };
+        let is_outers = !self.outer.bytes.is_empty() && is_near(self.outer);
         match self.detail & !COPY_AT_ENTRY {
-            COPY_LIMIT if is_near => Cut::CopyTooShort,
+            COPY_LIMIT if is_near(self.inner()) => Cut::CopyTooShort,
+            _ if is_outers => Cut::CopyTooShort,
             _ => Cut::Unreadable,
         }
     }
@@ -171,7 +210,7 @@ fn take(step: &Step, registers: &mut Registers, stack: &StackCopy<'_>) -> Result
         })?,
     }
     // A caller's frame lies further out, always: else the walk would not end.
-    if registers.sp() <= before {
+    if !stack.is_further_out(registers.sp(), before) {
         return Err(Some(Cut::NoRules));
     }
     Ok(CodeAddress::after_call(registers.ip))

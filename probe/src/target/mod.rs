@@ -22,7 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use symbols::{
     binary::Binary,
     debugfile::{self, DebugReport},

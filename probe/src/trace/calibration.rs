@@ -103,6 +103,23 @@ struct Setting {
     frames: Frames,
 }
 
+impl Setting {
+    fn call(self, specimen: Specimen) {
+        let run = || specimens::run(specimen, self.inner, CALLS, self.frames);
+        // Where the stack is copied, it is that which makes the difference.
+        if matches!(self.frames, Frames::Chain(1..)) { deeper(run) } else { run() }
+    }
+}
+
+/// Runs on a stack that is longer by a typical copy of one.
+#[inline(never)]
+fn deeper(run: impl FnOnce()) {
+    let room = [0_u8; 8 << 10];
+    std::hint::black_box(&room);
+    run();
+    std::hint::black_box(&room);
+}
+
 /// Probed specimens.
 struct Bench {
     points: Points,
@@ -136,7 +153,9 @@ impl Bench {
         };
         let mut plan = points.plan(options.counted)?;
         let attached = plan.points.len();
-        let attachment = attach::attach(&mut plan, std::slice::from_ref(file), features, &own)
+        // Another `probe` that does the same must not pay for our traps, nor we for its.
+        let process = Some(std::process::id());
+        let attachment = attach::attach_within(process, &mut plan, std::slice::from_ref(file), features, &own)
             .context("failed to measure the probes' own cost (--subtract-overhead)")?;
         ensure!(
             plan.points.len() == attached,
@@ -151,7 +170,7 @@ impl Bench {
         for round in 0..ROUNDS {
             for (number, specimen) in TIMED.into_iter().enumerate() {
                 for (at, setting) in self.settings.clone().into_iter().enumerate() {
-                    specimens::run(specimen, setting.inner, CALLS, setting.frames);
+                    setting.call(specimen);
                     let mut ignored = Seen::default();
                     let seen = if round == 0 { &mut ignored } else { &mut seen[number][at] };
                     self.read(number as u32, seen)?;
@@ -168,7 +187,7 @@ impl Bench {
         while let Some(item) = self.attachment.ring().next() {
             let Some(record) = events::decode(&item) else { continue };
             if record.event.point == number * 2 {
-                seen.callers = record.frames.map_or(0, |frames| frames.len());
+                seen.callers = record.frames.map(|frames| frames.collected());
                 entries.push(record.event.time_ns);
             } else if record.event.point == number * 2 + 1 {
                 exits.push(record.event.time_ns);

@@ -23,7 +23,7 @@ use crate::{
         overhead::{Costs, Trap},
         tracker::Limits,
     },
-    output::{self, OutputOptions, talk},
+    output::{self, Format, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
     target::{self, TracedFile, command::Waiting, debuginfod::Debuginfod, processes::Processes},
@@ -138,6 +138,7 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
         buffer_bytes: u32::try_from(request.buffer_bytes).unwrap_or(1 << 30),
         force: request.force,
         counted: request.budget.is_some(),
+        min_duration_ns: unneeded_ns(request),
     }
 }
 
@@ -148,6 +149,16 @@ fn probe_costs(request: &Trace, plan: &Plan, features: &Features) -> Result<Cost
     let scope =
         if command { Scope::Processes { pids: Vec::new(), follow: true } } else { scope(&request.target, None)? };
     calibration::measure(plan, features, &attach_options(request, scope), request.returns)
+}
+
+/// Calls that take less need not be told of, ns; 0: all are needed. JSON lines tell of a call at its end; other outputs
+/// show calls that are open for long, and `--limit` counts short ones too. What the probes cost within a longer call is only
+/// known from the shorter ones in it.
+fn unneeded_ns(request: &Trace) -> u64 {
+    let hidden = request.output.min_duration_ns.unwrap_or(0);
+    let only_ends = request.output.format == Format::Json && request.stack == StackMode::None;
+    let needs_short = request.limit.is_some() || request.subtract_overhead;
+    if only_ends && !needs_short { hidden } else { 0 }
 }
 
 /// The files to trace: those that were named, else the processes' programs, else the command's.

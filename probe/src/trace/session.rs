@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use probe_ebpf::abi::{POINT_PROCESS_EXIT, POINT_RESERVED};
+use probe_ebpf::abi::{Event, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED};
 
 use super::{
     shedding::Shedding,
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     attach::{Attachment, monotonic_ns, recorder::Recorder},
     calls::{Summary, TraceInfo, overhead::Costs, tracker::Tracker},
-    events,
+    events::{self, Record},
     output::{self, Notes, Sink, talk},
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
@@ -214,7 +214,10 @@ impl<'a> Session<'a> {
             }
             self.world.processes.advance(time_ns);
             if record.event.point >= POINT_RESERVED {
-                self.some_process_ended |= record.event.point == POINT_PROCESS_EXIT;
+                let event = record.event;
+                drop(item);
+                self.lifecycle(event)?;
+                continue;
             }
             if self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(&record)) {
                 continue;
@@ -222,6 +225,29 @@ impl<'a> Session<'a> {
             self.tracker.record(&record, &mut self.world, self.sink.as_mut())?;
         }
         Ok(count)
+    }
+
+    /// A thread or process ended, or executed another program; or made a stack.
+    fn lifecycle(&mut self, event: Event) -> io::Result<()> {
+        self.some_process_ended |= event.point == POINT_PROCESS_EXIT;
+        if matches!(event.point, POINT_PROCESS_EXIT | POINT_EXEC)
+            && let Some(deferred) = self.attachment.deferred()
+        {
+            let held = deferred.take_held(Some((event.pid_tgid >> 32) as u32), event.time_ns);
+            self.tell(held)?;
+        }
+        self.tell([event])
+    }
+
+    /// Tells of events without callers, as the kernel half makes them.
+    fn tell(&mut self, events: impl IntoIterator<Item = Event>) -> io::Result<()> {
+        for event in events {
+            let record = Record::of(event);
+            if !self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(&record)) {
+                self.tracker.record(&record, &mut self.world, self.sink.as_mut())?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at everything that is not an event: whether the trace is to end.
@@ -296,6 +322,11 @@ impl<'a> Session<'a> {
     }
 
     fn tell_end(&mut self) -> io::Result<()> {
+        if let Some(deferred) = self.attachment.deferred() {
+            let held = deferred.take_held(None, u64::MAX);
+            self.tracker.left_out(&deferred.left_out(), deferred.outermost_left_out());
+            self.tell(held)?;
+        }
         let mut summary = self.tracker.finish(self.sink.as_mut())?;
         self.complete(&mut summary);
         self.sink.end(&summary)?;

@@ -58,6 +58,7 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
         buffer_bytes: 1 << 20,
         force: false,
         counted: false,
+        min_duration_ns: 0,
     };
     let mut attachment = attach::attach(&mut plan, &files, &features, &options).expect("the rest attaches");
     assert_eq!(plan.functions.len(), planned - 2);

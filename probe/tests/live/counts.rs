@@ -4,6 +4,7 @@ mod c;
 mod cpp;
 mod go;
 mod rust;
+mod short;
 mod stacks;
 mod versions;
 

@@ -3,8 +3,10 @@
 //! `durations` knows how long each of its calls took without the traps in it, in the very run that is traced. The machine may
 //! be busy, and a trap cost half as much again as when it was measured: medians are compared, and one with another.
 
+use std::ffi::OsStr;
+
 use crate::{
-    harness::{Traced, path, probe, trace},
+    harness::{Traced, path, private_copy, probe, trace_with},
     trace::Call,
 };
 
@@ -47,11 +49,13 @@ fn assert_nearer(name: &str, traced: &Traced, outer: &str, percent: i64) {
 }
 
 fn durations(options: &[&str], inner: &str) -> Traced {
-    trace(&[options, &["outer", "inner"]].concat(), &[&path("c/durations"), inner, "-n", CALLS])
+    durations_of("c/durations", &[], &[options, &["outer", "inner"]].concat(), inner)
 }
 
-fn go_durations(options: &[&str], inner: &str) -> Traced {
-    trace(&[options, &["main.outer", "main.inner"]].concat(), &[&path("go/durations"), inner, "-n", CALLS])
+/// By a copy that nobody else traces: else it would pay for their probes, too.
+fn durations_of(name: &str, variables: &[(&str, &OsStr)], options: &[&str], inner: &str) -> Traced {
+    let (_folder, copy) = private_copy(name, "durations");
+    trace_with(variables, options, &[copy.as_os_str(), inner.as_ref(), "-n".as_ref(), CALLS.as_ref()])
 }
 
 #[test]
@@ -67,7 +71,8 @@ fn the_cost_of_inner_probes_is_subtracted_from_durations() {
 #[test]
 fn the_cost_of_inner_probes_in_go_is_that_of_finding_the_goroutine_too() {
     for options in [&[SUBTRACT][..], &[SUBTRACT, "--stack=none"], &[SUBTRACT, "--stack-all"]] {
-        let traced = go_durations(options, "10");
+        let options = [options, &["main.outer", "main.inner"]].concat();
+        let traced = durations_of("go/durations", &[], &options, "10");
         assert_nearer(&format!("Go, {options:?}"), &traced, "main.outer", 50);
     }
 }
@@ -76,6 +81,13 @@ fn the_cost_of_inner_probes_in_go_is_that_of_finding_the_goroutine_too() {
 fn the_cost_of_a_calls_own_probes_is_subtracted_too() {
     let traced = durations(&[SUBTRACT, "--stack=none"], "0");
     assert_nearer("no inner calls", &traced, "outer", 25);
+}
+
+#[test]
+fn probes_that_an_older_kernel_attaches_one_by_one_are_measured_as_such() {
+    let lacks = [("PROBE_KERNEL_LACKS", OsStr::new("uprobe-multi"))];
+    let traced = durations_of("c/durations", &lacks, &[SUBTRACT, "outer", "inner"], "10");
+    assert_nearer("one by one", &traced, "outer", 50);
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl Made {
     }
 
     /// A function, local to its file. `name` followed by `suffix` is its name. `None`: there are too many names.
+    #[expect(clippy::ptr_arg, reason = "what was read is known by its place, what was made is not")]
     pub(crate) fn function(&mut self, name: &Cow<'_, [u8]>, suffix: &[u8], address: u64, size: u64) -> Option<()> {
         let text = self.text(name, suffix)?;
         self.push(text, STT_FUNC, address, size);
@@ -49,6 +50,7 @@ impl Made {
     }
 
     /// Where a name stands among the strings; one that was read at the same place before stands there already.
+    #[expect(clippy::ptr_arg, reason = "what was read is known by its place, what was made is not")]
     fn text(&mut self, name: &Cow<'_, [u8]>, suffix: &[u8]) -> Option<u32> {
         if name.is_empty() {
             return None;

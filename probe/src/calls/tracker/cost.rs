@@ -29,6 +29,11 @@ impl Total {
         self.measured_ns = self.measured_ns.saturating_add(whole_ns);
     }
 
+    /// Events that were made and not told of.
+    pub(super) fn unseen(&mut self, trap: Trap, events: u64) {
+        self.traps[trap.index()].0 += events;
+    }
+
     /// All events together, ns; 0: not known.
     pub(super) fn total_ns(&self) -> u64 {
         if self.measured_ns > 0 {

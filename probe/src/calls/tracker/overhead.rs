@@ -6,10 +6,8 @@
 
 use std::rc::Rc;
 
-use probe_ebpf::abi::WALK_UNREADABLE;
-
 use super::{Ended, Open, OpenCalls, Step, Trap};
-use crate::{calls::overhead::Callers, events::Frames};
+use crate::events::Frames;
 
 /// When in a trap its event's time is taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,9 +22,7 @@ impl Step<'_> {
     /// The event's trap goes on the lane's account.
     pub(super) fn pay(&mut self, lane: &mut OpenCalls, trap: Trap, frames: Option<Frames<'_>>, when: When) {
         let Some(costs) = &self.tracker.costs else { return };
-        let callers =
-            frames.map(|frames| Callers { count: frames.len(), unreadable: frames.detail == WALK_UNREADABLE });
-        let cost = costs.of(trap, callers);
+        let cost = costs.of(trap, frames.map(|frames| frames.collected()));
         self.tracker.total.measured(cost.whole_ns);
         let spent_ns = lane.spent_ns.get_or_insert_with(Rc::default);
         let before_ns = spent_ns.get();

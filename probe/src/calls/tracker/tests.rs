@@ -16,18 +16,18 @@ const LOOPS: u32 = 2;
 const JUMPS: u32 = 3;
 const TAIL_OF_F: u32 = 8;
 const POINT: u32 = 9;
-const GOROUTINE_END: u32 = 10;
-const LANDING: u32 = 11;
+pub(super) const GOROUTINE_END: u32 = 10;
+pub(super) const LANDING: u32 = 11;
 
-fn entry(function: u32) -> u32 {
+pub(super) fn entry(function: u32) -> u32 {
     function * 2
 }
 
-fn exit(function: u32) -> u32 {
+pub(super) fn exit(function: u32) -> u32 {
     function * 2 + 1
 }
 
-fn tracker(limits: Limits) -> Tracker {
+pub(super) fn tracker(limits: Limits) -> Tracker {
     let point = |kind, function| PlannedPoint {
         file: 0,
         offset: FileOffset(0),

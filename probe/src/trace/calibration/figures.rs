@@ -3,7 +3,7 @@
 use super::Points;
 use crate::{
     attach::specimens::Specimen,
-    calls::overhead::{Cost, Costs, Trap, TrapKind},
+    calls::overhead::{Callers as Collected, Cost, Costs, Trap, TrapKind},
     request::Returns,
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Seen {
     /// From a call's entry to its exit.
     pub(super) insides: Vec<u64>,
     /// Callers in each record of an entry.
-    pub(super) callers: usize,
+    pub(super) callers: Option<Collected>,
 }
 
 /// The same at an undisturbed moment.
@@ -45,7 +45,7 @@ pub(super) struct Seen {
 struct Figure {
     cycle_ns: u64,
     inside_ns: u64,
-    callers: usize,
+    callers: Option<Collected>,
 }
 
 /// By specimen, in [`TIMED`]'s order, and setting.
@@ -75,11 +75,18 @@ impl Figures {
         for (kind, cost) in self.traps(points.returns, first) {
             costs.with_callers[Trap { kind, go: points.go }.index()] = cost;
         }
-        if callers != Callers::Nobody {
-            let [one, many, unreadable] = [0, 1, 2].map(|further| self.get(Specimen::Open, first + further));
-            let more = many.callers.saturating_sub(one.callers).max(1) as u64;
-            costs.caller_ns = many.cycle_ns.saturating_sub(one.cycle_ns) / more;
-            costs.unreadable_ns = unreadable.cycle_ns.saturating_sub(one.cycle_ns);
+        let [one, many, unreadable] = [0, 1, 2].map(|further| self.get(Specimen::Open, first + further));
+        let more_ns = many.cycle_ns.saturating_sub(one.cycle_ns);
+        match (one.callers, many.callers) {
+            (Some(Collected::Walked { count, .. }), Some(Collected::Walked { count: many, .. })) => {
+                costs.caller_ns = more_ns / many.saturating_sub(count).max(1) as u64;
+                costs.unreadable_ns = unreadable.cycle_ns.saturating_sub(one.cycle_ns);
+            }
+            (Some(Collected::Copied(bytes)), Some(Collected::Copied(many))) => {
+                costs.copy_bytes = bytes as u64;
+                costs.copy_kib_ns = more_ns * 1024 / many.saturating_sub(bytes).max(1024) as u64;
+            }
+            _ => {}
         }
     }
 
@@ -125,7 +132,6 @@ fn undisturbed(mut values: Vec<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calls::overhead::Callers as Collected;
 
     /// A machine on which these take so long: an entry, by specimen; a RET, a jump, from an entry's time to its RET's and to
     /// its jump's; collecting one caller, each further one, and finding that one cannot be read.
@@ -167,7 +173,7 @@ mod tests {
         Seen {
             cycles: disturbed(cycle).collect(),
             insides: disturbed(inside).take(if has_exit { 100 } else { 0 }).collect(),
-            callers: setting.map_or(0, |(callers, _)| callers),
+            callers: setting.map(|(count, unreadable)| Collected::Walked { count, unreadable }),
         }
     }
 
@@ -200,7 +206,7 @@ mod tests {
     fn callers_cost_by_their_number_where_they_are_collected() {
         let collected = [Some((1, false)), Some((33, false)), Some((1, true))];
         let outermost = [&[None][..], &collected].concat();
-        let some = |count, unreadable| Some(Collected { count, unreadable });
+        let some = |count, unreadable| Some(Collected::Walked { count, unreadable });
         for (callers, settings) in [(Callers::All, &collected[..]), (Callers::Outermost, &outermost)] {
             let costs = concluded(Returns::Ret, callers, settings);
             assert_eq!(cost(&costs, TrapKind::EmulatedEntry, some(1, false)).0, 600 + ONE, "{callers:?}");
@@ -213,6 +219,18 @@ mod tests {
             let bare = if callers == Callers::All { 600 + ONE } else { 600 };
             assert_eq!(cost(&costs, TrapKind::EmulatedEntry, None).0, bare, "{callers:?}");
         }
+    }
+
+    #[test]
+    fn copies_of_the_stack_cost_by_their_size() {
+        let figure = |cycle_ns, bytes| Figure { cycle_ns, inside_ns: 200, callers: Some(Collected::Copied(bytes)) };
+        let settings = vec![figure(1500, 3000), figure(3500, 3000 + 8192), figure(1500, 3000)];
+        let figures = Figures(vec![settings; TIMED.len()]);
+        let mut costs = Costs::default();
+        figures.conclude(Points { go: true, returns: Returns::Ret }, Callers::All, &mut costs);
+        let of = |bytes| cost(&costs, TrapKind::EmulatedEntry, Some(Collected::Copied(bytes)));
+        // 250 ns for each 1024 bytes.
+        assert_eq!((of(3000), of(3000 + 4096), of(3000 - 2048)), ((1500, 200), (2500, 200), (1000, 200)));
     }
 
     #[test]
