@@ -116,12 +116,6 @@ impl StackCopy<'_> {
         self.inner().word(address).or_else(|| self.outer.word(address))
     }
 
-    /// Whether a frame lies further out than another: stacks grow downwards, and the outer one is outside of all.
-    fn is_further_out(&self, sp: u64, than: u64) -> bool {
-        let (is_outer, was_outer) = (self.outer.holds(sp), self.outer.holds(than));
-        if is_outer == was_outer { sp > than } else { is_outer }
-    }
-
     /// Why an address could not be read.
     fn missing(&self, address: u64) -> Cut {
         // Further away is another stack, or none.
@@ -134,6 +128,23 @@ impl StackCopy<'_> {
             _ if is_outers => Cut::CopyTooShort,
             _ => Cut::Unreadable,
         }
+    }
+}
+
+/// How far the walk has come on the two stacks: further out on each, always, or it would not end. It goes from the inner to
+/// the outer one and back where Go calls C that calls Go.
+struct Reached {
+    inner: u64,
+    outer: u64,
+}
+
+impl Reached {
+    /// Whether a frame with this stack pointer lies further out than all before it.
+    fn advances(&mut self, stack: &StackCopy<'_>, sp: u64) -> bool {
+        let reached = if stack.outer.holds(sp) { &mut self.outer } else { &mut self.inner };
+        let advances = sp > *reached;
+        *reached = sp;
+        advances
     }
 }
 
@@ -166,12 +177,13 @@ impl Unwinder {
             place = CodeAddress::after_call(address);
             callers.push(place);
         }
+        let mut reached = Reached { inner: registers.sp(), outer: 0 };
         loop {
             let step = self.step(place, code);
             if callers.len() >= most && !matches!(step, Step::End | Step::Cut(_)) {
                 return Some(Cut::Depth);
             }
-            match take(&step, &mut registers, stack) {
+            match take(&step, &mut registers, stack, &mut reached) {
                 Ok(next) => place = next,
                 Err(over) => return over,
             }
@@ -196,8 +208,12 @@ impl Unwinder {
 }
 
 /// Makes a frame's registers its caller's. Else why not; nothing where the stack ends.
-fn take(step: &Step, registers: &mut Registers, stack: &StackCopy<'_>) -> Result<CodeAddress, Option<Cut>> {
-    let before = registers.sp();
+fn take(
+    step: &Step,
+    registers: &mut Registers,
+    stack: &StackCopy<'_>,
+    reached: &mut Reached,
+) -> Result<CodeAddress, Option<Cut>> {
     match step {
         Step::End => return Err(None),
         Step::Cut(cut) => return Err(Some(*cut)),
@@ -209,8 +225,7 @@ fn take(step: &Step, registers: &mut Registers, stack: &StackCopy<'_>) -> Result
             Stop::Senseless => Some(Cut::NoRules),
         })?,
     }
-    // A caller's frame lies further out, always: else the walk would not end.
-    if !stack.is_further_out(registers.sp(), before) {
+    if !reached.advances(stack, registers.sp()) {
         return Err(Some(Cut::NoRules));
     }
     Ok(CodeAddress::after_call(registers.ip))
@@ -219,11 +234,18 @@ fn take(step: &Step, registers: &mut Registers, stack: &StackCopy<'_>) -> Result
 fn follow_frame_pointer(registers: &mut Registers, stack: &StackCopy<'_>) -> Result<(), Option<Cut>> {
     let fp = registers.get(register::RBP).filter(|&fp| fp != 0).ok_or(None)?;
     let read = |address| stack.word(address).ok_or(Some(stack.missing(address)));
-    let (next, ip) = (read(fp)?, read(fp.wrapping_add(8))?);
+    let mut frame = fp;
+    let mut next = read(frame)?;
+    // Go's `crosscall2` pushes rbp twice: of two pairs of words that overlap, the outer one is the frame.
+    if next == frame.wrapping_add(8) {
+        frame = next;
+        next = read(frame)?;
+    }
+    let ip = read(frame.wrapping_add(8))?;
     if ip == 0 {
         return Err(None);
     }
-    *registers = Registers::new(ip, fp.wrapping_add(16), next);
+    *registers = Registers::new(ip, frame.wrapping_add(16), next);
     Ok(())
 }
 

@@ -108,6 +108,17 @@ fn the_stack_of_c_goes_on_in_that_of_the_goroutine_which_called_it_though_it_lie
 }
 
 #[test]
+fn go_that_c_called_back_leads_to_the_c_and_to_the_go_that_called_it() {
+    const GO: u64 = 0xc000_0000_2000;
+    // C returns into Go at 0x2000, whose frame's caller on the thread's stack pushed rbp twice, and was called by C.
+    let c = words(&[0x2000, 0, 0, SP + 40, 0x3800, SP + 48, GO + 16, 0x4000]);
+    let go = words(&[SP + 24, 0x3000, 0, 0x5000]);
+    let mut stack = copy(&c, GO, COPY_WHOLE | COPY_AT_ENTRY);
+    stack.outer = Region { start: GO, bytes: &go };
+    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000, 0x3800, 0x4000, 0x5000], None));
+}
+
+#[test]
 fn behind_a_signals_trampoline_stands_what_was_interrupted() {
     // The handler returns to 0x5000; there stands the ucontext_t: 40 bytes, then the registers.
     let mut context = vec![0x5000, 0, 0, 0, 0, 0];
