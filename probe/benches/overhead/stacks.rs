@@ -21,7 +21,7 @@ use symbols::{binary::Binary, unwind::Tables};
 use crate::{
     ROUNDS,
     report::{Series, Verdicts, Wanted, beside, figure, single},
-    run::{Measured, Subject, built, command_under_bpftrace},
+    run::{Measured, Subject, built, under_bpftrace},
 };
 
 const DEPTHS: [u64; 3] = [5, 20, 100];
@@ -49,7 +49,6 @@ pub(crate) fn bench(verdicts: &mut Verdicts) -> Result<()> {
 /// What a call of `hot` costs at this depth, and what each record takes.
 fn collecting(subject: &Subject, depth: u64, verdicts: &mut Verdicts) -> Result<()> {
     let script = format!("uprobe:{}:hot {{ @[ustack(127)] = count(); }}", subject.path.display());
-    let command = format!("{} -n {CALLS} -t {depth}", subject.path.display());
     let (mut cpu, mut clock) = ([(); 4].map(|()| Series::default()), [(); 4].map(|()| Series::default()));
     let mut bytes = [0.0; 3];
     for _ in 0..ROUNDS {
@@ -59,7 +58,7 @@ fn collecting(subject: &Subject, depth: u64, verdicts: &mut Verdicts) -> Result<
             clock[way].push(measured.ns_per_call);
             bytes[way] = records.iter().map(Vec::len).sum::<usize>() as f64 / records.len() as f64;
         }
-        let measured = command_under_bpftrace(subject, &script, &command)?;
+        let measured = under_bpftrace(subject, &script, CALLS, depth)?;
         cpu[3].push(measured.cpu_ns_per_call);
         clock[3].push(measured.ns_per_call);
     }

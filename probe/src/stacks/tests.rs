@@ -7,7 +7,12 @@ use super::*;
 const SP: u64 = 0x7ffc_0000_1000;
 
 fn copy(bytes: &[u8], fp: u64, detail: u16) -> StackCopy<'_> {
-    StackCopy { registers: abi::Registers { ip: 0x1000, sp: SP, fp, saved: [0; 5] }, bytes, detail }
+    StackCopy {
+        registers: abi::Registers { ip: 0x1000, sp: SP, fp, saved: [0; 5] },
+        bytes,
+        outer: Region::default(),
+        detail,
+    }
 }
 
 fn words(words: &[u64]) -> Vec<u8> {
@@ -85,6 +90,32 @@ fn a_frame_that_does_not_lie_further_out_ends_the_walk() {
     let bytes = words(&[0x2000, 0, SP + 16, 0x3000]);
     let stack = copy(&bytes, SP + 16, COPY_WHOLE | COPY_AT_ENTRY);
     assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000], Some(Cut::NoRules)));
+}
+
+#[test]
+fn the_stack_of_c_goes_on_in_that_of_the_goroutine_which_called_it_though_it_lies_lower() {
+    const GO: u64 = 0xc000_0000_2000;
+    let (c, go) = (words(&[0x2000, 0, 0]), words(&[9, 9, GO + 32, 0x3000, 0, 0x4000]));
+    let mut stack = copy(&c, GO + 16, COPY_WHOLE | COPY_AT_ENTRY);
+    stack.outer = Region { start: GO, bytes: &go };
+    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000, 0x4000], None));
+    stack.outer.bytes = &go[..40];
+    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000], Some(Cut::CopyTooShort)));
+    // Never back to where it came from.
+    let back = words(&[9, 9, SP, 0x3000]);
+    stack.outer.bytes = &back;
+    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000], Some(Cut::NoRules)));
+}
+
+#[test]
+fn go_that_c_called_back_leads_to_the_c_and_to_the_go_that_called_it() {
+    const GO: u64 = 0xc000_0000_2000;
+    // C returns into Go at 0x2000, whose frame's caller on the thread's stack pushed rbp twice, and was called by C.
+    let c = words(&[0x2000, 0, 0, SP + 40, 0x3800, SP + 48, GO + 16, 0x4000]);
+    let go = words(&[SP + 24, 0x3000, 0, 0x5000]);
+    let mut stack = copy(&c, GO, COPY_WHOLE | COPY_AT_ENTRY);
+    stack.outer = Region { start: GO, bytes: &go };
+    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000, 0x3800, 0x4000, 0x5000], None));
 }
 
 #[test]
