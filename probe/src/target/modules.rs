@@ -153,6 +153,9 @@ pub fn is_root(function: &str) -> bool {
     )
 }
 
+/// Where Go calls C, on the thread's own stack.
+const SWITCH_OF_STACKS: &str = "runtime.asmcgocall";
+
 /// `mov $15,%rax; syscall`: where signal handlers return to, in glibc, musl and Go (`rt_sigreturn`; GCC and gdb know it
 /// by these bytes too).
 const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
@@ -216,6 +219,7 @@ impl Module {
             Rule::Row(row) => Step::Row(Rc::new(row)),
             // Assembly where threads begin keeps no frame pointer, and needs none.
             _ if self.place(vaddr).is_root() => Step::End,
+            Rule::FramePointer if self.place(vaddr).is(SWITCH_OF_STACKS) => Step::SwitchOfStacks,
             Rule::FramePointer => Step::FramePointer,
             Rule::Unknown => Step::Cut(Cut::NoRules),
         }
@@ -245,8 +249,17 @@ impl Module {
 }
 
 impl Place {
+    /// The function that has the code.
+    fn function(&self) -> Option<&str> {
+        self.functions.last()?.function.as_deref()
+    }
+
     fn is_root(&self) -> bool {
-        self.functions.last().and_then(|place| place.function.as_deref()).is_some_and(is_root)
+        self.function().is_some_and(is_root)
+    }
+
+    fn is(&self, function: &str) -> bool {
+        self.function() == Some(function)
     }
 }
 
