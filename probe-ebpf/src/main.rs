@@ -241,6 +241,13 @@ programs! {
     make_fcontext_multi, make_fcontext: on_make_fcontext;
 }
 
+/// Only counts: at every entry, before anything is traced.
+#[uprobe(multi)]
+fn count_multi(ctx: ProbeContext) -> u32 {
+    count::passed(cookie(&ctx));
+    0
+}
+
 #[uretprobe(multi)]
 fn return_multi(ctx: RetProbeContext) -> u32 {
     on_return(&ctx);

@@ -89,7 +89,7 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
         counted: false,
         min_duration_ns: 0,
     };
-    let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options)?;
+    let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options, None)?;
     let output = Command::new(&subject.path)
         .args(["-n", &CALLS.to_string(), "-t", &depth.to_string()])
         .stderr(Stdio::inherit())
