@@ -17,6 +17,8 @@ use crate::calls::Cut;
 #[cfg(test)]
 mod tests;
 
+/// What is further away than this is another stack, bytes.
+const LARGEST_STACK: i64 = 256 << 20;
 /// Steps remembered at most, for one process.
 const MAX_STEPS: usize = 1 << 16;
 
@@ -129,14 +131,15 @@ impl StackCopy<'_> {
 
     /// Why an address could not be read.
     fn missing(&self, address: u64) -> Cut {
-        // Further away is another stack, or none.
-        let is_near = |region: Region<'_>| {
-            address.wrapping_add(8) > region.end() && address.wrapping_sub(region.end()) as i64 <= 256 << 20
+        let is_behind = |region: Region<'_>| {
+            address.wrapping_add(8) > region.end() && address.wrapping_sub(region.end()) as i64 <= LARGEST_STACK
         };
-        let is_outers = !self.outer.copied.bytes.is_empty() && is_near(self.outer.copied);
+        if !self.outer.copied.bytes.is_empty() && is_behind(self.outer.copied) {
+            return Cut::CopyTooShort;
+        }
         match self.detail & !COPY_AT_ENTRY {
-            COPY_LIMIT if is_near(self.inner()) => Cut::CopyTooShort,
-            _ if is_outers => Cut::CopyTooShort,
+            _ if !is_behind(self.inner()) => Cut::OtherStack,
+            COPY_LIMIT => Cut::CopyTooShort,
             _ => Cut::Unreadable,
         }
     }

@@ -81,7 +81,7 @@ fn what_lies_behind_the_copy_is_told_from_what_could_not_be_read() {
     }
     // Another stack altogether.
     let stack = copy(&bytes, 0x10_0000, COPY_LIMIT | COPY_AT_ENTRY);
-    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000], Some(Cut::Unreadable)));
+    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000], Some(Cut::OtherStack)));
     assert_eq!(unwound(&copy(&[], 0, COPY_LIMIT | COPY_AT_ENTRY), 9, &[]), (vec![], Some(Cut::CopyTooShort)));
 }
 

@@ -97,6 +97,9 @@ impl Modules {
 
     /// What leads from there to the caller.
     pub fn step(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Step {
+        if mapping.path == Path::new(UPROBES) {
+            return Step::Cut(Cut::ReturnProbe);
+        }
         if is_anonymous(mapping) {
             // Runtimes that write such maps keep frame pointers in what they translate.
             let known = self.generated(pid, address).is_some();
@@ -126,6 +129,8 @@ fn is_anonymous(mapping: &Mapping) -> bool {
 }
 
 const VDSO: &str = "[vdso]";
+/// Where functions with return probes return to (Linux: kernel/events/uprobes.c, `xol_add_vma`).
+const UPROBES: &str = "[uprobes]";
 
 impl Named {
     fn generated(function: Option<Rc<str>>, address: CodeAddress) -> Self {
