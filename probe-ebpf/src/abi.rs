@@ -127,6 +127,8 @@ pub const MAX_OUTER: usize = 4096;
 pub struct OuterStack {
     /// Address of the first byte.
     pub start: u64,
+    /// Where that stack ends: Go writes places down as distances from it.
+    pub end: u64,
     /// How many bytes are used.
     pub used: u64,
     /// Those bytes, and room.
@@ -370,7 +372,7 @@ const _: () = assert!(size_of::<Event>() == 40);
 const _: () = assert!(size_of::<Section>() == 8);
 const _: () = assert!(size_of::<Registers>() == 64);
 const _: () = assert!(size_of::<EventWithStack<1024>>() == 48 + 64 + 1024);
-const _: () = assert!(size_of::<EventWithOuterStack<1024>>() == 48 + 16 + MAX_OUTER + 8 + 64 + 1024);
+const _: () = assert!(size_of::<EventWithOuterStack<1024>>() == 48 + 24 + MAX_OUTER + 8 + 64 + 1024);
 const _: () = assert!(size_of::<EventWithFrames>() == 48 + 8 * MAX_FRAMES);
 const _: () = assert!(size_of::<GoProgram>() == 24);
 const _: () = assert!(size_of::<Jump>() == 64);

@@ -131,6 +131,7 @@ fn record_with_outer<const N: usize>(
     unsafe {
         let (used, _) = read::<MAX_OUTER>((&raw mut (*record_at).outer.bytes).cast(), start, used as u32);
         (&raw mut (*record_at).outer.start).write(start);
+        (&raw mut (*record_at).outer.end).write(outer.1);
         (&raw mut (*record_at).outer.used).write(u64::from(used));
         let bytes_of_outer = size_of::<OuterStack>() as u32;
         (&raw mut (*record_at).outer_section).write(Section {

@@ -229,6 +229,10 @@ pub enum Cut {
     NoRules,
     /// More of the stack was in use than was copied.
     CopyTooShort,
+    /// It goes on in a stack of which nothing was copied.
+    OtherStack,
+    /// A return probe has put its own address in the place of the caller's.
+    ReturnProbe,
     /// `--stack-depth` was reached.
     Depth,
     /// The stack could not be read (paged out, or not a stack).

@@ -9,7 +9,7 @@ use probe_ebpf::abi::{
 
 use crate::{
     calls::overhead::Callers,
-    stacks::{Region, StackCopy},
+    stacks::{OuterStack, Region, StackCopy},
 };
 
 /// One record.
@@ -96,7 +96,7 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
         point: half(head, 32),
         lost: half(head, 36),
     });
-    let mut outer = Region::default();
+    let mut outer = OuterStack::default();
     while let Some((head, data)) = rest.split_at_checked(size_of::<Section>()) {
         let section = Section { kind: quarter(head, 0), detail: quarter(head, 2), bytes: half(head, 4) };
         let Some((data, after)) = data.split_at_checked(section.bytes as usize) else { break };
@@ -114,12 +114,13 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
     Some(record)
 }
 
-fn outer_stack(data: &[u8]) -> Option<Region<'_>> {
-    let used = usize::try_from(word(data, 8)).ok()?;
-    Some(Region { start: word(data, 0), bytes: data.get(16..)?.get(..used)? })
+fn outer_stack(data: &[u8]) -> Option<OuterStack<'_>> {
+    let used = usize::try_from(word(data, 16)).ok()?;
+    let copied = Region { start: word(data, 0), bytes: data.get(24..)?.get(..used)? };
+    Some(OuterStack { copied, end: word(data, 8) })
 }
 
-fn stack<'a>(data: &'a [u8], detail: u16, outer: Region<'a>) -> Option<StackCopy<'a>> {
+fn stack<'a>(data: &'a [u8], detail: u16, outer: OuterStack<'a>) -> Option<StackCopy<'a>> {
     let (registers, bytes) = data.split_at_checked(size_of::<Registers>())?;
     let saved = [24, 32, 40, 48, 56].map(|at| word(registers, at));
     let registers = Registers { ip: word(registers, 0), sp: word(registers, 8), fp: word(registers, 16), saved };
@@ -192,11 +193,12 @@ mod tests {
     #[test]
     fn where_a_stack_goes_on_stands_before_it_and_only_as_much_counts_as_is_used() {
         let mut bytes = event_bytes(5);
-        let words: Vec<u8> = [0xc000, 8, 77, 78].into_iter().flat_map(u64::to_ne_bytes).collect();
+        let words: Vec<u8> = [0xc000, 0xd000, 8, 77, 78].into_iter().flat_map(u64::to_ne_bytes).collect();
         bytes.extend(section(SECTION_OUTER_STACK, 0, &words));
         bytes.extend(section(SECTION_STACK, 0, &[0; 64]));
         let stack = decode(&bytes).and_then(|r| r.frames?.stack).expect("there is a stack");
-        assert_eq!((stack.outer.start, stack.outer.bytes), (0xc000, &77_u64.to_ne_bytes()[..]));
+        let outer = stack.outer.copied;
+        assert_eq!((outer.start, outer.bytes, stack.outer.end), (0xc000, &77_u64.to_ne_bytes()[..], 0xd000));
     }
 
     #[test]

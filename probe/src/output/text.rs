@@ -103,6 +103,8 @@ pub(super) fn cut_reason(cut: Cut) -> &'static str {
         Cut::NoFramePointers => "no frame pointers",
         Cut::NoRules => "no unwind rules",
         Cut::CopyTooShort => "stack copy too short",
+        Cut::OtherStack => "goes on in another stack",
+        Cut::ReturnProbe => "a return probe hides the caller",
         Cut::Depth => "--stack-depth reached",
         Cut::Unreadable => "stack not readable",
         Cut::UnknownCode => "unknown code",

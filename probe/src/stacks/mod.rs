@@ -17,6 +17,8 @@ use crate::calls::Cut;
 #[cfg(test)]
 mod tests;
 
+/// What is further away than this is another stack, bytes.
+const LARGEST_STACK: i64 = 256 << 20;
 /// Steps remembered at most, for one process.
 const MAX_STEPS: usize = 1 << 16;
 
@@ -61,6 +63,8 @@ pub enum Step {
     Row(Rc<Row>),
     /// The frame pointer.
     FramePointer,
+    /// Go's `asmcgocall`, which calls C on another stack.
+    SwitchOfStacks,
     /// The kernel interrupted something to call a signal handler, which returns here.
     Signal,
     /// Nothing called this code.
@@ -94,6 +98,15 @@ impl Region<'_> {
     }
 }
 
+/// A part of the stack of a goroutine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OuterStack<'a> {
+    /// What was copied; empty where there is none.
+    pub copied: Region<'a>,
+    /// Where the stack ends.
+    pub end: u64,
+}
+
 /// A copy of a stack.
 #[derive(Clone, Copy, Debug)]
 pub struct StackCopy<'a> {
@@ -101,8 +114,8 @@ pub struct StackCopy<'a> {
     pub registers: abi::Registers,
     /// From the stack pointer on.
     pub bytes: &'a [u8],
-    /// Where it goes on: the stack of the goroutine that called C. Else empty.
-    pub outer: Region<'a>,
+    /// Where it goes on: the stack of the goroutine that called C.
+    pub outer: OuterStack<'a>,
     /// `COPY_…`
     pub detail: u16,
 }
@@ -113,19 +126,20 @@ impl StackCopy<'_> {
     }
 
     fn word(&self, address: u64) -> Option<u64> {
-        self.inner().word(address).or_else(|| self.outer.word(address))
+        self.inner().word(address).or_else(|| self.outer.copied.word(address))
     }
 
     /// Why an address could not be read.
     fn missing(&self, address: u64) -> Cut {
-        // Further away is another stack, or none.
-        let is_near = |region: Region<'_>| {
-            address.wrapping_add(8) > region.end() && address.wrapping_sub(region.end()) as i64 <= 256 << 20
+        let is_behind = |region: Region<'_>| {
+            address.wrapping_add(8) > region.end() && address.wrapping_sub(region.end()) as i64 <= LARGEST_STACK
         };
-        let is_outers = !self.outer.bytes.is_empty() && is_near(self.outer);
+        if !self.outer.copied.bytes.is_empty() && is_behind(self.outer.copied) {
+            return Cut::CopyTooShort;
+        }
         match self.detail & !COPY_AT_ENTRY {
-            COPY_LIMIT if is_near(self.inner()) => Cut::CopyTooShort,
-            _ if is_outers => Cut::CopyTooShort,
+            _ if !is_behind(self.inner()) => Cut::OtherStack,
+            COPY_LIMIT => Cut::CopyTooShort,
             _ => Cut::Unreadable,
         }
     }
@@ -141,7 +155,7 @@ struct Reached {
 impl Reached {
     /// Whether a frame with this stack pointer lies further out than all before it.
     fn advances(&mut self, stack: &StackCopy<'_>, sp: u64) -> bool {
-        let reached = if stack.outer.holds(sp) { &mut self.outer } else { &mut self.inner };
+        let reached = if stack.outer.copied.holds(sp) { &mut self.outer } else { &mut self.inner };
         let advances = sp > *reached;
         *reached = sp;
         advances
@@ -219,6 +233,11 @@ fn take(
         Step::Cut(cut) => return Err(Some(*cut)),
         Step::Signal => return interrupted(registers, stack).map_err(Some),
         Step::FramePointer => follow_frame_pointer(registers, stack)?,
+        Step::SwitchOfStacks => {
+            let frame = frame_before_switch(registers, stack).map_err(Some)?;
+            registers.set(register::RBP, frame);
+            follow_frame_pointer(registers, stack)?;
+        }
         Step::Row(row) => row.step(registers, &mut |address| stack.word(address)).map_err(|stop| match stop {
             Stop::End => None,
             Stop::Unreadable(address) => Some(stack.missing(address)),
@@ -247,6 +266,16 @@ fn follow_frame_pointer(registers: &mut Registers, stack: &StackCopy<'_>) -> Res
     }
     *registers = Registers::new(ip, frame.wrapping_add(16), next);
     Ok(())
+}
+
+/// Where Go's `asmcgocall` has its frame. On the stack that it switched to it leaves g, and how far its frame is from the end
+/// of g's stack; rbp is of no use, because C may call back, and the goroutine's stack may be moved meanwhile. Where it
+/// need not switch, it leaves 0 and its stack pointer (Go: src/runtime/asm_amd64.s).
+fn frame_before_switch(registers: &Registers, stack: &StackCopy<'_>) -> Result<u64, Cut> {
+    let sp = registers.sp();
+    let read = |address| stack.word(address).ok_or(stack.missing(address));
+    let (place, g) = (read(sp)?, read(sp.wrapping_add(8))?);
+    Ok(if g == 0 { place } else { stack.outer.end.wrapping_sub(place) })
 }
 
 /// On the stack pointer stands a `ucontext_t`: flags, link, the alternate stack (40 bytes), then r8–r15, rdi, rsi, rbp,

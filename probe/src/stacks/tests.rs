@@ -10,7 +10,7 @@ fn copy(bytes: &[u8], fp: u64, detail: u16) -> StackCopy<'_> {
     StackCopy {
         registers: abi::Registers { ip: 0x1000, sp: SP, fp, saved: [0; 5] },
         bytes,
-        outer: Region::default(),
+        outer: OuterStack::default(),
         detail,
     }
 }
@@ -81,7 +81,7 @@ fn what_lies_behind_the_copy_is_told_from_what_could_not_be_read() {
     }
     // Another stack altogether.
     let stack = copy(&bytes, 0x10_0000, COPY_LIMIT | COPY_AT_ENTRY);
-    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000], Some(Cut::Unreadable)));
+    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000], Some(Cut::OtherStack)));
     assert_eq!(unwound(&copy(&[], 0, COPY_LIMIT | COPY_AT_ENTRY), 9, &[]), (vec![], Some(Cut::CopyTooShort)));
 }
 
@@ -97,13 +97,13 @@ fn the_stack_of_c_goes_on_in_that_of_the_goroutine_which_called_it_though_it_lie
     const GO: u64 = 0xc000_0000_2000;
     let (c, go) = (words(&[0x2000, 0, 0]), words(&[9, 9, GO + 32, 0x3000, 0, 0x4000]));
     let mut stack = copy(&c, GO + 16, COPY_WHOLE | COPY_AT_ENTRY);
-    stack.outer = Region { start: GO, bytes: &go };
+    stack.outer.copied = Region { start: GO, bytes: &go };
     assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000, 0x4000], None));
-    stack.outer.bytes = &go[..40];
+    stack.outer.copied.bytes = &go[..40];
     assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000], Some(Cut::CopyTooShort)));
-    // Never back to where it came from.
-    let back = words(&[9, 9, SP, 0x3000]);
-    stack.outer.bytes = &back;
+    // Never back to where it was already.
+    let back = words(&[9, 9, GO, 0x3000]);
+    stack.outer.copied.bytes = &back;
     assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000], Some(Cut::NoRules)));
 }
 
@@ -114,8 +114,19 @@ fn go_that_c_called_back_leads_to_the_c_and_to_the_go_that_called_it() {
     let c = words(&[0x2000, 0, 0, SP + 40, 0x3800, SP + 48, GO + 16, 0x4000]);
     let go = words(&[SP + 24, 0x3000, 0, 0x5000]);
     let mut stack = copy(&c, GO, COPY_WHOLE | COPY_AT_ENTRY);
-    stack.outer = Region { start: GO, bytes: &go };
+    stack.outer.copied = Region { start: GO, bytes: &go };
     assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000, 0x3800, 0x4000, 0x5000], None));
+}
+
+#[test]
+fn a_goroutines_stack_that_was_moved_while_c_ran_is_found_by_its_distance_from_the_end() {
+    const GO: u64 = 0xc000_0000_2000;
+    // The frame is 24 bytes below the end; rbp is where it was before the stack was moved.
+    let (c, go) = (words(&[0x2000, 24, 0xc000_0000_0100, 0]), words(&[9, 0, 0x3000, 0, 0]));
+    let mut stack = copy(&c, 0xc000_0000_0900, COPY_WHOLE | COPY_AT_ENTRY);
+    stack.outer = OuterStack { copied: Region { start: GO, bytes: &go }, end: GO + 32 };
+    let switch = [(0x2000, Step::SwitchOfStacks)];
+    assert_eq!(unwound(&stack, 9, &switch), (vec![0x2000, 0x3000], None));
 }
 
 #[test]

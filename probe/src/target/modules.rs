@@ -97,6 +97,9 @@ impl Modules {
 
     /// What leads from there to the caller.
     pub fn step(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Step {
+        if mapping.path == Path::new(UPROBES) {
+            return Step::Cut(Cut::ReturnProbe);
+        }
         if is_anonymous(mapping) {
             // Runtimes that write such maps keep frame pointers in what they translate.
             let known = self.generated(pid, address).is_some();
@@ -126,6 +129,8 @@ fn is_anonymous(mapping: &Mapping) -> bool {
 }
 
 const VDSO: &str = "[vdso]";
+/// Where functions with return probes return to (Linux: kernel/events/uprobes.c, `xol_add_vma`).
+const UPROBES: &str = "[uprobes]";
 
 impl Named {
     fn generated(function: Option<Rc<str>>, address: CodeAddress) -> Self {
@@ -152,6 +157,9 @@ pub fn is_root(function: &str) -> bool {
         "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | "_start" | "clone" | "__clone" | "clone3" | "__clone3"
     )
 }
+
+/// Where Go calls C, on the thread's own stack.
+const SWITCH_OF_STACKS: &str = "runtime.asmcgocall";
 
 /// `mov $15,%rax; syscall`: where signal handlers return to, in glibc, musl and Go (`rt_sigreturn`; GCC and gdb know it
 /// by these bytes too).
@@ -216,6 +224,7 @@ impl Module {
             Rule::Row(row) => Step::Row(Rc::new(row)),
             // Assembly where threads begin keeps no frame pointer, and needs none.
             _ if self.place(vaddr).is_root() => Step::End,
+            Rule::FramePointer if self.place(vaddr).is(SWITCH_OF_STACKS) => Step::SwitchOfStacks,
             Rule::FramePointer => Step::FramePointer,
             Rule::Unknown => Step::Cut(Cut::NoRules),
         }
@@ -245,8 +254,17 @@ impl Module {
 }
 
 impl Place {
+    /// The function that has the code.
+    fn function(&self) -> Option<&str> {
+        self.functions.last()?.function.as_deref()
+    }
+
     fn is_root(&self) -> bool {
-        self.functions.last().and_then(|place| place.function.as_deref()).is_some_and(is_root)
+        self.function().is_some_and(is_root)
+    }
+
+    fn is(&self, function: &str) -> bool {
+        self.function() == Some(function)
     }
 }
 

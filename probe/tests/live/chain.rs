@@ -3,7 +3,10 @@
 
 use std::collections::HashSet;
 
-use crate::harness::{Traced, path, trace};
+use crate::{
+    harness::{Traced, path, trace},
+    trace::Call,
+};
 
 /// The functions of which the program tells.
 const KNOWN: [&str; 17] = [
@@ -29,23 +32,37 @@ const KNOWN: [&str; 17] = [
 /// Every stack of `samples` is the program's own, and reaches the thread's beginning.
 #[track_caller]
 fn assert_true_stacks(program: &str, mode: &str, samples: usize) -> Traced {
-    let known: HashSet<&str> = KNOWN.into();
-    let program = path(&format!("chain/{program}"));
-    let traced = trace(&["target"], &[&program, mode, "-n", &samples.to_string()]);
-    let truth: Vec<&str> = traced.ended.stdout.lines().collect();
-    assert_eq!((truth.len(), traced.trace.calls.len()), (samples, samples), "{}", traced.ended.stderr);
-    let mut calls: Vec<_> = traced.trace.calls.iter().collect();
-    calls.sort_by_key(|call| call.start_ns);
-    for (number, (call, expected)) in calls.into_iter().zip(truth).enumerate() {
+    let (traced, truth) = traced(program, mode, samples);
+    for (number, (call, expected)) in in_order(&traced).into_iter().zip(truth).enumerate() {
         let stack = call.stack.as_ref().expect("every call is outermost");
-        let functions = stack.iter().filter_map(|frame| frame.function.as_deref());
-        let found: Vec<&str> = functions.filter(|function| known.contains(function)).collect();
-        assert_eq!(found.join(" "), expected, "{program} {mode}, stack {number}: {call:?}");
+        assert_eq!(known(call).join(" "), expected, "{program} {mode}, stack {number}: {call:?}");
         assert_eq!(call.stack_cut, None, "{program} {mode}, stack {number}: {call:?}");
         let root = stack.last().and_then(|frame| frame.function.as_deref());
         assert!(matches!(root, Some("_start" | "clone3" | "__clone3")), "{program} {mode}, stack {number}: {call:?}");
     }
     traced
+}
+
+/// The trace of a run, and what the program says of each call's stack.
+#[track_caller]
+fn traced(program: &str, mode: &str, samples: usize) -> (Traced, Vec<String>) {
+    let traced = trace(&["target"], &[&path(&format!("chain/{program}")), mode, "-n", &samples.to_string()]);
+    let truth: Vec<String> = traced.ended.stdout.lines().map(str::to_owned).collect();
+    assert_eq!((truth.len(), traced.trace.calls.len()), (samples, samples), "{}", traced.ended.stderr);
+    (traced, truth)
+}
+
+fn in_order(traced: &Traced) -> Vec<&Call> {
+    let mut calls: Vec<_> = traced.trace.calls.iter().collect();
+    calls.sort_by_key(|call| call.start_ns);
+    calls
+}
+
+/// The callers of which the program tells.
+fn known(call: &Call) -> Vec<&str> {
+    let known: HashSet<&str> = KNOWN.into();
+    let stack = call.stack.iter().flatten();
+    stack.filter_map(|frame| frame.function.as_deref()).filter(|function| known.contains(function)).collect()
 }
 
 #[test]
@@ -88,6 +105,23 @@ fn a_signal_handlers_stack_goes_on_in_what_was_interrupted() {
     for program in ["c-O0", "c-O2", "c-static", "cpp-O3"] {
         assert_true_stacks(program, "signal", 2000);
     }
+}
+
+#[test]
+fn a_handlers_stack_on_an_alternate_stack_is_true_as_far_as_it_goes() {
+    let (traced, truth) = traced("c-O2", "altstack", 2000);
+    let mut cut = 0;
+    for (call, expected) in in_order(&traced).into_iter().zip(truth) {
+        let found = known(call).join(" ");
+        if found.contains("on_signal") {
+            assert!(expected.starts_with(&found), "{expected}: {call:?}");
+            assert_eq!(call.stack_cut.as_deref(), Some("goes on in another stack"), "{call:?}");
+            cut += 1;
+        } else {
+            assert_eq!((found, &call.stack_cut), (expected, &None), "{call:?}");
+        }
+    }
+    assert!(cut > 100, "{cut} stacks of a handler");
 }
 
 #[test]
