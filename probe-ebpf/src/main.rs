@@ -77,7 +77,7 @@ fn on_entry(ctx: &ProbeContext) {
         return;
     }
     let told = if copy::is_wanted(cookie, &place) {
-        copy::event(ctx, &place, cookie.numbers(), COPY_AT_ENTRY)
+        copy::event(ctx, cookie, &place, COPY_AT_ENTRY)
     } else {
         emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx))
     };
@@ -116,7 +116,7 @@ fn on_point(ctx: &ProbeContext) {
     if STACK_DEPTH.load() == 0 {
         emit::event(&place, cookie.numbers(), 0);
     } else if copy::is_wanted(cookie, &place) {
-        copy::event(ctx, &place, cookie.numbers(), 0);
+        copy::event(ctx, cookie, &place, 0);
     } else {
         emit::event_with_frames(&place, cookie.numbers(), Walk::from_point(ctx));
     }
