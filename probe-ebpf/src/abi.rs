@@ -114,6 +114,43 @@ pub const COPY_UNREADABLE: u16 = 2;
 /// return address.
 pub const COPY_AT_ENTRY: u16 = 1 << 8;
 
+/// A part of another stack, on which this one goes on: that of the goroutine which called C. [`OuterStack`]; before a
+/// [`SECTION_STACK`].
+pub const SECTION_OUTER_STACK: u16 = 3;
+
+/// Bytes of an outer stack that are copied at most.
+pub const MAX_OUTER: usize = 4096;
+
+/// See [`SECTION_OUTER_STACK`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct OuterStack {
+    /// Address of the first byte.
+    pub start: u64,
+    /// How many bytes are used.
+    pub used: u64,
+    /// Those bytes, and room.
+    pub bytes: [u8; MAX_OUTER],
+}
+
+/// A record with a copy of at most `N` bytes of the stack, and a part of another one.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct EventWithOuterStack<const N: usize> {
+    /// The event.
+    pub event: Event,
+    /// Of the outer stack.
+    pub outer_section: Section,
+    /// Where the stack goes on.
+    pub outer: OuterStack,
+    /// Says how many bytes of what follows are used.
+    pub section: Section,
+    /// At the event.
+    pub registers: Registers,
+    /// The stack, from the stack pointer on.
+    pub bytes: [u8; N],
+}
+
 /// Bytes of a stack that are copied at most.
 pub const MAX_COPY: u32 = 64 << 10;
 
@@ -333,6 +370,7 @@ const _: () = assert!(size_of::<Event>() == 40);
 const _: () = assert!(size_of::<Section>() == 8);
 const _: () = assert!(size_of::<Registers>() == 64);
 const _: () = assert!(size_of::<EventWithStack<1024>>() == 48 + 64 + 1024);
+const _: () = assert!(size_of::<EventWithOuterStack<1024>>() == 48 + 16 + MAX_OUTER + 8 + 64 + 1024);
 const _: () = assert!(size_of::<EventWithFrames>() == 48 + 8 * MAX_FRAMES);
 const _: () = assert!(size_of::<GoProgram>() == 24);
 const _: () = assert!(size_of::<Jump>() == 64);

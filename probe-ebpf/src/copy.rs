@@ -5,7 +5,8 @@
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, programs::ProbeContext};
 use probe_ebpf::abi::{
-    COPY_LIMIT, COPY_UNREADABLE, COPY_WHOLE, Cookie, EventWithStack, MAX_COPY, Registers, SECTION_STACK, Section,
+    COPY_LIMIT, COPY_UNREADABLE, COPY_WHOLE, Cookie, EventWithOuterStack, EventWithStack, MAX_COPY, MAX_OUTER,
+    OuterStack, Registers, SECTION_OUTER_STACK, SECTION_STACK, Section,
 };
 
 use crate::{
@@ -31,10 +32,24 @@ pub(crate) fn is_wanted(cookie: Cookie, place: &Place) -> bool {
 
 /// A record with the stack. False: it was lost.
 #[inline(always)]
-pub(crate) fn event(ctx: &ProbeContext, place: &Place, point: u32, at_entry: u16) -> bool {
+pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, at_entry: u16) -> bool {
+    let point = cookie.numbers();
     let registers = regs::all(ctx);
     let (bytes, detail) = reach(registers.sp);
     let detail = detail | at_entry;
+    if place.goid != 0
+        && !place.is_on_goroutine()
+        && let Some(outer) = lane::goroutine_below_c(cookie)
+    {
+        let done = match bytes {
+            0..=4096 => record_with_outer::<4096>(&registers, place, point, (bytes, detail), outer),
+            _ => record_with_outer::<16384>(&registers, place, point, (bytes.min(16384), detail), outer),
+        };
+        if !done {
+            emit::lost(place, point);
+        }
+        return done;
+    }
     let done = match bytes {
         0..=1024 => record::<1024>(&registers, place, point, bytes, detail),
         1025..=2048 => record::<2048>(&registers, place, point, bytes, detail),
@@ -85,6 +100,44 @@ fn record<const N: usize>(registers: &Registers, place: &Place, point: u32, byte
     let record_at = record.as_mut_ptr();
     // SAFETY: a record is as large as its type; each part is written in place and none is read.
     unsafe {
+        let (copied, cut) = read::<N>((&raw mut (*record_at).bytes).cast(), registers.sp, bytes);
+        let detail = if cut { detail & !0xff | COPY_UNREADABLE } else { detail };
+        let bytes = size_of::<Registers>() as u32 + copied;
+        (&raw mut (*record_at).section).write(Section { kind: SECTION_STACK, detail, bytes });
+        (&raw mut (*record_at).registers).write(*registers);
+        (&raw mut (*record_at).event).write(emit::head(place, point));
+    }
+    record.submit(emit::NO_WAKEUP);
+    true
+}
+
+/// What a Go function has pushed below the stack pointer that its runtime wrote down: a return address and rbp, at least.
+const PUSHED: u64 = 32;
+
+/// The same with the stack of the goroutine that called C: from `outer.0`, it ends at `outer.1`.
+#[inline(always)]
+fn record_with_outer<const N: usize>(
+    registers: &Registers,
+    place: &Place,
+    point: u32,
+    (bytes, detail): (u32, u16),
+    outer: (u64, u64),
+) -> bool {
+    let Some(mut record) = EVENTS.reserve::<EventWithOuterStack<N>>(0) else { return false };
+    let record_at = record.as_mut_ptr();
+    let start = outer.0.wrapping_sub(PUSHED);
+    let used = outer.1.wrapping_sub(start).min(MAX_OUTER as u64);
+    // SAFETY: a record is as large as its type; each part is written in place and none is read.
+    unsafe {
+        let (used, _) = read::<MAX_OUTER>((&raw mut (*record_at).outer.bytes).cast(), start, used as u32);
+        (&raw mut (*record_at).outer.start).write(start);
+        (&raw mut (*record_at).outer.used).write(u64::from(used));
+        let bytes_of_outer = size_of::<OuterStack>() as u32;
+        (&raw mut (*record_at).outer_section).write(Section {
+            kind: SECTION_OUTER_STACK,
+            detail: 0,
+            bytes: bytes_of_outer,
+        });
         let (copied, cut) = read::<N>((&raw mut (*record_at).bytes).cast(), registers.sp, bytes);
         let detail = if cut { detail & !0xff | COPY_UNREADABLE } else { detail };
         let bytes = size_of::<Registers>() as u32 + copied;

@@ -97,6 +97,20 @@ pub(crate) fn suspended(ctx: &ProbeContext, cookie: Cookie) -> Option<Place> {
     Some(Place { goid, depth, pid_tgid: bpf_get_current_pid_tgid() })
 }
 
+/// In C that a goroutine called: from where on its stack, and where that stack ends.
+#[inline(always)]
+pub(crate) fn goroutine_below_c(cookie: Cookie) -> Option<(u64, u64)> {
+    let program = GO_PROGRAMS.get(cookie.program())?;
+    if program.syscall_sp == 0 {
+        return None;
+    }
+    let g: u64 = memory::user(thread_pointer()?.wrapping_add(program.tls as u64))?;
+    let m: u64 = memory::user(g + u64::from(program.m))?;
+    let curg: u64 = memory::user(m + u64::from(program.curg))?;
+    let sp: u64 = memory::user(curg + u64::from(program.syscall_sp))?;
+    Some((sp, Stack::of(curg, sp)?.hi))
+}
+
 /// The goroutine `curg`, if it has called C: that runs on the thread's own stack, of which it has used this many bytes.
 #[inline(always)]
 fn called_c(curg: u64, program: &GoProgram, cookie: Cookie, used: u64) -> Option<(u64, u64)> {

@@ -77,7 +77,7 @@ fn on_entry(ctx: &ProbeContext) {
         return;
     }
     let told = if copy::is_wanted(cookie, &place) {
-        copy::event(ctx, &place, cookie.numbers(), COPY_AT_ENTRY)
+        copy::event(ctx, cookie, &place, COPY_AT_ENTRY)
     } else {
         emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx))
     };
@@ -116,7 +116,7 @@ fn on_point(ctx: &ProbeContext) {
     if STACK_DEPTH.load() == 0 {
         emit::event(&place, cookie.numbers(), 0);
     } else if copy::is_wanted(cookie, &place) {
-        copy::event(ctx, &place, cookie.numbers(), 0);
+        copy::event(ctx, cookie, &place, 0);
     } else {
         emit::event_with_frames(&place, cookie.numbers(), Walk::from_point(ctx));
     }
@@ -239,6 +239,13 @@ programs! {
     longjmp_multi, longjmp: on_longjmp;
     makecontext_multi, makecontext: on_makecontext;
     make_fcontext_multi, make_fcontext: on_make_fcontext;
+}
+
+/// Only counts: at every entry, before anything is traced.
+#[uprobe(multi)]
+fn count_multi(ctx: ProbeContext) -> u32 {
+    count::passed(cookie(&ctx));
+    0
 }
 
 #[uretprobe(multi)]

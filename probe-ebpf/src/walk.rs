@@ -40,9 +40,15 @@ impl Walk {
             if frame == 0 {
                 return (count as u32, WALK_END);
             }
-            let Some([next, address]) = memory::user::<[u64; 2]>(frame) else {
+            let Some([mut next, mut address]) = memory::user::<[u64; 2]>(frame) else {
                 return (count as u32, WALK_UNREADABLE);
             };
+            // Go's `crosscall2` pushes rbp twice: of two pairs of words that overlap, the outer one is the frame.
+            if next == frame + 8 {
+                let Some(pair) = memory::user::<[u64; 2]>(next) else { return (count as u32, WALK_UNREADABLE) };
+                frame = next;
+                [next, address] = pair;
+            }
             if address == 0 {
                 return (count as u32, WALK_END);
             }

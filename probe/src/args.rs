@@ -176,8 +176,8 @@ pub struct TraceArgs {
     /// Events a second that functions matched by a glob, regex or file may make together; 0: any number. Beyond it the
     /// hottest are detached while the trace goes on, and this is said. What is named exactly, or by the end of its name,
     /// is always traced and does not count. What counts is the cost: the entry and the return of a usual call are two
-    /// events; alone, one at an instruction that the kernel emulates (a push, a jump) counts 0.1, any other (every
-    /// return) 1.9
+    /// events; alone, one at an instruction that the kernel emulates (a push, a jump) counts 0.2, any other (every
+    /// return) 1.8
     #[arg(long, value_name = "N", default_value = "20000", help_heading = "Probes")]
     pub budget: u64,
     /// Attach more than 200 points also where each takes 0.1 s to remove (kernels before 6.6)

@@ -168,7 +168,7 @@ fn names_with_parameters_as_binutils_writes_them_find_their_functions() {
         let is_involved = |name: &&str| ["{lambda", "(*)", "decltype (", "&("].iter().any(|sign| name.contains(sign));
         let involved = symbols.iter().zip(gnu.lines()).filter(|(_, name)| is_involved(name) && name.ends_with(')'));
         let mut asked = 0;
-        for ((id, symbol), name) in involved.step_by(60) {
+        for ((id, symbol), name) in involved.step_by(20) {
             // Without the return type that a function template shows.
             let short = index.short_name(*id);
             let Some(at) = name.find(short.split(['<', '(']).next().unwrap()) else { continue };
@@ -176,6 +176,6 @@ fn names_with_parameters_as_binutils_writes_them_find_their_functions() {
             assert!(found.matches.iter().any(|m| m.what == Matched::Function(*id)), "{program}: {symbol}\n{name}");
             asked += 1;
         }
-        assert!(asked > 50, "{program}: {asked}");
+        assert!(asked > 10, "{program}: {asked}");
     }
 }

@@ -8,11 +8,9 @@ mod debug;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use debug::{objcopy, open, search};
 use symbols::addr::Vaddr;
-use symbols::binary::Binary;
 use symbols::debugfile::DebugSearch;
 use symbols::index::{Index, LeftOut, Matched};
 

@@ -10,11 +10,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use debug::{objcopy, open, search};
 use symbols::addr::{FileOffset, Vaddr};
-use symbols::binary::Binary;
 use symbols::debugfile::{self, DebugSearch};
 use symbols::index::{Function, Index, Language, LeftOut, Matched};
 

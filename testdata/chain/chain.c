@@ -8,6 +8,7 @@
 //   signal    some of the steps are a signal's handler
 //   altstack  the same, on an alternate stack
 //   qsort     some of the steps lie beyond the C library's qsort
+//   jit       some of the steps are code made at run time, of which /tmp/perf-PID.map tells
 //   dlopen    some of the steps lie in libstep.so (found beside the program), which is loaded and unloaded all along
 //
 // stdout: one line for each call of `target`, its callers from the innermost on, up to `main` or `on_thread`. What lies
@@ -23,33 +24,36 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 // No inlining, no clones (gcc), no knowledge about the body in callers.
 #ifdef __clang__
-#define STEP __attribute__((noinline)) uint64_t
+#define WHOLE __attribute__((noinline))
 #else
-#define STEP __attribute__((noipa)) uint64_t
+#define WHOLE __attribute__((noipa))
 #endif
+#define STEP WHOLE uint64_t
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#define STEPS(F) F(plain) F(large) F(variable) F(aligned) F(both) F(many) F(saved) F(handled) F(sorted) F(loaded)
-#define OUTER(F) F(main) F(on_thread) F(on_signal) F(compare) F(library_step)
+#define STEPS(F) F(plain) F(large) F(variable) F(aligned) F(both) F(many) F(saved) F(handled) F(sorted) F(loaded) F(translated)
+#define OUTER(F) F(main) F(on_thread) F(on_signal) F(compare) F(library_step) F(generated)
 #define ENUM(name) IS_##name,
 #define NAME(name) #name,
 enum { STEPS(ENUM) STEP_COUNT, BEFORE_OUTER = STEP_COUNT - 1, OUTER(ENUM) NAME_COUNT };
 static const char *const names[] = {STEPS(NAME) OUTER(NAME)};
 
 enum { DEEPEST = 64 };
-static __thread unsigned char shadow[DEEPEST];
-static __thread int depth;
+static __thread volatile unsigned char shadow[DEEPEST];
+static __thread volatile int depth;
 
-#define ENTER(name) (shadow[depth++] = IS_##name)
-#define LEAVE() (depth--)
+#define ENTER(name) (shadow[depth] = IS_##name, depth = depth + 1)
+#define LEAVE() (depth = depth - 1)
 
-static enum mode { MAIN, THREAD, SIGNAL, ALTSTACK, QSORT, DLOPEN } mode;
+static enum mode { MAIN, THREAD, SIGNAL, ALTSTACK, QSORT, JIT, DLOPEN } mode;
 static volatile uint64_t sink;
 
 STEP target(uint64_t code) {
@@ -133,24 +137,30 @@ STEP saved(uint64_t code, int left) {
     return below + a * b + c * d + e * f;
 }
 
-static __thread uint64_t handed_code, handed_result;
-static __thread int handed_left;
+// raise is taken for a function that calls none of these.
+static __thread volatile uint64_t handed_code, handed_result;
+static __thread volatile int handed_left;
 
 STEP continue_handed(void) { return next(handed_code, handed_left); }
 
-void on_signal(int number) {
+WHOLE void on_signal(int number) {
     ENTER(on_signal);
     handed_result = continue_handed() + (uint64_t)number;
     LEAVE();
 }
 
+// A signal's frame has all of the processor's registers, up to 11 KiB: more than two would not fit a copy.
+static __thread volatile int signals;
+
 STEP handled(uint64_t code, int left) {
     ENTER(handled);
     uint64_t below;
-    if (mode == SIGNAL || mode == ALTSTACK) {
+    if ((mode == SIGNAL || mode == ALTSTACK) && signals < 2) {
         handed_code = code;
         handed_left = left;
+        signals = signals + 1;
         raise(SIGUSR1);
+        signals = signals - 1;
         below = handed_result;
     } else {
         below = next(code, left);
@@ -161,7 +171,7 @@ STEP handled(uint64_t code, int left) {
 
 static __thread int compared;
 
-int compare(const void *a, const void *b) {
+WHOLE int compare(const void *a, const void *b) {
     int result = *(const int *)a - *(const int *)b;
     if (compared++ == 0) {
         ENTER(compare);
@@ -194,6 +204,43 @@ static uint64_t from_library(uint64_t code, int left) {
     uint64_t below = next(code, left);
     LEAVE();
     return below + 2;
+}
+
+// What the generated code calls.
+static uint64_t from_generated(uint64_t code, int left) {
+    ENTER(generated);
+    uint64_t below = next(code, left);
+    LEAVE();
+    return below + 4;
+}
+
+static uint64_t (*generated)(uint64_t (*)(uint64_t, int), uint64_t, int);
+
+static void generate(void) {
+    // push %rbp; mov %rsp,%rbp; mov %rdi,%rax; mov %rsi,%rdi; mov %edx,%esi; call *%rax; pop %rbp; ret
+    static const unsigned char code[] = {0x55, 0x48, 0x89, 0xe5, 0x48, 0x89, 0xf8, 0x48, 0x89,
+                                         0xf7, 0x89, 0xd6, 0xff, 0xd0, 0x5d, 0xc3};
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        abort();
+    memcpy(page, code, sizeof code);
+    if (mprotect(page, 4096, PROT_READ | PROT_EXEC))
+        abort();
+    *(void **)&generated = page;
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/perf-%d.map", (int)getpid());
+    FILE *map = fopen(path, "w");
+    if (!map)
+        abort();
+    fprintf(map, "%lx %zx generated\n", (unsigned long)page, sizeof code);
+    fclose(map);
+}
+
+STEP translated(uint64_t code, int left) {
+    ENTER(translated);
+    uint64_t below = mode == JIT ? generated(from_generated, code, left) : next(code, left);
+    LEAVE();
+    return below * 3;
 }
 
 static char library[4096];
@@ -240,7 +287,7 @@ STEP on_thread_body(void) {
     return 1;
 }
 
-void *on_thread(void *unused) {
+WHOLE void *on_thread(void *unused) {
     sink = on_thread_body();
     return unused;
 }
@@ -260,12 +307,13 @@ static void handle_signals(int flags) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const modes[] = {"main", "thread", "signal", "altstack", "qsort", "dlopen"};
+    static const char *const modes[] = {"main", "thread", "signal", "altstack", "qsort", "jit", "dlopen"};
+    enum { MODES = sizeof modes / sizeof *modes };
     unsigned which = 0;
-    while (which < 6 && (argc < 2 || strcmp(argv[1], modes[which])))
+    while (which < MODES && (argc < 2 || strcmp(argv[1], modes[which])))
         which++;
-    if (which == 6) {
-        fprintf(stderr, "usage: chain main|thread|signal|altstack|qsort|dlopen [-n SAMPLES] [-s SEED]\n");
+    if (which == MODES) {
+        fprintf(stderr, "usage: chain main|thread|signal|altstack|qsort|jit|dlopen [-n SAMPLES] [-s SEED]\n");
         return 2;
     }
     mode = (enum mode)which;
@@ -276,6 +324,8 @@ int main(int argc, char **argv) {
     snprintf(library, sizeof library, "%.*slibstep.so", slash ? (int)(slash - argv[0]) + 1 : 0, argv[0]);
     if (mode == SIGNAL || mode == ALTSTACK)
         handle_signals(mode == ALTSTACK ? SA_ONSTACK : 0);
+    if (mode == JIT)
+        generate();
     if (mode == THREAD) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, on_thread, NULL))

@@ -117,11 +117,11 @@ fn compare(plan: &mut Plan, file: &TracedFile, path: &Path, pid: u32) -> Result<
         min_duration_ns: 0,
     };
     // What the kernel refuses is out of the plan after this.
-    drop(attach::attach(plan, files, &features, &options)?);
+    drop(attach::attach(plan, files, &features, &options, None)?);
     let (mut probe, mut bare) = (Times::default(), Times::default());
     for _ in 0..ROUNDS {
         let before = plan.points.len();
-        probe.measure(|| attach::attach(plan, files, &features, &options))?;
+        probe.measure(|| attach::attach(plan, files, &features, &options, None))?;
         ensure!(plan.points.len() == before, "the kernel refused a point that it had taken before");
         // Inside: `attach` too has to put together what it attaches.
         bare.measure(|| Bare::attach(path, &groups(plan), pid))?;

@@ -1,7 +1,7 @@
 //! What tracing costs, beside the least it can cost and beside bpftrace: `make bench`.
 //!
 //! `cargo bench -p probe --bench overhead -- PART…` runs some parts alone: `cost`, `threads`, `attaching`, `server`,
-//! `accuracy`.
+//! `accuracy`, `stacks`.
 //!
 //! Needs root, the programs of `testdata/`, bpftrace 0.17 and a kernel with `uprobe.multi` (6.6); perf and uftrace where
 //! they are installed. Figures are medians of interleaved rounds of one run; those of different runs or machines do not
@@ -15,6 +15,7 @@ mod others;
 mod report;
 mod run;
 mod server;
+mod stacks;
 mod threads;
 
 use std::time::Instant;
@@ -57,6 +58,9 @@ fn main() -> Result<()> {
     if wanted("accuracy")? {
         accuracy::bench(&mut verdicts)?;
     }
+    if wanted("stacks")? {
+        stacks::bench(&mut verdicts)?;
+    }
 
     println!("\nWanted");
     verdicts.print();
@@ -65,7 +69,7 @@ fn main() -> Result<()> {
 }
 
 /// The parts, by the names that choose them.
-const PARTS: [&str; 5] = ["cost", "threads", "attaching", "server", "accuracy"];
+const PARTS: [&str; 6] = ["cost", "threads", "attaching", "server", "accuracy", "stacks"];
 
 /// Whether a part is to be run: it was named, or none was. Cargo itself passes options.
 fn wanted(part: &str) -> Result<bool> {

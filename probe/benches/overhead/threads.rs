@@ -241,7 +241,7 @@ fn unread(subject: &Subject, told: Told, calls: u64, threads: u64) -> Result<Mea
         counted: false,
         min_duration_ns: 0,
     };
-    let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options)?;
+    let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options, None)?;
     let measured = subject.run(calls, threads)?;
     let lost = attachment.losses()?.total();
     ensure!(lost == 0, "the ceiling's buffer is too small: {lost} records lost");

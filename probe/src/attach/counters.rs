@@ -24,7 +24,8 @@ pub struct Counters {
 
 impl Counters {
     pub(super) fn take(ebpf: &mut Ebpf, points: usize) -> Result<Self> {
-        let Some(Map::Array(data)) = ebpf.take_map("COUNTS") else {
+        // It stays with the programs, which are loaded later.
+        let Some(Map::Array(data)) = ebpf.map("COUNTS") else {
             anyhow::bail!("the kernel half has no COUNTS");
         };
         let bytes = points.max(1) * rows() as usize * size_of::<u64>();

@@ -5,6 +5,9 @@
 //! others of it are first attached anew, then the old links go. What was called until then is put apart from what never
 //! was: the first exchange touches everything, those after it only the few hundred functions that matter.
 //!
+//! Better than to exchange links is to know before what is hot: so the entries can be counted for a while beforehand
+//! ([`super::rehearsal`]).
+//!
 //! While both are there each event of the others comes twice, with the generations of both links: the reader drops one
 //! ([`crate::calls::twice`]). Without links to many points each function is a bundle, and simply goes.
 
@@ -55,6 +58,9 @@ type Bundle = usize;
 /// The bundle of functions that are always traced, and of points that are no function's.
 const FIXED: Bundle = 0;
 
+/// Functions from which on a rehearsal is made: fewer are exchanged in a millisecond or two.
+const REHEARSED: usize = 200;
+
 struct Held {
     bundle: Bundle,
     program: &'static str,
@@ -83,6 +89,7 @@ struct Work<'a> {
     plan: &'a Plan,
     files: &'a [TracedFile],
     bundles: BTreeSet<Bundle>,
+    groups: &'a [Group],
     /// A process that has ended meanwhile is no error.
     anew: bool,
 }
@@ -104,6 +111,11 @@ impl Links {
         links
     }
 
+    /// So many functions share in a budget that it is better to know before what is hot.
+    pub(super) fn are_worth_a_rehearsal(&self) -> bool {
+        self.multi && self.bundles.iter().filter(|bundle| **bundle != Some(FIXED)).count() >= REHEARSED
+    }
+
     /// Attaches every point.
     pub(super) fn attach_all(
         &mut self,
@@ -111,14 +123,48 @@ impl Links {
         plan: &Plan,
         files: &[TracedFile],
     ) -> Result<Result<(), Refused>> {
+        let bundles = (0..self.generations.len()).collect();
+        self.attach_first(ebpf, &Work { plan, files, bundles, groups: GROUPS, anew: false })
+    }
+
+    /// Lets the entries of functions that share in a budget be counted, and no more: until [`Self::detach_counting`].
+    pub(super) fn attach_counting(
+        &mut self,
+        ebpf: &mut Ebpf,
+        plan: &Plan,
+        files: &[TracedFile],
+    ) -> Result<Result<(), Refused>> {
+        self.attach_first(ebpf, &Work { plan, files, bundles: self.sharing(), groups: &[COUNTING], anew: false })
+    }
+
+    /// Nothing is attached any more.
+    pub(super) fn detach_counting(&mut self, ebpf: &mut Ebpf) {
+        self.detach_bundles(ebpf, &self.sharing());
+    }
+
+    /// Bundles of functions that share in a budget.
+    fn sharing(&self) -> BTreeSet<Bundle> {
+        (FIXED + 1..self.generations.len()).collect()
+    }
+
+    /// Before anything is attached: some functions are left out, and those that will be called are put apart from the
+    /// others, because what is called may be shed.
+    pub(super) fn prepare(&mut self, without: &BTreeSet<u32>, called: &BTreeSet<u32>) {
+        for (function, bundle) in (0_u32..).zip(&mut self.bundles).filter(|(_, bundle)| **bundle != Some(FIXED)) {
+            let kept = !without.contains(&function);
+            *bundle = kept.then(|| FIXED + 1 + usize::from(!called.contains(&function)));
+        }
+        self.generations.resize(FIXED + 3, Some(0));
+    }
+
+    fn attach_first(&mut self, ebpf: &mut Ebpf, work: &Work<'_>) -> Result<Result<(), Refused>> {
         // The kernel validates instructions only when a process maps the file; else a bad one would attach, and
         // never fire. So we are that process, until all is attached.
         let _mapped: Vec<_> = match self.pids {
-            None => files.iter().filter_map(map_code).collect(),
+            None => work.files.iter().filter_map(map_code).collect(),
             Some(_) => Vec::new(),
         };
-        let bundles = (0..self.generations.len()).collect();
-        self.attach(ebpf, &Work { plan, files, bundles, anew: false })
+        self.attach(ebpf, work)
     }
 
     /// Goes on without these functions. Calls of all others are seen throughout. `called` tells functions that were
@@ -139,7 +185,7 @@ impl Links {
         let generation = self.unused_generation();
         let new = self.regroup(&old, functions, called, generation);
         let begin_ns = monotonic_ns();
-        let attached = self.attach(ebpf, &Work { plan, files, bundles: new.clone(), anew: true });
+        let attached = self.attach(ebpf, &Work { plan, files, bundles: new.clone(), groups: GROUPS, anew: true });
         if let Err(error) = attached.and_then(|done| done.map_err(|refused| anyhow!(refused.reason))) {
             self.detach_bundles(ebpf, &new);
             (self.bundles, self.generations) = before;
@@ -188,7 +234,7 @@ impl Links {
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, work: &Work<'_>) -> Result<Result<(), Refused>> {
-        for group in GROUPS {
+        for group in work.groups {
             for (number, file) in work.files.iter().enumerate() {
                 for (bundle, points) in self.points(work, group, number) {
                     for scope in scopes(self.pids.as_deref())? {
@@ -316,6 +362,9 @@ impl Group {
         Self { deferred_multi, deferred, ..self }
     }
 }
+
+/// To count entries only; there is no rehearsal where links to many points are missing.
+const COUNTING: Group = Group::new("count_multi", "", &[PointKind::Entry]);
 
 /// In the order of attaching. The kernel calls the youngest probe of a place first (Linux: `consumer_add` in
 /// kernel/events/uprobes.c), so where an entry is also an exit, the entry is told first.

@@ -11,6 +11,7 @@ pub mod features;
 mod links;
 pub mod losses;
 pub mod recorder;
+mod rehearsal;
 pub mod specimens;
 
 use std::{collections::BTreeSet, fs};
@@ -34,6 +35,7 @@ pub use error::how_to_be_permitted;
 use features::{Feature, Features};
 pub use links::Exchange;
 use links::Links;
+pub use rehearsal::{Choose, Rehearsal};
 
 /// The compiled kernel half of this architecture.
 #[cfg(target_arch = "x86_64")]
@@ -111,6 +113,8 @@ pub struct Attachment {
     ring: RingBuf<MapData>,
     links: Links,
     deferred: Option<Deferred>,
+    /// Where [`Options::counted`] asked for them.
+    counters: Option<Counters>,
     /// The trace is of processes named by the user: it ends with the last of them.
     ends_with_processes: bool,
 }
@@ -124,10 +128,18 @@ struct Refused {
 /// Loads the programs and attaches every point of the plan. Functions that the kernel refuses are moved from the
 /// plan's functions to its skipped ones: the plan is then as if they had been found unprobeable before.
 ///
+/// With `choose`, large plans of functions that share in a budget are rehearsed before: see [`Rehearsal`].
+///
 /// # Errors
 /// No permission, a kernel too old, nothing left to attach.
-pub fn attach(plan: &mut Plan, files: &[TracedFile], features: &Features, options: &Options) -> Result<Attachment> {
-    attach_within(None, plan, files, features, options)
+pub fn attach(
+    plan: &mut Plan,
+    files: &[TracedFile],
+    features: &Features,
+    options: &Options,
+    choose: Option<&mut Choose<'_>>,
+) -> Result<Attachment> {
+    attach_within(None, plan, files, features, options, choose)
 }
 
 /// The same for a process of which it is known that nobody else is meant, whatever the scope says: where the kernel can,
@@ -141,6 +153,7 @@ pub fn attach_within(
     files: &[TracedFile],
     features: &Features,
     options: &Options,
+    mut choose: Option<&mut Choose<'_>>,
 ) -> Result<Attachment> {
     if let Some(missing) = features.indispensable_missing() {
         bail!("this kernel lacks {}: probe needs {} or newer", missing.name(), missing.since());
@@ -157,7 +170,7 @@ pub fn attach_within(
     }
     loop {
         let mut attachment = Attachment::load(process, plan, features, options, multi)?;
-        match attachment.attach_all(plan, files)? {
+        match attachment.attach_all(plan, files, choose.as_deref_mut())? {
             Ok(()) => return Ok(attachment),
             Err(refused) => {
                 drop(attachment);
@@ -248,7 +261,8 @@ impl Attachment {
         let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
         let pids = within.or_else(|| link_pids(options, features, multi));
         let links = Links::new(plan, multi, deferred.is_some(), pids);
-        let mut attachment = Self { ebpf, ring, links, deferred, ends_with_processes };
+        let counters = options.counted.then(|| Counters::take(&mut ebpf, plan.points.len())).transpose()?;
+        let mut attachment = Self { ebpf, ring, links, deferred, counters, ends_with_processes };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)
     }
@@ -316,15 +330,22 @@ impl Attachment {
     }
 
     /// How often points are passed, where [`Options::counted`] asked for it.
-    ///
-    /// # Errors
-    /// The map is not there, or cannot be mapped.
-    pub fn counters(&mut self, plan: &Plan) -> Result<Counters> {
-        Counters::take(&mut self.ebpf, plan.points.len())
+    pub fn counters(&self) -> Option<&Counters> {
+        self.counters.as_ref()
     }
 
-    fn attach_all(&mut self, plan: &mut Plan, files: &[TracedFile]) -> Result<Result<(), Refused>> {
+    fn attach_all(
+        &mut self,
+        plan: &mut Plan,
+        files: &[TracedFile],
+        choose: Option<&mut Choose<'_>>,
+    ) -> Result<Result<(), Refused>> {
         self.attach_lifecycle()?;
+        if let Some(choose) = choose.filter(|_| self.links.are_worth_a_rehearsal())
+            && let Err(refused) = self.rehearse(plan, files, choose)?
+        {
+            return Ok(Err(refused));
+        }
         let attached = self.links.attach_all(&mut self.ebpf, plan, files)?;
         plan.unwatched.append(&mut self.links.unwatched);
         Ok(attached)

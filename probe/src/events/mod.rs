@@ -3,10 +3,14 @@
 //! In: the bytes of one ring buffer record. Out: a [`Record`] that borrows them. No allocation.
 
 use probe_ebpf::abi::{
-    Event, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_STACK, Section, WALK_UNREADABLE, generation, position,
+    Event, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_OUTER_STACK, SECTION_STACK, Section, WALK_UNREADABLE,
+    generation, position,
 };
 
-use crate::{calls::overhead::Callers, stacks::StackCopy};
+use crate::{
+    calls::overhead::Callers,
+    stacks::{Region, StackCopy},
+};
 
 /// One record.
 #[derive(Clone, Copy, Debug)]
@@ -92,13 +96,16 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
         point: half(head, 32),
         lost: half(head, 36),
     });
+    let mut outer = Region::default();
     while let Some((head, data)) = rest.split_at_checked(size_of::<Section>()) {
         let section = Section { kind: quarter(head, 0), detail: quarter(head, 2), bytes: half(head, 4) };
         let Some((data, after)) = data.split_at_checked(section.bytes as usize) else { break };
         if section.kind == SECTION_FRAMES {
             record.frames = Some(Frames::from_bytes(data, section.detail));
+        } else if section.kind == SECTION_OUTER_STACK {
+            outer = outer_stack(data).unwrap_or_default();
         } else if section.kind == SECTION_STACK {
-            record.frames = stack(data, section.detail).map(Frames::from_stack).or(record.frames);
+            record.frames = stack(data, section.detail, outer).map(Frames::from_stack).or(record.frames);
             break;
         }
         let padding = data.len().next_multiple_of(8) - data.len();
@@ -107,11 +114,16 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
     Some(record)
 }
 
-fn stack(data: &[u8], detail: u16) -> Option<StackCopy<'_>> {
+fn outer_stack(data: &[u8]) -> Option<Region<'_>> {
+    let used = usize::try_from(word(data, 8)).ok()?;
+    Some(Region { start: word(data, 0), bytes: data.get(16..)?.get(..used)? })
+}
+
+fn stack<'a>(data: &'a [u8], detail: u16, outer: Region<'a>) -> Option<StackCopy<'a>> {
     let (registers, bytes) = data.split_at_checked(size_of::<Registers>())?;
     let saved = [24, 32, 40, 48, 56].map(|at| word(registers, at));
     let registers = Registers { ip: word(registers, 0), sp: word(registers, 8), fp: word(registers, 16), saved };
-    Some(StackCopy { registers, bytes, detail })
+    Some(StackCopy { registers, bytes, outer, detail })
 }
 
 #[cfg(test)]
@@ -175,6 +187,16 @@ mod tests {
         assert_eq!(stack.registers, Registers { ip: 1, sp: 2, fp: 3, saved: [4, 5, 6, 7, 8] });
         assert_eq!(stack.bytes, [9_u64.to_ne_bytes(), 10_u64.to_ne_bytes()].concat());
         assert_eq!(stack.detail, 0x101);
+    }
+
+    #[test]
+    fn where_a_stack_goes_on_stands_before_it_and_only_as_much_counts_as_is_used() {
+        let mut bytes = event_bytes(5);
+        let words: Vec<u8> = [0xc000, 8, 77, 78].into_iter().flat_map(u64::to_ne_bytes).collect();
+        bytes.extend(section(SECTION_OUTER_STACK, 0, &words));
+        bytes.extend(section(SECTION_STACK, 0, &[0; 64]));
+        let stack = decode(&bytes).and_then(|r| r.frames?.stack).expect("there is a stack");
+        assert_eq!((stack.outer.start, stack.outer.bytes), (0xc000, &77_u64.to_ne_bytes()[..]));
     }
 
     #[test]

@@ -69,6 +69,31 @@ pub enum Step {
     Cut(Cut),
 }
 
+/// A piece of memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Region<'a> {
+    /// Address of its first byte.
+    pub start: u64,
+    /// What is there.
+    pub bytes: &'a [u8],
+}
+
+impl Region<'_> {
+    fn word(&self, address: u64) -> Option<u64> {
+        let at = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        self.bytes.get(at..at.checked_add(8)?).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes)
+    }
+
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes.len() as u64)
+    }
+
+    /// Whether it could be the stack pointer of a frame here.
+    fn holds(&self, sp: u64) -> bool {
+        (self.start..=self.end()).contains(&sp)
+    }
+}
+
 /// A copy of a stack.
 #[derive(Clone, Copy, Debug)]
 pub struct StackCopy<'a> {
@@ -76,25 +101,50 @@ pub struct StackCopy<'a> {
     pub registers: abi::Registers,
     /// From the stack pointer on.
     pub bytes: &'a [u8],
+    /// Where it goes on: the stack of the goroutine that called C. Else empty.
+    pub outer: Region<'a>,
     /// `COPY_…`
     pub detail: u16,
 }
 
 impl StackCopy<'_> {
+    fn inner(&self) -> Region<'_> {
+        Region { start: self.registers.sp, bytes: self.bytes }
+    }
+
     fn word(&self, address: u64) -> Option<u64> {
-        let at = usize::try_from(address.checked_sub(self.registers.sp)?).ok()?;
-        self.bytes.get(at..at.checked_add(8)?).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes)
+        self.inner().word(address).or_else(|| self.outer.word(address))
     }
 
     /// Why an address could not be read.
     fn missing(&self, address: u64) -> Cut {
-        let end = self.registers.sp.saturating_add(self.bytes.len() as u64);
         // Further away is another stack, or none.
-        let is_near = address.wrapping_add(8) > end && address.wrapping_sub(end) as i64 <= 256 << 20;
+        let is_near = |region: Region<'_>| {
+            address.wrapping_add(8) > region.end() && address.wrapping_sub(region.end()) as i64 <= 256 << 20
+        };
+        let is_outers = !self.outer.bytes.is_empty() && is_near(self.outer);
         match self.detail & !COPY_AT_ENTRY {
-            COPY_LIMIT if is_near => Cut::CopyTooShort,
+            COPY_LIMIT if is_near(self.inner()) => Cut::CopyTooShort,
+            _ if is_outers => Cut::CopyTooShort,
             _ => Cut::Unreadable,
         }
+    }
+}
+
+/// How far the walk has come on the two stacks: further out on each, always, or it would not end. It goes from the inner to
+/// the outer one and back where Go calls C that calls Go.
+struct Reached {
+    inner: u64,
+    outer: u64,
+}
+
+impl Reached {
+    /// Whether a frame with this stack pointer lies further out than all before it.
+    fn advances(&mut self, stack: &StackCopy<'_>, sp: u64) -> bool {
+        let reached = if stack.outer.holds(sp) { &mut self.outer } else { &mut self.inner };
+        let advances = sp > *reached;
+        *reached = sp;
+        advances
     }
 }
 
@@ -127,13 +177,13 @@ impl Unwinder {
             place = CodeAddress::after_call(address);
             callers.push(place);
         }
+        let mut reached = Reached { inner: registers.sp(), outer: 0 };
         loop {
             let step = self.step(place, code);
-            let is_over = |step: &Step| matches!(step, Step::End | Step::Cut(_));
-            if callers.len() >= most && !is_over(step) {
+            if callers.len() >= most && !matches!(step, Step::End | Step::Cut(_)) {
                 return Some(Cut::Depth);
             }
-            match take(step, &mut registers, stack) {
+            match take(&step, &mut registers, stack, &mut reached) {
                 Ok(next) => place = next,
                 Err(over) => return over,
             }
@@ -141,17 +191,29 @@ impl Unwinder {
         }
     }
 
-    fn step(&mut self, place: CodeAddress, code: &mut dyn FnMut(CodeAddress) -> Step) -> &Step {
+    fn step(&mut self, place: CodeAddress, code: &mut dyn FnMut(CodeAddress) -> Step) -> Step {
+        if let Some(known) = self.steps.get(&place) {
+            return known.clone();
+        }
         if self.steps.len() >= MAX_STEPS {
             self.steps.clear();
         }
-        self.steps.entry(place).or_insert_with(|| code(place))
+        let step = code(place);
+        // What is not known now may be known later: code that is made at run time.
+        if !matches!(step, Step::Cut(Cut::UnknownCode)) {
+            self.steps.insert(place, step.clone());
+        }
+        step
     }
 }
 
 /// Makes a frame's registers its caller's. Else why not; nothing where the stack ends.
-fn take(step: &Step, registers: &mut Registers, stack: &StackCopy<'_>) -> Result<CodeAddress, Option<Cut>> {
-    let before = registers.sp();
+fn take(
+    step: &Step,
+    registers: &mut Registers,
+    stack: &StackCopy<'_>,
+    reached: &mut Reached,
+) -> Result<CodeAddress, Option<Cut>> {
     match step {
         Step::End => return Err(None),
         Step::Cut(cut) => return Err(Some(*cut)),
@@ -163,8 +225,7 @@ fn take(step: &Step, registers: &mut Registers, stack: &StackCopy<'_>) -> Result
             Stop::Senseless => Some(Cut::NoRules),
         })?,
     }
-    // A caller's frame lies further out, always: else the walk would not end.
-    if registers.sp() <= before {
+    if !reached.advances(stack, registers.sp()) {
         return Err(Some(Cut::NoRules));
     }
     Ok(CodeAddress::after_call(registers.ip))
@@ -173,11 +234,18 @@ fn take(step: &Step, registers: &mut Registers, stack: &StackCopy<'_>) -> Result
 fn follow_frame_pointer(registers: &mut Registers, stack: &StackCopy<'_>) -> Result<(), Option<Cut>> {
     let fp = registers.get(register::RBP).filter(|&fp| fp != 0).ok_or(None)?;
     let read = |address| stack.word(address).ok_or(Some(stack.missing(address)));
-    let (next, ip) = (read(fp)?, read(fp.wrapping_add(8))?);
+    let mut frame = fp;
+    let mut next = read(frame)?;
+    // Go's `crosscall2` pushes rbp twice: of two pairs of words that overlap, the outer one is the frame.
+    if next == frame.wrapping_add(8) {
+        frame = next;
+        next = read(frame)?;
+    }
+    let ip = read(frame.wrapping_add(8))?;
     if ip == 0 {
         return Err(None);
     }
-    *registers = Registers::new(ip, fp.wrapping_add(16), next);
+    *registers = Registers::new(ip, frame.wrapping_add(16), next);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ pub mod command;
 pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
+mod jit;
 mod loader;
 pub mod modules;
 pub mod processes;

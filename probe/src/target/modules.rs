@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -18,7 +18,11 @@ use symbols::{
     unwind::{self, Rule, Tables},
 };
 
-use super::{debugfiles, processes::Mapping};
+use super::{
+    debugfiles,
+    jit::PerfMap,
+    processes::{self, Mapping},
+};
 use crate::{
     calls::{Cut, Frame},
     stacks::{CodeAddress, Step},
@@ -36,18 +40,25 @@ struct Module {
 }
 
 /// What is known of an address in a module.
-#[derive(Clone)]
 struct Place {
-    function: Option<Rc<str>>,
+    /// Functions that were inlined there, innermost first, and last the one that has the code.
+    functions: Vec<NamedPlace>,
+    keeps_frame_pointer: bool,
+}
+
+#[derive(Default)]
+struct NamedPlace {
+    function: Option<String>,
     file: Option<String>,
     line: Option<u32>,
-    keeps_frame_pointer: bool,
 }
 
 /// A caller, named.
 pub struct Named {
-    /// What to show.
-    pub frame: Rc<Frame>,
+    /// What to show: functions that were inlined there, innermost first, and last the one that has the code.
+    pub frames: Box<[Rc<Frame>]>,
+    /// Nothing calls that function.
+    pub is_root: bool,
     /// The frame pointer is the caller's own there: the next frame of a walk by frame pointers is true.
     pub keeps_frame_pointer: bool,
 }
@@ -56,7 +67,12 @@ pub struct Named {
 #[derive(Default)]
 pub struct Modules {
     modules: FxHashMap<(u64, PathBuf), Module>,
+    /// Of processes that run code which belongs to no file.
+    perf_maps: FxHashMap<u32, PerfMap>,
 }
+
+/// Processes whose maps are kept at most.
+const MAX_PERF_MAPS: usize = 256;
 
 impl Modules {
     /// Says that a file is read already.
@@ -73,17 +89,54 @@ impl Modules {
 
     /// Names an address of a process.
     pub fn name(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Named {
+        if is_anonymous(mapping) {
+            return Named::generated(self.generated(pid, address), address);
+        }
         self.module(pid, mapping).name(mapping, address)
     }
 
     /// What leads from there to the caller.
     pub fn step(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Step {
+        if is_anonymous(mapping) {
+            // Runtimes that write such maps keep frame pointers in what they translate.
+            let known = self.generated(pid, address).is_some();
+            return if known { Step::FramePointer } else { Step::Cut(Cut::UnknownCode) };
+        }
         self.module(pid, mapping).step(mapping, address)
+    }
+
+    /// The name of code that was made at run time.
+    fn generated(&mut self, pid: u32, address: CodeAddress) -> Option<Rc<str>> {
+        if self.perf_maps.len() >= MAX_PERF_MAPS {
+            self.perf_maps.clear();
+        }
+        self.perf_maps.entry(pid).or_default().name(pid, address.for_lookup().0)
     }
 
     fn module(&mut self, pid: u32, mapping: &Mapping) -> &mut Module {
         let key = (mapping.inode, mapping.path.clone());
         self.modules.entry(key).or_insert_with(|| Module::open(pid, mapping))
+    }
+}
+
+/// Memory that belongs to no file: `/proc/PID/maps` says nothing, the kernel's records `//anon`, and a process may give it a
+/// name (`[anon:…]`).
+fn is_anonymous(mapping: &Mapping) -> bool {
+    mapping.inode == 0 && mapping.path != Path::new(VDSO)
+}
+
+const VDSO: &str = "[vdso]";
+
+impl Named {
+    fn generated(function: Option<Rc<str>>, address: CodeAddress) -> Self {
+        let keeps_frame_pointer = function.is_some();
+        let function = function.as_deref().map(str::to_owned);
+        Self { frames: [Rc::new(Frame { function, ..nameless(address) })].into(), is_root: false, keeps_frame_pointer }
+    }
+
+    /// Whether there is a name.
+    pub fn is_known(&self) -> bool {
+        self.frames.iter().any(|frame| frame.function.is_some())
     }
 }
 
@@ -110,8 +163,8 @@ impl Module {
     fn open(pid: u32, mapping: &Mapping) -> Self {
         let path = mapping.path.display().to_string();
         let path = path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned();
-        let binary =
-            open_same_file(pid, mapping).and_then(|file| Binary::from_file(&file, &mapping.path).ok()).map(Arc::new);
+        let file = || Binary::from_file(&open_same_file(pid, mapping)?, &mapping.path).ok();
+        let binary = if path == VDSO { own_vdso() } else { file() }.map(Arc::new);
         let search = debugfiles::search(&super::in_root_of(pid, Path::new(&path)), Path::new(&path));
         let index = binary.clone().and_then(|binary| Index::with_debug(binary, &search).ok()).map(Arc::new);
         Self { path, binary, index, places: FxHashMap::default(), tables: None }
@@ -121,19 +174,33 @@ impl Module {
         let signal_return = self.is_signal_return(mapping, address);
         // The call that a trampoline returns from is none that stands before it.
         let lookup = if signal_return { address.ip() } else { address.for_lookup() };
+        let binary = (!self.path.is_empty()).then(|| self.path.clone());
+        let shown_address = self.vaddr(mapping, address.ip()).map(|v| v.0);
         let place = self.vaddr(mapping, lookup).map(|vaddr| self.place(vaddr));
-        let known = place.as_ref().and_then(|p| p.function.as_deref().map(str::to_owned));
-        let keeps_frame_pointer = place.as_ref().is_some_and(|p| p.keeps_frame_pointer);
-        let frame = Frame {
-            function: if signal_return { Some(SIGNAL_RETURN_NAME.to_owned()) } else { known },
-            file: place.as_ref().and_then(|p| p.file.clone()),
-            line: place.as_ref().and_then(|p| p.line),
-            binary: (!self.path.is_empty()).then(|| self.path.clone()),
-            address: self.vaddr(mapping, address.ip()).map(|v| v.0),
+        let frame = |place: &NamedPlace, inlined: bool| Frame {
+            function: place.function.clone(),
+            file: place.file.clone(),
+            line: place.line,
+            binary: binary.clone(),
+            address: shown_address,
             ip: address.ip().0,
-            inlined: false,
+            inlined,
         };
-        Named { frame: Rc::new(frame), keeps_frame_pointer }
+        let frames: Box<[Rc<Frame>]> = match place {
+            Some(place) if !signal_return => {
+                let last = place.functions.len().saturating_sub(1);
+                place.functions.iter().enumerate().map(|(at, place)| Rc::new(frame(place, at < last))).collect()
+            }
+            _ => {
+                let function = signal_return.then(|| SIGNAL_RETURN_NAME.to_owned());
+                [Rc::new(frame(&NamedPlace { function, ..NamedPlace::default() }, false))].into()
+            }
+        };
+        Named {
+            is_root: frames.last().and_then(|frame| frame.function.as_deref()).is_some_and(is_root),
+            keeps_frame_pointer: place.is_some_and(|place| place.keeps_frame_pointer),
+            frames,
+        }
     }
 
     fn step(&mut self, mapping: &Mapping, address: CodeAddress) -> Step {
@@ -148,7 +215,7 @@ impl Module {
             Rule::Row(row) if row.is_end() => Step::End,
             Rule::Row(row) => Step::Row(Rc::new(row)),
             // Assembly where threads begin keeps no frame pointer, and needs none.
-            _ if self.place(vaddr).function.as_deref().is_some_and(is_root) => Step::End,
+            _ if self.place(vaddr).is_root() => Step::End,
             Rule::FramePointer => Step::FramePointer,
             Rule::Unknown => Step::Cut(Cut::NoRules),
         }
@@ -164,24 +231,49 @@ impl Module {
         self.binary.as_ref()?.vaddr(FileOffset(offset))
     }
 
-    fn place(&mut self, vaddr: Vaddr) -> Place {
-        if let Some(place) = self.places.get(&vaddr) {
-            return place.clone();
-        }
-        let index = self.index.as_deref();
-        let line = index.and_then(|index| index.line(vaddr));
-        let place = Place {
-            function: index.and_then(|index| index.at(vaddr)).map(|function| function.name.into()),
-            file: line.as_ref().map(|l| l.file.to_string()),
-            line: line.as_ref().map(|l| l.line),
-            keeps_frame_pointer: self
-                .binary
-                .as_deref()
-                .is_some_and(|binary| unwind::keeps_frame_pointer(binary, index, vaddr)),
-        };
-        self.places.insert(vaddr, place.clone());
-        place
+    fn place(&mut self, vaddr: Vaddr) -> &Place {
+        let Self { places, index, binary, .. } = self;
+        places.entry(vaddr).or_insert_with(|| {
+            let (binary, index) = (binary.as_deref(), index.as_deref());
+            let functions = index.map(|index| functions_at(index, vaddr)).unwrap_or_default();
+            Place {
+                functions: if functions.is_empty() { vec![NamedPlace::default()] } else { functions },
+                keeps_frame_pointer: binary.is_some_and(|binary| unwind::keeps_frame_pointer(binary, index, vaddr)),
+            }
+        })
     }
+}
+
+impl Place {
+    fn is_root(&self) -> bool {
+        self.functions.last().and_then(|place| place.function.as_deref()).is_some_and(is_root)
+    }
+}
+
+fn functions_at(index: &Index, vaddr: Vaddr) -> Vec<NamedPlace> {
+    let inlined = index.inlined(vaddr).into_iter().map(|frame| NamedPlace {
+        function: Some(frame.name).filter(|name| !name.is_empty()),
+        file: frame.source.map(|source| source.file.to_owned()),
+        line: frame.source.map(|source| source.line),
+    });
+    let mut functions: Vec<_> = inlined.collect();
+    if functions.is_empty() {
+        let (function, line) = (index.at(vaddr), index.line(vaddr));
+        functions.push(NamedPlace {
+            function: function.map(|function| function.name.into()),
+            file: line.map(|line| line.file.to_owned()),
+            line: line.map(|line| line.line),
+        });
+    }
+    functions
+}
+
+/// The code that the kernel maps into every process: all 64-bit ones have the same.
+fn own_vdso() -> Option<Binary> {
+    let mapping = processes::mappings_of(std::process::id()).into_iter().find(|m| m.path == Path::new(VDSO))?;
+    let mut bytes = vec![0; usize::try_from(mapping.end.checked_sub(mapping.start)?).ok()?];
+    File::open("/proc/self/mem").ok()?.read_exact_at(&mut bytes, mapping.start).ok()?;
+    Binary::from_bytes(bytes).ok()
 }
 
 /// Opens the file that is mapped, and no other that has its name by now: through the process's root, through its

@@ -7,6 +7,8 @@
 
 mod figures;
 
+use std::{fs, thread};
+
 use anyhow::{Context as _, Result, ensure};
 use probe_ebpf::abi::{Cookie, GoProgram};
 use symbols::code::EntryCost;
@@ -40,6 +42,15 @@ const BUFFER_BYTES: u32 = 4 << 20;
 /// # Errors
 /// The kernel refuses probes on our own program, or they do not fire.
 pub(super) fn measure(plan: &Plan, features: &Features, options: &attach::Options, returns: Returns) -> Result<Costs> {
+    // A new thread's stack is as short as that of most traced calls, and where it is copied that makes a difference.
+    thread::scope(|scope| {
+        let measuring = thread::Builder::new().spawn_scoped(scope, || measure_here(plan, features, options, returns));
+        let measured = measuring.context("failed to start a thread")?.join();
+        measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn measure_here(plan: &Plan, features: &Features, options: &attach::Options, returns: Returns) -> Result<Costs> {
     let mut costs = Costs::default();
     let file = TracedFile::plain("/proc/self/exe".as_ref(), "probe itself")?;
     for go in [false, true] {
@@ -146,7 +157,7 @@ impl Bench {
         };
         let settings = settings.into_iter().map(|(inner, frames)| Setting { inner, frames }).collect();
         let own = attach::Options {
-            scope: own_scope(&options.scope),
+            scope: own_scope(&options.scope)?,
             buffer_bytes: BUFFER_BYTES,
             force: true,
             ..options.clone()
@@ -155,7 +166,7 @@ impl Bench {
         let attached = plan.points.len();
         // Another `probe` that does the same must not pay for our traps, nor we for its.
         let process = Some(std::process::id());
-        let attachment = attach::attach_within(process, &mut plan, std::slice::from_ref(file), features, &own)
+        let attachment = attach::attach_within(process, &mut plan, std::slice::from_ref(file), features, &own, None)
             .context("failed to measure the probes' own cost (--subtract-overhead)")?;
         ensure!(
             plan.points.len() == attached,
@@ -209,13 +220,17 @@ impl Bench {
 }
 
 /// Ours, chosen in the way in which the trace chooses: that costs.
-fn own_scope(scope: &Scope) -> Scope {
+fn own_scope(scope: &Scope) -> Result<Scope> {
     let own = std::process::id();
-    match scope {
+    Ok(match scope {
         Scope::Everyone => Scope::Processes { pids: vec![own], follow: false },
         Scope::Processes { follow, .. } => Scope::Processes { pids: vec![own], follow: *follow },
-        // Traces are made on the first thread.
-        Scope::Threads(_) => Scope::Threads(vec![own]),
+        Scope::Threads(_) => Scope::Threads(vec![own_thread().context("failed to read /proc/thread-self")?]),
         Scope::Comm { .. } => Scope::Processes { pids: vec![own], follow: true },
-    }
+    })
+}
+
+/// `PID/task/TID` is what the link says.
+fn own_thread() -> Option<u32> {
+    fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
 }

@@ -70,11 +70,19 @@ pub fn run(request: &Trace) -> Result<u8> {
         None => None,
     };
     let mut processes = Processes::default();
+    let mut shed = Vec::new();
     let attached = scope(&request.target, waiting.as_ref()).and_then(|scope| {
         if waiting.is_none() {
             running(&scope, &files).into_iter().for_each(|pid| processes.know(pid));
         }
-        attach::attach(&mut plan, &files, &features, &attach_options(request, scope))
+        // A command does not run yet: there is nothing to see of it.
+        let budget = request.budget.filter(|_| waiting.is_none());
+        let mut choose = |plan: &Plan, rehearsal: &attach::Rehearsal| {
+            shed = budget.map(|limit| budget::beforehand(plan, limit.get(), rehearsal)).unwrap_or_default();
+            shed.iter().map(|shed| shed.function).collect()
+        };
+        let choose: Option<&mut attach::Choose<'_>> = if budget.is_some() { Some(&mut choose) } else { None };
+        attach::attach(&mut plan, &files, &features, &attach_options(request, scope), choose)
     });
     let attachment = match attached {
         Ok(attachment) => attachment,
@@ -95,7 +103,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         }
         let _ = io::stderr().lock().write_all(&text);
     }
-    let sources = session::Sources { attachment, recorder, signals, clocks, processes, costs };
+    let sources = session::Sources { attachment, shed, recorder, signals, clocks, processes, costs };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     attach::{Attachment, monotonic_ns, recorder::Recorder},
-    calls::{Summary, TraceInfo, overhead::Costs, tracker::Tracker},
+    calls::{Shed, Summary, TraceInfo, overhead::Costs, tracker::Tracker},
     events::{self, Record},
     output::{self, Notes, Sink, talk},
     plan::{NO_FUNCTION, Plan, PointKind},
@@ -51,6 +51,8 @@ enum Ended {
 /// What a trace is made from.
 pub(super) struct Sources {
     pub(super) attachment: Attachment,
+    /// Found too hot before anything was attached.
+    pub(super) shed: Vec<Shed>,
     pub(super) recorder: Recorder,
     pub(super) signals: Signals,
     pub(super) clocks: Clocks,
@@ -93,7 +95,7 @@ impl<'a> Session<'a> {
         sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
-        let Sources { mut attachment, recorder, signals, clocks, processes, costs } = sources;
+        let Sources { mut attachment, shed, recorder, signals, clocks, processes, costs } = sources;
         let mut modules = Modules::default();
         for file in &files[..plan.files.len()] {
             modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
@@ -102,7 +104,8 @@ impl<'a> Session<'a> {
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         let attached_ns = monotonic_ns();
         tracker.entries_begin(attached_ns);
-        let shedding = request.budget.map(|limit| Shedding::new(&mut attachment, &plan, limit.get())).transpose()?;
+        tracker.shed(&shed);
+        let shedding = request.budget.map(|limit| Shedding::new(&attachment, &plan, limit.get())).transpose()?;
         let subtracted = costs.as_ref().map(|costs| costs.told(&plan.points, &plan.functions));
         if let Some(costs) = costs {
             tracker.subtract(costs);

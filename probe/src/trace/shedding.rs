@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::budget::Budget;
 use crate::{
-    attach::{Attachment, Counters, monotonic_ns},
+    attach::{Attachment, monotonic_ns},
     calls::{Shed, tracker::Tracker, twice::Twice},
     events::Record,
     plan::Plan,
@@ -23,7 +23,6 @@ const DISORDER_NS: u64 = 1_000_000_000;
 
 /// A budget, and what it is kept with.
 pub(super) struct Shedding {
-    counters: Counters,
     budget: Budget,
     twice: Twice,
     looked: Instant,
@@ -33,11 +32,10 @@ impl Shedding {
     /// `limit`: events a second.
     ///
     /// # Errors
-    /// The kernel half's counters cannot be read.
-    pub(super) fn new(attachment: &mut Attachment, plan: &Plan, limit: u64) -> Result<Self> {
-        let counters = attachment.counters(plan)?;
-        let budget = Budget::new(plan, limit, monotonic_ns(), counters.read());
-        Ok(Self { counters, budget, twice: Twice::default(), looked: Instant::now() })
+    /// The kernel half does not count.
+    pub(super) fn new(attachment: &Attachment, plan: &Plan, limit: u64) -> Result<Self> {
+        let budget = Budget::new(plan, limit, monotonic_ns(), counts(attachment)?);
+        Ok(Self { budget, twice: Twice::default(), looked: Instant::now() })
     }
 
     /// Whether it is time for [`Self::shed`].
@@ -59,7 +57,7 @@ impl Shedding {
         for (lane, depth) in tracker.take_shed_outermost() {
             attachment.forget_outermost(lane, depth);
         }
-        let counts = self.counters.read();
+        let counts = self::counts(attachment)?;
         let mut shed = self.budget.look(monotonic_ns(), &counts);
         // New probes must not go into code that is not the one that was read; its file is watched, and told of.
         if !shed.is_empty() && !files.iter().any(|file| file.change() == Some(Change::Overwritten)) {
@@ -77,7 +75,7 @@ impl Shedding {
                 (exchange.cut_ns - exchange.begin_ns) / 1000,
                 (exchange.end_ns - exchange.cut_ns) / 1000
             );
-            self.budget.begin_anew(exchange.end_ns, self.counters.read());
+            self.budget.begin_anew(exchange.end_ns, self::counts(attachment)?);
         }
         self.looked = Instant::now();
         Ok(())
@@ -88,4 +86,8 @@ impl Shedding {
         self.twice.forget(record.event.time_ns.saturating_sub(DISORDER_NS));
         record.event.point < probe_ebpf::abi::POINT_RESERVED && self.twice.is_repeated(&record.event, record.generation)
     }
+}
+
+fn counts(attachment: &Attachment) -> Result<Vec<u64>> {
+    Ok(attachment.counters().context("the kernel half does not count")?.read())
 }

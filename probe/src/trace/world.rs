@@ -14,7 +14,7 @@ use crate::{
     events::Frames,
     stacks::{CodeAddress, StackCopy, Step, Unwinder},
     target::{
-        modules::{self, Modules, is_root},
+        modules::{self, Modules, Named},
         processes::Processes,
     },
 };
@@ -22,8 +22,10 @@ use crate::{
 /// Stacks remembered at most.
 const MAX_STACKS: usize = 65_536;
 
-/// Processes whose stacks can be unwound at once; more begin anew.
-const MAX_UNWINDERS: usize = 4096;
+/// Processes of which something is remembered at once; more begin anew.
+const MAX_PROCESSES: usize = 4096;
+/// Names remembered at most, for one process.
+const MAX_NAMES: usize = 65_536;
 
 /// The live world.
 pub(super) struct Live {
@@ -31,12 +33,19 @@ pub(super) struct Live {
     pub(super) modules: Modules,
     pub(super) losses: Losses,
     stacks: FxHashMap<u64, Remembered>,
-    /// By process, with the generation of its memory.
-    unwinders: FxHashMap<u32, (u32, Unwinder)>,
+    of_process: FxHashMap<u32, OfProcess>,
     /// Callers of one stack.
     callers: Vec<CodeAddress>,
     /// At most so many.
     stack_depth: usize,
+}
+
+/// What is remembered of a process, while what it has mapped stays the same.
+#[derive(Default)]
+struct OfProcess {
+    generation: u32,
+    unwinder: Unwinder,
+    names: FxHashMap<CodeAddress, Rc<Named>>,
 }
 
 /// A stack that was named before: a process that calls in a loop has few.
@@ -72,28 +81,37 @@ impl Live {
             modules,
             losses,
             stacks: FxHashMap::default(),
-            unwinders: FxHashMap::default(),
+            of_process: FxHashMap::default(),
             callers: Vec::new(),
             stack_depth: stack_depth as usize,
         }
     }
 
+    fn of_process(&mut self, pid: u32) -> &mut OfProcess {
+        if self.of_process.len() >= MAX_PROCESSES {
+            self.of_process.clear();
+        }
+        let known = self.of_process.entry(pid).or_default();
+        let generation = self.processes.generation(pid);
+        if known.generation != generation {
+            *known = OfProcess { generation, ..OfProcess::default() };
+        }
+        known
+    }
+
     /// Finds the callers in a copy of the stack; why there are not more.
     fn unwind(&mut self, pid: u32, stack: &StackCopy<'_>) -> Option<Cut> {
-        let Self { processes, modules, unwinders, callers, stack_depth, .. } = self;
-        if unwinders.len() >= MAX_UNWINDERS {
-            unwinders.clear();
-        }
-        let (generation, unwinder) = unwinders.entry(pid).or_default();
-        let now = processes.generation(pid);
-        if *generation != now {
-            (*generation, *unwinder) = (now, Unwinder::default());
-        }
+        // A first look reads the process's mappings.
+        self.processes.know(pid);
+        let mut unwinder = std::mem::take(&mut self.of_process(pid).unwinder);
+        let Self { processes, modules, callers, stack_depth, .. } = self;
         let mut code = |address: CodeAddress| match processes.mapping(pid, address.for_lookup().0) {
             Some(mapping) => modules.step(pid, mapping, address),
             None => Step::Cut(Cut::UnknownCode),
         };
-        unwinder.unwind(stack, *stack_depth, &mut code, callers)
+        let cut = unwinder.unwind(stack, *stack_depth, &mut code, callers);
+        self.of_process(pid).unwinder = unwinder;
+        cut
     }
 
     /// Names the callers.
@@ -107,12 +125,34 @@ impl Live {
         stack
     }
 
+    /// The name of an address; none where nothing is mapped.
+    fn name_address(&mut self, pid: u32, address: CodeAddress) -> Option<Rc<Named>> {
+        if let Some(named) = self.of_process(pid).names.get(&address) {
+            return Some(named.clone());
+        }
+        let mapping = self.processes.mapping(pid, address.for_lookup().0)?;
+        let named = Rc::new(self.modules.name(pid, mapping, address));
+        if !named.is_known() {
+            // A map of code made at run time may come to know it.
+            return Some(named);
+        }
+        let names = &mut self.of_process(pid).names;
+        if names.len() >= MAX_NAMES {
+            names.clear();
+        }
+        names.insert(address, named.clone());
+        Some(named)
+    }
+
     fn name_unwound(&mut self, pid: u32, callers: &[CodeAddress], cut: Option<Cut>) -> CallerStack {
-        let frame = |&address: &CodeAddress| match self.processes.mapping(pid, address.for_lookup().0) {
-            Some(mapping) => self.modules.name(pid, mapping, address).frame,
-            None => Rc::new(modules::nameless(address)),
-        };
-        CallerStack { frames: callers.iter().map(frame).collect(), cut }
+        let mut stack = CallerStack { frames: Vec::with_capacity(callers.len()), cut };
+        for &address in callers {
+            match self.name_address(pid, address) {
+                Some(named) => stack.frames.extend(named.frames.iter().cloned()),
+                None => stack.frames.push(Rc::new(modules::nameless(address))),
+            }
+        }
+        stack
     }
 
     /// What was walked by frame pointers is true only as long as every function on the way keeps one.
@@ -124,19 +164,17 @@ impl Live {
                 stack.cut = Some(Cut::NoFramePointers);
                 return stack;
             }
-            let Some(mapping) = self.processes.mapping(of.pid, address.for_lookup().0) else {
+            let Some(named) = self.name_address(of.pid, address) else {
                 stack.frames.push(Rc::new(modules::nameless(address)));
                 stack.cut = Some(Cut::UnknownCode);
                 return stack;
             };
-            let named = self.modules.name(of.pid, mapping, address);
             true_next = named.keeps_frame_pointer;
             if of.at_point && number == 0 {
                 continue;
             }
-            let is_root = named.frame.function.as_deref().is_some_and(is_root);
-            stack.frames.push(named.frame);
-            if is_root {
+            stack.frames.extend(named.frames.iter().cloned());
+            if named.is_root {
                 return stack;
             }
         }

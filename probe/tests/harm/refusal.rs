@@ -60,7 +60,7 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
         counted: false,
         min_duration_ns: 0,
     };
-    let mut attachment = attach::attach(&mut plan, &files, &features, &options).expect("the rest attaches");
+    let mut attachment = attach::attach(&mut plan, &files, &features, &options, None).expect("the rest attaches");
     assert_eq!(plan.functions.len(), planned - 2);
     let skipped: Vec<&str> = plan.skipped.iter().map(|s| s.function.as_str()).collect();
     assert_eq!(skipped, bad);

@@ -229,6 +229,45 @@ fn attached_and_detached_fifty_times_under_load_it_harms_no_request_and_leaves_n
     }
 }
 
+/// What a server does for each request it does within the budget, when the requests are not as many as it can bear.
+#[test]
+fn of_a_server_with_some_requests_a_second_the_handler_stays_and_the_hottest_go() {
+    const RATE: u64 = 200;
+    let server = Server::start(SERVERS[0]);
+    let mut load = Command::new(program("go/load"));
+    load.args(["-addr", &server.address, "-s", "6", "-r", &RATE.to_string()]).stdout(Stdio::piped());
+    let load = load.spawn().expect("the load can be started");
+    let file = NamedTempFile::new().expect("a file");
+    let output = ["--json", "--stack=none", "-o", super::as_text(file.path()), "--duration", "3s"];
+    let mut probe = Probe::attached(&[&output[..], &["-p", &server.pid(), "*"]].concat());
+    assert!(probe.status().success());
+    let report = load.wait_with_output().expect("the load ends");
+    let report: Value = serde_json::from_slice(&report.stdout).expect("its report");
+    assert_eq!(report["failures"], 0, "{report}");
+    let trace = fs::read_to_string(file.path()).expect("the trace");
+    let lines: Vec<Value> = trace.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let shed: Vec<&Value> = lines.iter().filter(|line| line["type"] == "shed").collect();
+    // More often than once for each request, with an entry and a return.
+    let hottest = shed.iter().filter_map(|line| line["rate"].as_u64()).max();
+    assert!(hottest > Some(4 * RATE), "{shed:?}");
+    let own = |name: &str| name.starts_with("main.");
+    assert!(shed.iter().all(|line| line["function"].as_str().is_some_and(|name| !own(name))), "{shed:?}");
+    // What was known to be too hot before the trace began was never in it.
+    let calls: Vec<&Value> = lines.iter().filter(|line| line["type"] == "call").collect();
+    let first = calls.iter().filter_map(|call| call["start_ns"].as_u64()).min();
+    let early: Vec<&Value> =
+        shed.iter().filter(|line| line["at_ns"].as_u64() < first).map(|line| &line["function"]).collect();
+    assert!(!early.is_empty() && !calls.iter().any(|call| early.contains(&&call["function"])), "{early:?}");
+    let last = shed.iter().filter_map(|line| line["at_ns"].as_u64()).max();
+    let late = lines.iter().filter(|line| line["start_ns"].as_u64() > last);
+    let late: Vec<&str> = late.filter_map(|line| line["function"].as_str()).collect();
+    let count = |wanted: &str| late.iter().filter(|name| **name == wanted).count();
+    let handled = count("main.(*Store).Handler");
+    assert!(handled > 0 && count("main.(*Store).Get") > 0 && count("main.(*Store).Put") > 0, "{late:?}");
+    // But for those that were open at the one end or the other.
+    assert!(count("net/http.serverHandler.ServeHTTP").abs_diff(handled) <= 16, "{handled} {late:?}");
+}
+
 /// Requests a second, over so many seconds; all must be answered.
 #[track_caller]
 fn throughput(address: &str, seconds: u32) -> f64 {

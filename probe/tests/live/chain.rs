@@ -3,10 +3,10 @@
 
 use std::collections::HashSet;
 
-use crate::harness::{path, trace};
+use crate::harness::{Traced, path, trace};
 
 /// The functions of which the program tells.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "plain",
     "large",
     "variable",
@@ -17,16 +17,18 @@ const KNOWN: [&str; 15] = [
     "handled",
     "sorted",
     "loaded",
+    "translated",
     "main",
     "on_thread",
     "on_signal",
     "compare",
     "library_step",
+    "generated",
 ];
 
 /// Every stack of `samples` is the program's own, and reaches the thread's beginning.
 #[track_caller]
-fn assert_true_stacks(program: &str, mode: &str, samples: usize) {
+fn assert_true_stacks(program: &str, mode: &str, samples: usize) -> Traced {
     let known: HashSet<&str> = KNOWN.into();
     let program = path(&format!("chain/{program}"));
     let traced = trace(&["target"], &[&program, mode, "-n", &samples.to_string()]);
@@ -43,6 +45,7 @@ fn assert_true_stacks(program: &str, mode: &str, samples: usize) {
         let root = stack.last().and_then(|frame| frame.function.as_deref());
         assert!(matches!(root, Some("_start" | "clone3" | "__clone3")), "{program} {mode}, stack {number}: {call:?}");
     }
+    traced
 }
 
 #[test]
@@ -97,4 +100,12 @@ fn callbacks_from_a_library_have_its_callers() {
 #[test]
 fn libraries_that_come_and_go_are_unwound_at_every_address_they_had() {
     assert_true_stacks("c-O2", "dlopen", 3000);
+}
+
+#[test]
+fn code_made_at_run_time_is_named_and_passed() {
+    for program in ["c-O0", "c-O2"] {
+        let traced = assert_true_stacks(program, "jit", 2000);
+        let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", traced.trace.calls[0].pid));
+    }
 }

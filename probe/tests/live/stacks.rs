@@ -161,3 +161,33 @@ fn a_process_that_ran_before_and_ends_at_once_has_its_callers_and_itself_named()
         }
     }
 }
+
+#[test]
+fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
+    let traced = trace(&["c_middle", "c_leaf", "--stack-all"], &[&path("go/cgo"), "calls", "-n", "200", "-t", "2"]);
+    let go_side = ["runtime.asmcgocall", "runtime.cgocall"];
+    let outer = ["main.outer", "main.main.func1", "runtime.goexit"];
+    for (function, expected) in [
+        ("c_middle", [&go_side[..], &outer].concat()),
+        (
+            "c_leaf",
+            [
+                &go_side[..],
+                &["main.inner", "main.goInner", "runtime.cgocallback", "crosscall2", "goInner", "c_middle"],
+                &go_side,
+                &outer,
+            ]
+            .concat(),
+        ),
+    ] {
+        let calls = traced.trace.of(function);
+        assert_eq!(calls.len(), 200);
+        for call in calls {
+            let callers = callers(call);
+            // Beside these there are cgo's own, whose names differ from version to version.
+            let found: Vec<&str> = callers.iter().map(String::as_str).filter(|name| expected.contains(name)).collect();
+            assert_eq!(found, expected, "{call:?}");
+            assert_eq!(call.stack_cut, None, "{call:?}");
+        }
+    }
+}

@@ -5,8 +5,9 @@ use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic
 use crate::addr::Vaddr;
 use crate::binary::{Binary, Machine};
 
-/// A prologue is done after this many instructions: Go's stack check takes up to eight.
-const LONGEST: usize = 16;
+/// A prologue is done after this many instructions: Go's stack check takes up to eight, V8's interpreter looks at what it is
+/// to run for 23 before it sets up its frame.
+const LONGEST: usize = 40;
 
 /// Whether the function (`.0` its start, `.1` its bytes) has set up rbp before it comes to `v`: `push %rbp; mov %rsp,
 /// %rbp`, or as Go's assembler did up to 1.20, a store of rbp into the frame and `lea n(%rsp),%rbp`.

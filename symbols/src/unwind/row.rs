@@ -146,13 +146,12 @@ impl Row {
         Some(Self { cfa, return_address, registers: registers.into() })
     }
 
-    /// Whether the frame's address is rbp + 16, and rbp and the return address are saved below it: what a walk by frame
-    /// pointers takes for granted.
-    pub fn follows_frame_pointer(&self) -> bool {
-        let saved = |(number, place): &(u8, Place)| *number == register::RBP && *place == Place::At(-16);
-        self.cfa == Cfa::Offset(register::RBP, 16)
-            && self.return_address == Some(Place::At(-8))
-            && self.registers.iter().any(saved)
+    /// Whether all it takes is to add a number to rsp or rbp, and to read what is saved there: nearly every row.
+    pub fn is_regular(&self) -> bool {
+        let by_offset = |place: &Place| matches!(place, Place::At(_));
+        matches!(self.cfa, Cfa::Offset(register::RSP | register::RBP, _))
+            && self.return_address.as_ref().is_none_or(by_offset)
+            && self.registers.iter().all(|(_, place)| by_offset(place))
     }
 
     /// Whether nothing calls this code.

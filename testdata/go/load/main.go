@@ -2,7 +2,10 @@
 // {"requests", "failures", "hung", "slowest_ns", "mean_ns", "per_second"}. Requests counts all that were sent; a failure
 // is any error or unexpected answer, hung (also a failure) one that took over 5 s. Exit status 1 if anything failed.
 //
-//	load -addr 127.0.0.1:PORT [-c CONNECTIONS] (-n REQUESTS | -s SECONDS)
+// With -s it adds "begin_ns", by CLOCK_MONOTONIC, and "tenths", of which each is a tenth of a second from then on:
+// [requests answered in it, that of them which took longest, in ns].
+//
+//	load -addr 127.0.0.1:PORT [-c CONNECTIONS] (-n REQUESTS | -s SECONDS [-r REQUESTS A SECOND])
 package main
 
 import (
@@ -14,14 +17,39 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 )
 
 const hungAfter = 5 * time.Second
 
+const tenth = time.Second / 10
+
 type result struct {
 	requests, failures, hung int
 	slowest, total           time.Duration
+	tenths                   []answered
+}
+
+// answered within some time.
+type answered struct {
+	requests int
+	slowest  time.Duration
+}
+
+func (a *answered) add(other answered) {
+	a.requests += other.requests
+	if other.slowest > a.slowest {
+		a.slowest = other.slowest
+	}
+}
+
+func (r *result) tenth(number int) *answered {
+	for len(r.tenths) <= number {
+		r.tenths = append(r.tenths, answered{})
+	}
+	return &r.tenths[number]
 }
 
 func (r *result) add(other result) {
@@ -32,6 +60,18 @@ func (r *result) add(other result) {
 	if other.slowest > r.slowest {
 		r.slowest = other.slowest
 	}
+	for number, other := range other.tenths {
+		r.tenth(number).add(other)
+	}
+}
+
+// monotonic is CLOCK_MONOTONIC, in ns: the clock of traces.
+func monotonic() int64 {
+	var now syscall.Timespec
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&now)), 0); errno != 0 {
+		panic(errno)
+	}
+	return now.Nano()
 }
 
 var errorsShown sync.Once
@@ -65,11 +105,15 @@ func request(client *http.Client, base string, i int) error {
 	return nil
 }
 
-// connection sends requests one after the other until `more` says no.
-func connection(base string, more func(sent int) bool) (r result) {
+// connection sends requests one after the other until `more` says no, no sooner than `every` after the last one.
+func connection(base string, begin time.Time, every time.Duration, more func(sent int) bool) (r result) {
 	client := &http.Client{Timeout: hungAfter, Transport: &http.Transport{MaxConnsPerHost: 1}}
 	for ; more(r.requests); r.requests++ {
 		start := time.Now()
+		if every > 0 && r.requests > 0 {
+			time.Sleep(time.Until(begin.Add(time.Duration(r.requests) * every)))
+			start = time.Now()
+		}
 		err := request(client, base, r.requests)
 		took := time.Since(start)
 		if err != nil {
@@ -83,6 +127,7 @@ func connection(base string, more func(sent int) bool) (r result) {
 			r.slowest = took
 		}
 		r.total += took
+		r.tenth(int(time.Since(begin) / tenth)).add(answered{1, took})
 	}
 	return r
 }
@@ -92,12 +137,17 @@ func main() {
 	connections := flag.Int("c", 8, "connections, each with one request at a time")
 	requests := flag.Int("n", 0, "requests in all")
 	seconds := flag.Float64("s", 0, "seconds to run, instead of -n")
+	rate := flag.Float64("r", 0, "with -s: requests a second at most, of all connections")
 	flag.Parse()
 	if *address == "" || (*requests == 0) == (*seconds == 0) || *connections < 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	start := time.Now()
+	var every time.Duration
+	if *rate > 0 {
+		every = time.Duration(float64(time.Second) * float64(*connections) / *rate)
+	}
+	begin, start := monotonic(), time.Now()
 	end := start.Add(time.Duration(*seconds * float64(time.Second)))
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -114,7 +164,7 @@ func main() {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			r := connection("http://"+*address, more)
+			r := connection("http://"+*address, start, every, more)
 			mu.Lock()
 			defer mu.Unlock()
 			sum.add(r)
@@ -126,8 +176,20 @@ func main() {
 	if sum.requests > 0 {
 		mean = int64(sum.total) / int64(sum.requests)
 	}
-	fmt.Printf("{\"requests\": %d, \"failures\": %d, \"hung\": %d, \"slowest_ns\": %d, \"mean_ns\": %d, \"per_second\": %.1f}\n",
+	fmt.Printf("{\"requests\": %d, \"failures\": %d, \"hung\": %d, \"slowest_ns\": %d, \"mean_ns\": %d, \"per_second\": %.1f",
 		sum.requests, sum.failures, sum.hung, int64(sum.slowest), mean, float64(sum.requests)/elapsed.Seconds())
+	if *seconds != 0 {
+		fmt.Printf(", \"begin_ns\": %d, \"tenths\": [", begin)
+		for number, tenth := range sum.tenths {
+			separator := ", "
+			if number == 0 {
+				separator = ""
+			}
+			fmt.Printf("%s[%d, %d]", separator, tenth.requests, int64(tenth.slowest))
+		}
+		fmt.Print("]")
+	}
+	fmt.Println("}")
 	if sum.failures > 0 {
 		os.Exit(1)
 	}
