@@ -4,6 +4,8 @@
 
 #[path = "common/fuzz.rs"]
 mod fuzz;
+#[path = "common/time.rs"]
+mod time;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +13,12 @@ use std::time::Duration;
 use fuzz::container::{GLOBAL_FUNCTION, Parts, SLOT, Symbol, push16, push32, push64};
 use fuzz::go_table::{Function, Layout};
 use fuzz::{container, go_table, targets};
-use rustix::time::{ClockId, clock_gettime};
 use symbols::addr::Vaddr;
 use symbols::binary::Binary;
 use symbols::debugfile::DebugSearch;
 use symbols::index::Index;
 use symbols::pattern::Pattern;
-
-fn processor_time() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
-}
-
-fn took(work: impl FnOnce()) -> Duration {
-    let before = processor_time();
-    work();
-    processor_time() - before
-}
+use time::took;
 
 /// Work on four times the size may take four times as long, with room for what is not exact; quadratic work takes sixteen
 /// times as long. What is done in no time at all is not compared.

@@ -191,3 +191,16 @@ fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
         }
     }
 }
+
+#[test]
+fn a_return_probe_in_the_place_of_a_caller_is_said_and_not_shown_as_one() {
+    for how in ["auto", "fp"] {
+        let options = ["--returns=uretprobe", "--stack-all", "--stack", how, "func_*"];
+        let traced = trace(&options, &[path("c/test")]);
+        for (function, expected) in [("func_d", "func_c"), ("func_c", "func_b"), ("func_b", "func_a")] {
+            let call = traced.trace.of(function)[0];
+            assert_eq!(callers(call), [expected], "{call:?}");
+            assert_eq!(call.stack_cut.as_deref(), Some("a return probe hides the caller"), "{call:?}");
+        }
+    }
+}
