@@ -198,12 +198,8 @@ pub(crate) fn bpftrace(script: &str) -> Command {
 
 /// Runs the program under bpftrace.
 pub(crate) fn under_bpftrace(subject: &Subject, script: &str, calls: u64, threads: u64) -> Result<Measured> {
-    command_under_bpftrace(subject, script, &subject.command(calls, threads))
-}
-
-/// Runs a command of the program under bpftrace.
-pub(crate) fn command_under_bpftrace(subject: &Subject, script: &str, command: &str) -> Result<Measured> {
-    let output = bpftrace(script).args(["-c", command]).output().context("failed to run bpftrace")?;
+    let mut command = bpftrace(script);
+    let output = command.args(["-c", &subject.command(calls, threads)]).output().context("failed to run bpftrace")?;
     subject.measured(&String::from_utf8_lossy(&output.stdout)).map_err(|error| anyhow!("under bpftrace: {error:#}"))
 }
 

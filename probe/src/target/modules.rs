@@ -97,9 +97,6 @@ impl Modules {
 
     /// What leads from there to the caller.
     pub fn step(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Step {
-        if mapping.path == Path::new(UPROBES) {
-            return Step::Cut(Cut::ReturnProbe);
-        }
         if is_anonymous(mapping) {
             // Runtimes that write such maps keep frame pointers in what they translate.
             let known = self.generated(pid, address).is_some();
@@ -129,8 +126,6 @@ fn is_anonymous(mapping: &Mapping) -> bool {
 }
 
 const VDSO: &str = "[vdso]";
-/// Where functions with return probes return to (Linux: kernel/events/uprobes.c, `xol_add_vma`).
-const UPROBES: &str = "[uprobes]";
 
 impl Named {
     fn generated(function: Option<Rc<str>>, address: CodeAddress) -> Self {
@@ -148,6 +143,13 @@ impl Named {
 /// An address in memory that belongs to no known file.
 pub fn nameless(address: CodeAddress) -> Frame {
     Frame { function: None, file: None, line: None, binary: None, address: None, ip: address.ip().0, inlined: false }
+}
+
+/// Whether a function with a return probe returns there: to a page near the end of the address space, which no record of
+/// mappings tells of (Linux: kernel/events/uprobes.c, `xol_add_vma`).
+pub fn is_return_probe(address: CodeAddress) -> bool {
+    // Of four levels of page tables, and of five.
+    [47, 56].iter().any(|bits| address.ip().0 & !0xfff == (1 << bits) - 0x2000)
 }
 
 /// Functions that nothing calls: where threads and goroutines begin.

@@ -14,7 +14,7 @@ use crate::{
     events::Frames,
     stacks::{CodeAddress, StackCopy, Step, Unwinder},
     target::{
-        modules::{self, Modules, Named},
+        modules::{self, Modules, Named, is_return_probe},
         processes::Processes,
     },
 };
@@ -107,7 +107,7 @@ impl Live {
         let Self { processes, modules, callers, stack_depth, .. } = self;
         let mut code = |address: CodeAddress| match processes.mapping(pid, address.for_lookup().0) {
             Some(mapping) => modules.step(pid, mapping, address),
-            None => Step::Cut(Cut::UnknownCode),
+            None => Step::Cut(unmapped(address)),
         };
         let cut = unwinder.unwind(stack, *stack_depth, &mut code, callers);
         self.of_process(pid).unwinder = unwinder;
@@ -146,7 +146,7 @@ impl Live {
 
     fn name_unwound(&mut self, pid: u32, callers: &[CodeAddress], cut: Option<Cut>) -> CallerStack {
         let mut stack = CallerStack { frames: Vec::with_capacity(callers.len()), cut };
-        for &address in callers {
+        for &address in callers.iter().filter(|&&address| !is_return_probe(address)) {
             match self.name_address(pid, address) {
                 Some(named) => stack.frames.extend(named.frames.iter().cloned()),
                 None => stack.frames.push(Rc::new(modules::nameless(address))),
@@ -165,8 +165,11 @@ impl Live {
                 return stack;
             }
             let Some(named) = self.name_address(of.pid, address) else {
-                stack.frames.push(Rc::new(modules::nameless(address)));
-                stack.cut = Some(Cut::UnknownCode);
+                let cut = unmapped(address);
+                if cut == Cut::UnknownCode {
+                    stack.frames.push(Rc::new(modules::nameless(address)));
+                }
+                stack.cut = Some(cut);
                 return stack;
             };
             true_next = named.keeps_frame_pointer;
@@ -186,6 +189,11 @@ impl Live {
         };
         stack
     }
+}
+
+/// Why a stack that leads to where nothing is mapped is cut.
+fn unmapped(address: CodeAddress) -> Cut {
+    if is_return_probe(address) { Cut::ReturnProbe } else { Cut::UnknownCode }
 }
 
 impl World for Live {

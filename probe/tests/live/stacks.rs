@@ -191,3 +191,34 @@ fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
         }
     }
 }
+
+#[test]
+fn a_return_probe_in_the_place_of_a_caller_is_said_and_not_shown_as_one() {
+    for how in ["auto", "fp"] {
+        let options = ["--returns=uretprobe", "--stack-all", "--stack", how, "func_*"];
+        let traced = trace(&options, &[path("c/test")]);
+        for (function, expected) in [("func_d", "func_c"), ("func_c", "func_b"), ("func_b", "func_a")] {
+            let call = traced.trace.of(function)[0];
+            assert_eq!(callers(call), [expected], "{call:?}");
+            assert_eq!(call.stack_cut.as_deref(), Some("a return probe hides the caller"), "{call:?}");
+        }
+    }
+}
+
+#[test]
+fn each_call_of_a_rust_recursion_has_as_many_of_it_for_callers_as_are_open() {
+    for program in ["rust/counts", "rust/counts-fp", "rust/counts-debug", "rust/counts-v0"] {
+        let options = ["--stack-all", "--stack-depth", "127", "counts::recurse"];
+        let traced = trace(&options, &[&path(program), "recurse", "-n", "2"]);
+        let shallow: Vec<&Call> = traced.trace.calls.iter().filter(|call| call.depth < 40).collect();
+        assert!(shallow.len() >= 40, "{program}: {}", traced.ended.stderr);
+        for call in shallow {
+            let callers = callers(call);
+            let recursions = callers.iter().take_while(|name| *name == "counts::recurse").count();
+            assert_eq!(recursions, call.depth as usize, "{program}: {call:?}");
+            assert!(callers.iter().any(|name| name == "counts::main"), "{program}: {call:?}");
+            assert_eq!(callers.last().map(String::as_str), Some("_start"), "{program}: {call:?}");
+            assert_eq!(call.stack_cut, None, "{program}: {call:?}");
+        }
+    }
+}

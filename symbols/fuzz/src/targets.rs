@@ -12,7 +12,7 @@ use symbols::code::{self, Body};
 use symbols::debugfile::DebugSearch;
 use symbols::index::{Function, Index, Language};
 use symbols::pattern::Pattern;
-use symbols::unwind;
+use symbols::unwind::{self, Registers, Rule, Tables};
 
 use super::container::{self, DEBUG_FILE, Parts, SPLIT_OBJECT, SPLIT_PACKAGE};
 use super::go_table::{self, Layout};
@@ -198,7 +198,12 @@ fn read_places(index: &Index) {
 
 fn read_code(index: &Index) {
     let binary = index.binary();
+    let tables = Tables::of(binary, Some(index));
     for function in some(index) {
+        if let Rule::Row(row) = tables.rule(binary, Some(index), function.address) {
+            let mut registers = Registers::new(function.address.0, 0x1000, u64::MAX);
+            let _ = row.step(&mut registers, &mut |address| (address % 3 != 0).then_some(!address));
+        }
         let _ = unwind::keeps_frame_pointer(binary, Some(index), function.address);
         let _ = unwind::code_range(binary, function.address);
         let Some(code) = binary.bytes_at(function.address, function.size) else { continue };
