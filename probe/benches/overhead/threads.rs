@@ -200,7 +200,8 @@ fn table(subject: &Subject, is_go: bool, told: Told, tools: &Tools, verdicts: &m
     rows.iter().for_each(Row::print);
     for (at, threads) in THREADS.into_iter().enumerate() {
         let [ceiling, read] = [&rows[3].figures[at], &rows[4].figures[at]];
-        let name = |what| format!("{}, {}, {threads} threads: {what}", subject.name, told.shown());
+        let plural = if threads == 1 { "" } else { "s" };
+        let name = |what| format!("{}, {}, {threads} thread{plural}: {what}", subject.name, told.shown());
         // The goal is one for a trace without callers.
         if told != Told::Stacks {
             let ratio = read.rate.median() / ceiling.rate.median();

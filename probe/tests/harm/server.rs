@@ -252,6 +252,12 @@ fn of_a_server_with_some_requests_a_second_the_handler_stays_and_the_hottest_go(
     assert!(hottest > Some(4 * RATE), "{shed:?}");
     let own = |name: &str| name.starts_with("main.");
     assert!(shed.iter().all(|line| line["function"].as_str().is_some_and(|name| !own(name))), "{shed:?}");
+    // What was known to be too hot before the trace began was never in it.
+    let calls: Vec<&Value> = lines.iter().filter(|line| line["type"] == "call").collect();
+    let first = calls.iter().filter_map(|call| call["start_ns"].as_u64()).min();
+    let early: Vec<&Value> =
+        shed.iter().filter(|line| line["at_ns"].as_u64() < first).map(|line| &line["function"]).collect();
+    assert!(!early.is_empty() && !calls.iter().any(|call| early.contains(&&call["function"])), "{early:?}");
     let last = shed.iter().filter_map(|line| line["at_ns"].as_u64()).max();
     let late = lines.iter().filter(|line| line["start_ns"].as_u64() > last);
     let late: Vec<&str> = late.filter_map(|line| line["function"].as_str()).collect();
