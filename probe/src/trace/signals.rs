@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::{SignalsInfo, exfiltrator::WithRawSiginfo},
+};
 
 /// Ctrl-C and its like: counted, since the second one is more urgent, and the third one does not wait for a write
 /// that blocks (a pager that nobody scrolls).
@@ -35,13 +38,14 @@ impl Signals {
         for signal in watched.clone() {
             signal_hook::flag::register(signal, any.clone()).context("failed to watch for signals")?;
         }
-        let mut signals = signal_hook::iterator::Signals::new(watched).context("failed to watch for signals")?;
+        // Each delivery is kept: of two that come before the thread runs, the plain iterator tells once.
+        let mut signals = SignalsInfo::<WithRawSiginfo>::new(watched).context("failed to watch for signals")?;
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
         thread::spawn(move || {
-            for signal in signals.forever() {
+            for info in signals.forever() {
                 // Only Ctrl-C reaches the command too; a supervisor's SIGTERM is for us alone.
-                let weight = if signal == SIGINT { 1 } else { enough };
+                let weight = if info.si_signo == SIGINT { 1 } else { enough };
                 if counted.fetch_add(weight, Ordering::Relaxed) + weight > enough {
                     // Everything of ours in the kernel goes with our descriptors.
                     std::process::exit(i32::from(INTERRUPTED));
