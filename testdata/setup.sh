@@ -4,7 +4,7 @@
 #
 #   testdata/setup.sh build    a linker
 #   testdata/setup.sh demo     + Go 1.27
-#   testdata/setup.sh bench    + a C compiler's tools, bpftrace, perf, and large programs to look up names in
+#   testdata/setup.sh bench    + a C compiler's tools, bpftrace, perf, uftrace, and large programs to look up names in
 #   testdata/setup.sh bpf      the toolchain of the kernel half
 #   testdata/setup.sh fuzz     cargo-fuzz, and the tools that its seeds are made with
 #   testdata/setup.sh test     all of these, and the tools that tests compare with
@@ -77,7 +77,7 @@ setup_gos() {
 # golang-go: Go 1.19, and itself a stripped Go program to trace.
 setup_bench() {
     setup_demo
-    apt gcc g++ libc6-dev binutils golang-go bpftrace linux-perf libllvm22
+    apt gcc g++ libc6-dev binutils golang-go bpftrace linux-perf uftrace libllvm22
     setup_hugo
     setup_node
 }
