@@ -51,14 +51,17 @@ impl Deferred {
 
     /// Entries that were held back when their process ended, or executed another program, or when the trace ended: in
     /// order within each lane. `pid` none: of all; `before_ns`: of that time (`CLOCK_MONOTONIC`). They are forgotten here.
-    pub fn take_held(&mut self, pid: Option<u32>, before_ns: u64) -> Vec<Event> {
+    /// `is_gone`: nothing of the process runs any more.
+    pub fn take_held(&mut self, pid: Option<u32>, before_ns: u64, is_gone: bool) -> Vec<Event> {
         let mut taken = Vec::new();
         let keys: Vec<Lane> = self.lanes.keys().flatten().collect();
         for lane in keys.into_iter().filter(|lane| pid.is_none_or(|pid| lane.0.thread >> 32 == u64::from(pid))) {
             let Ok(State(state)) = self.lanes.get(&lane, 0) else { continue };
             let held = state.entries.get(..state.held as usize).unwrap_or_default();
-            // A later one is of the process's next program, or of one that has got its number.
-            if held.iter().all(|entry| entry.time_ns < before_ns) {
+            // A later one is of the process's next program, or of one that has got its number. That program may be about
+            // to hold one back where nothing is held: such a lane is only forgotten when the process is gone.
+            let is_old = held.iter().all(|entry| entry.time_ns < before_ns);
+            if is_old && (is_gone || !held.is_empty()) {
                 taken.extend_from_slice(held);
                 let _ = self.lanes.remove(&lane);
             }

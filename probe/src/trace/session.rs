@@ -236,7 +236,8 @@ impl<'a> Session<'a> {
         if matches!(event.point, POINT_PROCESS_EXIT | POINT_EXEC)
             && let Some(deferred) = self.attachment.deferred()
         {
-            let held = deferred.take_held(Some((event.pid_tgid >> 32) as u32), event.time_ns);
+            let is_gone = event.point == POINT_PROCESS_EXIT;
+            let held = deferred.take_held(Some((event.pid_tgid >> 32) as u32), event.time_ns, is_gone);
             self.tell(held)?;
         }
         self.tell([event])
@@ -326,7 +327,7 @@ impl<'a> Session<'a> {
 
     fn tell_end(&mut self) -> io::Result<()> {
         if let Some(deferred) = self.attachment.deferred() {
-            let held = deferred.take_held(None, u64::MAX);
+            let held = deferred.take_held(None, u64::MAX, true);
             self.tracker.left_out(&deferred.left_out(), deferred.outermost_left_out());
             self.tell(held)?;
         }
