@@ -98,7 +98,12 @@ impl Target {
         if self.kind == Kind::Redis {
             command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         }
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server can be started");
+        command.stdout(Stdio::piped());
+        // Another thread's child may for a moment hold what this program was copied with: "Text file busy".
+        let mut child = until("the server to be startable", || match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+            started => Some(started.expect("the server can be started")),
+        });
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let address = match self.kind {
             Kind::Orders => read_address(&mut stdout),
