@@ -27,10 +27,6 @@ impl Series {
         }
     }
 
-    pub(crate) fn lowest(&self) -> f64 {
-        self.ends().0
-    }
-
     fn ends(&self) -> (f64, f64) {
         self.0.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)))
     }
