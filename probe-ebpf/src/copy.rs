@@ -5,8 +5,8 @@
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, programs::ProbeContext};
 use probe_ebpf::abi::{
-    COPY_LIMIT, COPY_UNREADABLE, COPY_WHOLE, Cookie, EventWithOuterStack, EventWithStack, MAX_COPY, MAX_OUTER,
-    OuterStack, Registers, SECTION_OUTER_STACK, SECTION_STACK, Section,
+    COPY_LIMIT, COPY_UNREADABLE, COPY_WHOLE, Cookie, EventWithOuterStack, EventWithStack, MAX_COPY, MAX_OUTER, Origin,
+    OuterStack, Registers, SECTION_OUTER_STACK, SECTION_STACK, Section, StackSection,
 };
 
 use crate::{
@@ -30,37 +30,35 @@ pub(crate) fn is_wanted(cookie: Cookie, place: &Place) -> bool {
     !is_go || STACK_COPY_GO.load() != 0
 }
 
+/// Calls `$record::<N>` with the smallest `N` of these that holds `$bytes`; the last one takes the rest.
+macro_rules! in_class {
+    ($bytes:expr, [$($n:literal)*], $largest:expr, $record:ident $arguments:tt) => {
+        match $bytes {
+            $(0..=$n => $record::<$n> $arguments,)*
+            _ => $record::<{ $largest }> $arguments,
+        }
+    };
+}
+
 /// A record with the stack. False: it was lost.
 #[inline(always)]
-pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, at_entry: u16) -> bool {
+pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, origin: Option<Origin>, at_entry: u16) -> bool {
     let point = cookie.numbers();
     let registers = regs::all(ctx);
     let (bytes, detail) = reach(registers.sp);
-    let detail = detail | at_entry;
-    if place.goid != 0
+    let copy = StackCopy { registers, bytes, detail: detail | at_entry };
+    let done = if place.goid != 0
         && !place.is_on_goroutine()
         && let Some(outer) = lane::goroutine_below_c(cookie)
     {
-        let done = match bytes {
-            0..=4096 => record_with_outer::<4096>(&registers, place, point, (bytes, detail), outer),
-            _ => record_with_outer::<16384>(&registers, place, point, (bytes.min(16384), detail), outer),
-        };
-        if !done {
-            emit::lost(place, point);
-        }
-        return done;
-    }
-    let done = match bytes {
-        0..=1024 => record::<1024>(&registers, place, point, bytes, detail),
-        1025..=2048 => record::<2048>(&registers, place, point, bytes, detail),
-        2049..=3072 => record::<3072>(&registers, place, point, bytes, detail),
-        3073..=4096 => record::<4096>(&registers, place, point, bytes, detail),
-        4097..=6144 => record::<6144>(&registers, place, point, bytes, detail),
-        6145..=8192 => record::<8192>(&registers, place, point, bytes, detail),
-        8193..=12288 => record::<12288>(&registers, place, point, bytes, detail),
-        12289..=16384 => record::<16384>(&registers, place, point, bytes, detail),
-        16385..=32768 => record::<32768>(&registers, place, point, bytes, detail),
-        _ => record::<{ MAX_COPY as usize }>(&registers, place, point, bytes, detail),
+        in_class!(bytes, [4096], 16384, record_with_outer(&copy, place, point, origin, outer))
+    } else {
+        in_class!(
+            bytes,
+            [1024 2048 3072 4096 6144 8192 12288 16384 32768],
+            MAX_COPY as usize,
+            record(&copy, place, point, origin)
+        )
     };
     if !done {
         emit::lost(place, point);
@@ -68,18 +66,28 @@ pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, at_entry:
     done
 }
 
+/// What is to be copied, and why not more.
+struct StackCopy {
+    registers: Registers,
+    bytes: u32,
+    detail: u16,
+}
+
 /// How many bytes to copy from `sp` on, and why not more. The thread pointer is where a thread's stack of glibc and musl
 /// begins; the first thread's is elsewhere, and the kernel knows it. No stack that is in use reaches beyond either.
 #[inline(always)]
 fn reach(sp: u64) -> (u32, u16) {
-    let mut bytes = u64::from(STACK_COPY.load());
-    let mut detail = COPY_LIMIT;
-    for base in [lane::thread_pointer(), start_stack()].into_iter().flatten() {
-        let used = base.wrapping_sub(sp);
-        if used <= bytes {
-            (bytes, detail) = (used, COPY_WHOLE);
+    let (mut bytes, mut detail) = (u64::from(STACK_COPY.load()), COPY_LIMIT);
+    // Not in a loop: what a `None` holds is not defined, and the verifier wants everything defined that is moved.
+    let mut ends_at = |base: Option<u64>| {
+        if let Some(base) = base
+            && base.wrapping_sub(sp) <= bytes
+        {
+            (bytes, detail) = (base.wrapping_sub(sp), COPY_WHOLE);
         }
-    }
+    };
+    ends_at(lane::thread_pointer());
+    ends_at(start_stack());
     (bytes as u32, detail)
 }
 
@@ -95,17 +103,13 @@ fn start_stack() -> Option<u64> {
 }
 
 #[inline(always)]
-fn record<const N: usize>(registers: &Registers, place: &Place, point: u32, bytes: u32, detail: u16) -> bool {
+fn record<const N: usize>(copy: &StackCopy, place: &Place, point: u32, origin: Option<Origin>) -> bool {
     let Some(mut record) = EVENTS.reserve::<EventWithStack<N>>(0) else { return false };
     let record_at = record.as_mut_ptr();
     // SAFETY: a record is as large as its type; each part is written in place and none is read.
     unsafe {
-        let (copied, cut) = read::<N>((&raw mut (*record_at).bytes).cast(), registers.sp, bytes);
-        let detail = if cut { detail & !0xff | COPY_UNREADABLE } else { detail };
-        let bytes = size_of::<Registers>() as u32 + copied;
-        (&raw mut (*record_at).section).write(Section { kind: SECTION_STACK, detail, bytes });
-        (&raw mut (*record_at).registers).write(*registers);
-        (&raw mut (*record_at).event).write(emit::head(place, point));
+        copy.write(&raw mut (*record_at).stack);
+        (&raw mut (*record_at).head).write(emit::with_origin(place, point, origin));
     }
     record.submit(emit::NO_WAKEUP);
     true
@@ -117,37 +121,49 @@ const PUSHED: u64 = 32;
 /// The same with the stack of the goroutine that called C: from `outer.0`, it ends at `outer.1`.
 #[inline(always)]
 fn record_with_outer<const N: usize>(
-    registers: &Registers,
+    copy: &StackCopy,
     place: &Place,
     point: u32,
-    (bytes, detail): (u32, u16),
+    origin: Option<Origin>,
     outer: (u64, u64),
 ) -> bool {
     let Some(mut record) = EVENTS.reserve::<EventWithOuterStack<N>>(0) else { return false };
     let record_at = record.as_mut_ptr();
     let start = outer.0.wrapping_sub(PUSHED);
     let used = outer.1.wrapping_sub(start).min(MAX_OUTER as u64);
+    let outer_section = Section { kind: SECTION_OUTER_STACK, detail: 0, bytes: size_of::<OuterStack>() as u32 };
     // SAFETY: a record is as large as its type; each part is written in place and none is read.
     unsafe {
         let (used, _) = read::<MAX_OUTER>((&raw mut (*record_at).outer.bytes).cast(), start, used as u32);
         (&raw mut (*record_at).outer.start).write(start);
         (&raw mut (*record_at).outer.end).write(outer.1);
         (&raw mut (*record_at).outer.used).write(u64::from(used));
-        let bytes_of_outer = size_of::<OuterStack>() as u32;
-        (&raw mut (*record_at).outer_section).write(Section {
-            kind: SECTION_OUTER_STACK,
-            detail: 0,
-            bytes: bytes_of_outer,
-        });
-        let (copied, cut) = read::<N>((&raw mut (*record_at).bytes).cast(), registers.sp, bytes);
-        let detail = if cut { detail & !0xff | COPY_UNREADABLE } else { detail };
-        let bytes = size_of::<Registers>() as u32 + copied;
-        (&raw mut (*record_at).section).write(Section { kind: SECTION_STACK, detail, bytes });
-        (&raw mut (*record_at).registers).write(*registers);
-        (&raw mut (*record_at).event).write(emit::head(place, point));
+        (&raw mut (*record_at).outer_section).write(outer_section);
+        copy.write(&raw mut (*record_at).stack);
+        (&raw mut (*record_at).head).write(emit::with_origin(place, point, origin));
     }
     record.submit(emit::NO_WAKEUP);
     true
+}
+
+impl StackCopy {
+    /// Makes it.
+    ///
+    /// # Safety
+    /// `to` can be written.
+    #[inline(always)]
+    unsafe fn write<const N: usize>(&self, to: *mut StackSection<N>) {
+        // A smaller class than was asked for is the largest there is.
+        let wanted = if self.bytes > N as u32 { N as u32 } else { self.bytes };
+        // SAFETY: the caller's.
+        unsafe {
+            let (copied, cut) = read::<N>((&raw mut (*to).bytes).cast(), self.registers.sp, wanted);
+            let detail = if cut { self.detail & !0xff | COPY_UNREADABLE } else { self.detail };
+            let bytes = size_of::<Registers>() as u32 + copied;
+            (&raw mut (*to).section).write(Section { kind: SECTION_STACK, detail, bytes });
+            (&raw mut (*to).registers).write(self.registers);
+        }
+    }
 }
 
 /// Copies `bytes`, or as many whole pages less as it takes: how many bytes, and whether they are fewer.

@@ -212,6 +212,8 @@ impl<'a> FilePlanner<'a> {
                 curg: offsets.m_curg,
                 sched_sp: offsets.sched_sp,
                 syscall_sp: offsets.syscall_sp.unwrap_or(0),
+                parent_goid: offsets.parent_goid.unwrap_or(0),
+                gopc: offsets.gopc.unwrap_or(0),
             });
             Ok((goid, position))
         });

@@ -122,6 +122,8 @@ pub struct Enter {
     pub comm: Rc<str>,
     /// Goroutine id; none outside Go.
     pub goroutine: Option<u64>,
+    /// Who made that goroutine; none where not collected (`--goroutines`).
+    pub origin: Option<Rc<Origin>>,
     /// Its callers, innermost first; none when not collected.
     pub stack: Option<Rc<CallerStack>>,
     /// What the probes cost, where durations are less that; none where they are not.
@@ -188,8 +190,19 @@ pub struct Point {
     pub comm: Rc<str>,
     /// Goroutine id; none outside Go.
     pub goroutine: Option<u64>,
+    /// Who made that goroutine; none where not collected (`--goroutines`).
+    pub origin: Option<Rc<Origin>>,
     /// Its callers, innermost first; none when not collected.
     pub stack: Option<Rc<CallerStack>>,
+}
+
+/// Who made a goroutine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Id of the goroutine that did; none of a program's first one, and before Go 1.21, which does not keep it.
+    pub parent: Option<u64>,
+    /// The place of its `go` statement; none where not known.
+    pub go_statement: Option<Rc<Frame>>,
 }
 
 /// One caller.

@@ -6,6 +6,7 @@
 
 mod cost;
 mod lanes;
+mod origin;
 mod overhead;
 mod shed;
 mod unwind;
@@ -21,7 +22,7 @@ use self::{
 };
 use crate::{
     calls::{
-        CallId, CallerStack, End, Enter, Leave, Point, Shed, Spent, Summary, Thread,
+        CallId, CallerStack, End, Enter, Leave, Origin, Point, Shed, Spent, Summary, Thread,
         overhead::{Costs, Trap},
     },
     events::{Frames, Record},
@@ -65,8 +66,18 @@ struct OpenCalls {
     muted: bool,
     /// The last event, for [`Total`].
     last: Option<(Trap, u64)>,
+    /// Who made the goroutine, once it was told.
+    origin: Option<Rc<Origin>>,
     /// What the probes cost it so far, ns; where it is subtracted, and since the first of them.
     spent_ns: Option<Rc<Cell<u64>>>,
+}
+
+impl OpenCalls {
+    /// The next lane's.
+    fn has_another_use(&mut self) {
+        self.last = None;
+        self.origin = None;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -160,10 +171,10 @@ impl Tracker {
         let lane = self.lanes.lane_of(event);
         let mut step = Step { tracker: self, event, lane, spent_ns: 0, world, sink };
         match point.kind {
-            PointKind::Entry => step.entry(point, record.frames),
+            PointKind::Entry => step.entry(point, record),
             PointKind::Return | PointKind::AfterReturn => step.exit(point, End::Return),
             PointKind::TailJump | PointKind::MaybeJump => step.exit(point, End::TailCall),
-            PointKind::Passed => step.passed(point, record.frames),
+            PointKind::Passed => step.passed(point, record),
             PointKind::GoroutineEnd => step.close_lane(Some(point.trap), End::Unwind),
             PointKind::Landing | PointKind::LongJump | PointKind::Recovery => step.landed(point.trap),
             // They tell of themselves: POINT_STACK.
@@ -284,11 +295,12 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn entry(&mut self, point: PointInfo, frames: Option<Frames<'_>>) -> io::Result<()> {
+    fn entry(&mut self, point: PointInfo, record: &Record<'_>) -> io::Result<()> {
         self.on_lane(|step, lane| {
             step.count(lane, point.trap);
-            step.pay(lane, point.trap, frames, When::Last);
-            step.enter(lane, point.function, frames)
+            step.pay(lane, point.trap, record.frames, When::Last);
+            step.learn(lane, record.origin);
+            step.enter(lane, point.function, record.frames)
         })
     }
 
@@ -340,6 +352,7 @@ impl Step<'_> {
             thread,
             comm: lane.calls.last().map_or_else(|| self.world.comm(thread.pid), |open| open.call.comm.clone()),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
+            origin: lane.origin.clone(),
             stack: frames.filter(|_| told).map(|frames| self.world.callers(thread.pid, frames, false)),
             spent: lane.spent_ns.clone().map(|lane_ns| Spent { lane_ns, before_ns: self.spent_ns }),
         };
@@ -372,10 +385,11 @@ impl Step<'_> {
         }
     }
 
-    fn passed(&mut self, point: PointInfo, frames: Option<Frames<'_>>) -> io::Result<()> {
+    fn passed(&mut self, point: PointInfo, record: &Record<'_>) -> io::Result<()> {
         self.on_lane(|step, lane| {
-            step.pay(lane, point.trap, frames, When::Last);
-            step.pass(lane, point.function, frames)
+            step.pay(lane, point.trap, record.frames, When::Last);
+            step.learn(lane, record.origin);
+            step.pass(lane, point.function, record.frames)
         })
     }
 
@@ -395,6 +409,7 @@ impl Step<'_> {
             thread,
             comm: self.world.comm(thread.pid),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
+            origin: lane.origin.clone(),
             stack: frames.map(|frames| self.world.callers(thread.pid, frames, true)),
         };
         if point.depth == 0 {

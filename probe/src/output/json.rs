@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Sink, escape, text::cut_reason};
 use crate::calls::{
-    CallerStack, End, Enter, Frame, Leave, Point, Shed, Skipped, Summary, Thread, TraceInfo, TracedFunction,
+    CallerStack, End, Enter, Frame, Leave, Origin, Point, Shed, Skipped, Summary, Thread, TraceInfo, TracedFunction,
 };
 
 /// Callers rendered and kept; when there are more, all are forgotten and rendered anew.
@@ -90,11 +90,21 @@ impl Json {
     }
 
     /// From the inner process id to the depth.
-    fn context(&mut self, comm: &str, goroutine: Option<u64>, depth: u32) {
+    fn context(&mut self, comm: &str, goroutine: Option<u64>, origin: Option<&Origin>, depth: u32) {
         self.text(br#","inner_pid":null,"container":null,"comm":"#);
         escape::json(&mut self.line, comm);
         self.optional(br#","goroutine":"#, goroutine);
+        self.origin(origin);
         self.number(br#","depth":"#, depth.into());
+    }
+
+    fn origin(&mut self, origin: Option<&Origin>) {
+        self.optional(br#","parent_goroutine":"#, origin.and_then(|origin| origin.parent));
+        self.text(br#","go_statement":"#);
+        match origin.and_then(|origin| origin.go_statement.as_ref()) {
+            Some(place) => self.frame(place),
+            None => self.text(b"null"),
+        }
     }
 
     fn stack(&mut self, stack: Option<&Rc<CallerStack>>) {
@@ -189,7 +199,7 @@ impl Sink for Json {
         self.thread(call.thread);
         // Where a call ended is known only if its end was seen.
         self.optional(br#","end_tid":"#, leave.has_ended().then_some(leave.end_tid.into()));
-        self.context(&call.comm, call.goroutine, call.depth);
+        self.context(&call.comm, call.goroutine, call.origin.as_deref(), call.depth);
         self.text(end_fields(leave.end, leave.lost));
         self.stack(call.stack.as_ref());
         self.write_line()
@@ -200,7 +210,7 @@ impl Sink for Json {
         self.fragment(point.function, |fragment| &fragment.point);
         self.number(b"", point.at_ns.saturating_sub(self.origin_ns));
         self.thread(point.thread);
-        self.context(&point.comm, point.goroutine, point.depth);
+        self.context(&point.comm, point.goroutine, point.origin.as_deref(), point.depth);
         self.text(br#","args":null"#);
         self.stack(point.stack.as_ref());
         self.write_line()

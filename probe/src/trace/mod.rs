@@ -139,6 +139,7 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
         scope,
         stack_depth: if request.stack == StackMode::None { 0 } else { request.stack_depth },
         stack_all: request.stack_all || request.returns == Returns::None,
+        origins: request.goroutines,
         stack_copy: match request.stack {
             StackMode::None | StackMode::FramePointers => StackCopies::None,
             StackMode::Auto => StackCopies::WithoutFramePointers,
@@ -162,11 +163,11 @@ fn probe_costs(request: &Trace, plan: &Plan, features: &Features) -> Result<Cost
 
 /// Calls that take less need not be told of, ns; 0: all are needed. JSON lines tell of a call at its end; other outputs
 /// show calls that are open for long, and `--limit` counts short ones too. What the probes cost within a longer call is only
-/// known from the shorter ones in it.
+/// known from the shorter ones in it; who made a goroutine is told at entries, which are held back.
 fn unneeded_ns(request: &Trace) -> u64 {
     let hidden = request.output.min_duration_ns.unwrap_or(0);
     let only_ends = request.output.format == Format::Json && request.stack == StackMode::None;
-    let needs_short = request.limit.is_some() || request.subtract_overhead;
+    let needs_short = request.limit.is_some() || request.subtract_overhead || request.goroutines;
     if only_ends && !needs_short { hidden } else { 0 }
 }
 

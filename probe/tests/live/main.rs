@@ -7,6 +7,7 @@ mod budget;
 mod chain;
 mod counts;
 mod foreign;
+mod goroutines;
 mod harness;
 mod options;
 mod overhead;

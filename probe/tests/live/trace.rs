@@ -27,6 +27,8 @@ pub(crate) struct Call {
     pub(crate) end_tid: Option<u32>,
     pub(crate) comm: Rc<str>,
     pub(crate) goroutine: Option<u64>,
+    pub(crate) parent_goroutine: Option<u64>,
+    pub(crate) go_statement: Option<Value>,
     pub(crate) depth: u32,
     pub(crate) end: Rc<str>,
     pub(crate) lost: bool,
@@ -58,6 +60,8 @@ struct CallLine<'a> {
     #[serde(borrow)]
     comm: Cow<'a, str>,
     goroutine: Option<u64>,
+    parent_goroutine: Option<u64>,
+    go_statement: Option<Value>,
     depth: u32,
     #[serde(borrow)]
     end: Cow<'a, str>,
@@ -212,6 +216,8 @@ fn own(line: CallLine<'_>, texts: &mut Texts) -> Call {
         end_tid: line.end_tid,
         comm: texts.keep(&line.comm),
         goroutine: line.goroutine,
+        parent_goroutine: line.parent_goroutine,
+        go_statement: line.go_statement,
         depth: line.depth,
         end: texts.keep(&line.end),
         lost: line.lost,

@@ -33,7 +33,7 @@ impl Bench {
     fn with_callers(&mut self, time_ns: u64, depth: u64, point: u32, callers: usize, detail: u16) -> &mut Self {
         let bytes = vec![1; callers * 8];
         let event = Event { time_ns, depth, goid: 0, pid_tgid: 1 << 32 | 1, point, lost: 0 };
-        let record = Record { event, generation: 0, frames: Some(Frames::from_bytes(&bytes, detail)) };
+        let record = Record { event, generation: 0, origin: None, frames: Some(Frames::from_bytes(&bytes, detail)) };
         self.tracker.record(&record, &mut OneLoss, &mut self.told).expect("made-up sinks do not fail");
         self
     }
@@ -179,7 +179,7 @@ fn an_open_call_has_taken_the_time_up_to_now_less_what_the_probes_cost_since_it_
         let mut begun = Begun::default();
         let mut event = |time_ns, depth, point| {
             let event = Event { time_ns, depth, goid: 0, pid_tgid: 1 << 32 | 1, point, lost: 0 };
-            let record = Record { event, generation: 0, frames: None };
+            let record = Record { event, generation: 0, origin: None, frames: None };
             tracker.record(&record, &mut OneLoss, &mut begun).expect("made-up sinks do not fail");
         };
         event(10_000, 100, entry(F));
