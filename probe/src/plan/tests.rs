@@ -138,7 +138,7 @@ fn watched(program: &Program) -> Plan {
 
 fn internal(plan: &Plan, kind: PointKind) -> Vec<&str> {
     let points = plan.points.iter().filter(|point| point.kind == kind);
-    let mut files: Vec<&str> = points.map(|point| plan.libraries[point.file - plan.files.len()].as_str()).collect();
+    let mut files: Vec<&str> = points.map(|point| plan.files[point.file].shown.as_str()).collect();
     files.dedup();
     files
 }

@@ -31,8 +31,9 @@ pub(super) fn learn(index: &mut Index, identity: Identity, process: Option<u32>)
 /// Where a process has mapped a file.
 fn bias_in(pid: u32, index: &Index, identity: Identity) -> Option<LoadBias> {
     let is_it = |mapping: &processes::Mapping| {
-        let metadata = fs::metadata(in_root_of(pid, &mapping.path));
-        mapping.inode == identity.inode && metadata.is_ok_and(|metadata| Identity::of(&metadata) == identity)
+        // A process may have 60,000 mappings: few are worth a look at the file.
+        let metadata = || fs::metadata(in_root_of(pid, &mapping.path));
+        mapping.inode == identity.inode && metadata().is_ok_and(|metadata| Identity::of(&metadata) == identity)
     };
     let mapping = processes::mappings_of(pid).into_iter().find(is_it)?;
     Some(LoadBias::between(index.binary().vaddr(FileOffset(mapping.offset))?, RuntimeAddr(mapping.start)))

@@ -70,6 +70,13 @@ impl Budget {
         }
     }
 
+    /// The plan has grown.
+    pub(super) fn grow(&mut self, plan: &Plan) {
+        self.points.extend(plan.points.iter().skip(self.points.len()).map(|point| shared(point, &plan.functions)));
+        self.own.extend(plan.functions.iter().skip(self.own.len()).map(|function| !function.standard));
+        self.since.1.resize(self.points.len(), 0);
+    }
+
     /// Looks at the counts of `now_ns`: what is to be shed, the hottest first. [`Self::begin_anew`] is to follow when it
     /// was.
     pub(super) fn look(&mut self, now_ns: u64, counts: &[u64]) -> Vec<Shed> {

@@ -104,6 +104,9 @@ impl Sink for Told {
         self.0.push(format!("point {} depth {} in {:?}", p.function, p.depth, p.parent));
         Ok(())
     }
+    fn grown(&mut self, _: &TraceInfo, _: &NewFile) -> io::Result<()> {
+        Ok(())
+    }
     fn shed(&mut self, s: &Shed) -> io::Result<()> {
         self.0.push(format!("shed {} at {}", s.function, s.at_ns));
         Ok(())

@@ -158,6 +158,9 @@ impl Sink for Begun {
     fn point(&mut self, _: &Point) -> io::Result<()> {
         Ok(())
     }
+    fn grown(&mut self, _: &TraceInfo, _: &NewFile) -> io::Result<()> {
+        Ok(())
+    }
     fn shed(&mut self, _: &Shed) -> io::Result<()> {
         Ok(())
     }

@@ -1,0 +1,63 @@
+//! Whom a trace is of: the kernel half keeps the set of traced processes, which grows with their children and shrinks with
+//! their ends.
+
+use std::{fs, path::Path};
+
+use aya::maps::{HashMap, MapData};
+
+use super::{Attachment, Scope};
+use crate::target;
+
+impl Attachment {
+    /// The kernel half's set of traced processes (or threads); none where everyone is traced.
+    pub(super) fn traced_ids(&self) -> Option<HashMap<&MapData, u32, u32>> {
+        let map = self.ebpf.map("PIDS").filter(|_| self.scope != Scope::Everyone)?;
+        map.try_into().ok()
+    }
+
+    /// Whether a process is one that was chosen: never where everyone is traced.
+    pub fn has_target(&self, pid: u32) -> bool {
+        match &self.scope {
+            Scope::Everyone => false,
+            Scope::Threads(_) => self.targets().contains(&pid),
+            _ => self.traced_ids().is_some_and(|traced| traced.get(&pid, 0).is_ok()),
+        }
+    }
+
+    /// The processes that were chosen and run: none where everyone is traced.
+    pub fn targets(&self) -> Vec<u32> {
+        let ids = self.traced_ids().map(|traced| traced.keys().flatten().collect::<Vec<u32>>()).unwrap_or_default();
+        match &self.scope {
+            Scope::Threads(_) => ids.into_iter().filter_map(target::process_of_thread).collect(),
+            _ => ids,
+        }
+    }
+
+    /// Whether unwinders can be watched in files that programs which are not traced run too.
+    pub fn watches_shared_files(&self) -> bool {
+        self.shared_unwinders || self.scope != Scope::Everyone
+    }
+
+    /// Takes out of the set who ended before the kernel half could see it; whether anybody did.
+    pub fn forget_ended(&mut self) -> bool {
+        let ids = self.traced_ids().map(|traced| traced.keys().flatten().collect::<Vec<u32>>()).unwrap_or_default();
+        let ended: Vec<u32> = ids.into_iter().filter(|&id| !runs(id)).collect();
+        let map = self.ebpf.map_mut("PIDS").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
+        if let Some(mut traced) = map {
+            for id in &ended {
+                let _ = traced.remove(id);
+            }
+        }
+        !ended.is_empty()
+    }
+}
+
+/// Whether a process or thread, or another thread of the process, runs still. One that was not waited for does not.
+fn runs(id: u32) -> bool {
+    let process = Path::new("/proc").join(id.to_string());
+    let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
+    // proc(5): the name stands in parentheses, and may have any in it.
+    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
+    !matches!(state, Some('Z' | 'X')) || threads() > 1
+}
