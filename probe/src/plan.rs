@@ -3,8 +3,8 @@
 //! In: indexes of the files and the patterns. Out: a [`Plan`], which `attach` carries out and `--dry-run` prints.
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
-mod inlined;
 mod growing;
+mod inlined;
 mod internal;
 mod jump;
 mod nothing;

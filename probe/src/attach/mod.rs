@@ -266,8 +266,18 @@ impl Attachment {
         let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
         let pids = within.or_else(|| link_pids(options, features, multi));
         let links = Links::new(plan, multi, deferred.is_some(), pids);
-        let counters = options.counted.then(|| Counters::take(&mut ebpf, points as usize, plan.points.len())).transpose()?;
-        let mut attachment = Self { ebpf, ring, links, deferred, counters, room, scope: options.scope.clone(), shared_unwinders: shared_unwinders != 0 };
+        let counters =
+            options.counted.then(|| Counters::take(&mut ebpf, points as usize, plan.points.len())).transpose()?;
+        let mut attachment = Self {
+            ebpf,
+            ring,
+            links,
+            deferred,
+            counters,
+            room,
+            scope: options.scope.clone(),
+            shared_unwinders: shared_unwinders != 0,
+        };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)
     }

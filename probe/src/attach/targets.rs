@@ -1,8 +1,6 @@
 //! Whom a trace is of: the kernel half keeps the set of traced processes, which grows with their children and shrinks with
 //! their ends.
 
-use std::{fs, path::Path};
-
 use aya::maps::{HashMap, MapData};
 
 use super::{Attachment, Scope};
@@ -38,10 +36,20 @@ impl Attachment {
         self.shared_unwinders || self.scope != Scope::Everyone
     }
 
+    /// A process has a new name, of its own will: who gets the name that is traced is traced from then on.
+    pub fn renamed(&mut self, pid: u32) {
+        let Scope::Comm { comm, .. } = &self.scope else { return };
+        // It may be called otherwise by now, or be gone.
+        let has_it = target::comm_of(pid).is_some_and(|now| now == *comm) && target::runs(pid);
+        let map = self.ebpf.map_mut("PIDS").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
+        let Some(mut traced) = map else { return };
+        let _ = if has_it { traced.insert(&pid, &1, 0) } else { traced.remove(&pid) };
+    }
+
     /// Takes out of the set who ended before the kernel half could see it; whether anybody did.
     pub fn forget_ended(&mut self) -> bool {
         let ids = self.traced_ids().map(|traced| traced.keys().flatten().collect::<Vec<u32>>()).unwrap_or_default();
-        let ended: Vec<u32> = ids.into_iter().filter(|&id| !runs(id)).collect();
+        let ended: Vec<u32> = ids.into_iter().filter(|&id| !target::runs(id)).collect();
         let map = self.ebpf.map_mut("PIDS").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
         if let Some(mut traced) = map {
             for id in &ended {
@@ -50,14 +58,4 @@ impl Attachment {
         }
         !ended.is_empty()
     }
-}
-
-/// Whether a process or thread, or another thread of the process, runs still. One that was not waited for does not.
-fn runs(id: u32) -> bool {
-    let process = Path::new("/proc").join(id.to_string());
-    let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
-    // proc(5): the name stands in parentheses, and may have any in it.
-    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
-    !matches!(state, Some('Z' | 'X')) || threads() > 1
 }

@@ -10,7 +10,8 @@ use rustc_hash::FxHashMap;
 
 use super::{Sink, escape, text::cut_reason};
 use crate::calls::{
-    CallerStack, Cause, End, Enter, Frame, Leave, NewFile, Point, Shed, Skipped, Summary, Thread, TraceInfo, TracedFunction,
+    CallerStack, Cause, End, Enter, Frame, Leave, NewFile, Point, Shed, Skipped, Summary, Thread, TraceInfo,
+    TracedFunction,
 };
 
 /// Callers rendered and kept; when there are more, all are forgotten and rendered anew.

@@ -16,6 +16,10 @@ use super::{Identity, in_root_of, processes};
 
 /// Tells an index what a process (else we ourselves) chose, if it runs the file.
 pub(super) fn learn(index: &mut Index, identity: Identity, process: Option<u32>) {
+    // A process's mappings may take long to read.
+    if !index.has_ifuncs() {
+        return;
+    }
     for pid in process.into_iter().chain([std::process::id()]) {
         let Some(bias) = bias_in(pid, index, identity) else { continue };
         let Ok(memory) = File::open(PathBuf::from(format!("/proc/{pid}/mem"))) else { continue };

@@ -29,11 +29,8 @@ use symbols::{
     index::Index,
 };
 
-use self::{
-    debuginfod::Debuginfod,
-    loader::Loader,
-};
 pub use self::loader::is_library_named;
+use self::{debuginfod::Debuginfod, loader::Loader};
 use crate::output::escape;
 
 /// A file that is traced: held open, so that what was read is what is probed.
@@ -381,6 +378,16 @@ fn library_for(pid: u32, name: &Path) -> Option<PathBuf> {
 
 fn is_there(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// Whether a process or thread, or another thread of the process, runs still. One that only was not waited for does not.
+pub fn runs(id: u32) -> bool {
+    let process = Path::new("/proc").join(id.to_string());
+    let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
+    // proc(5): the name stands in parentheses, and may have any in it.
+    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
+    !matches!(state, Some('Z' | 'X')) || threads() > 1
 }
 
 /// The name of a process.

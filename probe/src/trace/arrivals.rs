@@ -216,9 +216,10 @@ impl Arrivals {
         if mapping.inode == 0 || !mapping.path.is_absolute() {
             return None;
         }
-        let path = mapping.path.to_str().map_or(mapping.path.as_path(), |path| {
-            Path::new(path.strip_suffix(" (deleted)").unwrap_or(path))
-        });
+        let path = mapping
+            .path
+            .to_str()
+            .map_or(mapping.path.as_path(), |path| Path::new(path.strip_suffix(" (deleted)").unwrap_or(path)));
         if self.paths.contains(path) {
             return Some((path.to_owned(), Cause::Replaced));
         }
@@ -332,8 +333,10 @@ fn place(candidate: &Candidate) -> Result<(PathBuf, Option<u32>)> {
     let is_it = |(path, _): &(PathBuf, Option<u32>)| {
         target::debugfiles::metadata(path).is_ok_and(|metadata| metadata.ino() == mapping.inode)
     };
-    let through = [(candidate.path.clone(), Some(pid)), (by_address, Some(pid)), (PathBuf::from(&candidate.shown), None)];
-    through.into_iter().find(is_it).with_context(|| {
-        format!("failed to open {}, which process {pid} has loaded: it is gone", candidate.shown)
-    })
+    let through =
+        [(candidate.path.clone(), Some(pid)), (by_address, Some(pid)), (PathBuf::from(&candidate.shown), None)];
+    through
+        .into_iter()
+        .find(is_it)
+        .with_context(|| format!("failed to open {}, which process {pid} has loaded: it is gone", candidate.shown))
 }

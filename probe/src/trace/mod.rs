@@ -277,6 +277,9 @@ fn processes(target: &TargetRequest) -> Result<Vec<u32>> {
         if target::process_of_thread(pid) != Some(pid) {
             bail!("no process {pid}");
         }
+        if !target::runs(pid) {
+            bail!("process {pid} has ended; its parent has not waited for it yet");
+        }
     }
     Ok(pids)
 }

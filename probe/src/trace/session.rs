@@ -88,6 +88,8 @@ pub(super) struct Session<'a> {
     /// Of each file.
     states: Vec<growing::FileState>,
     arrivals: Arrivals,
+    /// Processes that have given themselves new names.
+    renamed: Vec<u32>,
     remarks: Vec<String>,
 }
 
@@ -117,6 +119,7 @@ impl<'a> Session<'a> {
             notes: request.output.notes.clone(),
             states: vec![growing::FileState::default(); files.len()],
             arrivals,
+            renamed: Vec::new(),
             request,
             info,
             plan,
@@ -183,9 +186,10 @@ impl<'a> Session<'a> {
             }
             if let Some(shedding) = &mut self.shedding
                 && shedding.is_due(now)
-                && let Err(error) = shedding.shed(&mut self.attachment, &self.plan, &self.files, &mut self.tracker, || {
-                    self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt_by(file.change()))
-                })
+                && let Err(error) =
+                    shedding.shed(&mut self.attachment, &self.plan, &self.files, &mut self.tracker, || {
+                        self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt_by(file.change()))
+                    })
             {
                 talk::say_error(&error);
                 return Ok(Ended::Detached);
@@ -223,7 +227,8 @@ impl<'a> Session<'a> {
             if time_ns > self.horizon_ns {
                 // What was mapped before this event was recorded before it.
                 self.horizon_ns = monotonic_ns();
-                read_recorder(&mut self.recorder, &mut self.world, &mut self.arrivals, &mut self.remarks);
+                let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
+                read_recorder(recorder, world, arrivals, renamed, remarks);
             }
             self.world.processes.advance(time_ns);
             if record.event.point >= POINT_RESERVED {
@@ -378,11 +383,17 @@ impl<'a> Session<'a> {
 }
 
 /// Takes in what was mapped until now.
-fn read_recorder(recorder: &mut Recorder, world: &mut Live, arrivals: &mut Arrivals, remarks: &mut Vec<String>) {
-    world.processes.record(recorder.drain().inspect(|recorded| {
-        if let Change::Map(mapping) = &recorded.change {
-            arrivals.mapped(recorded.pid, mapping);
-        }
+fn read_recorder(
+    recorder: &mut Recorder,
+    world: &mut Live,
+    arrivals: &mut Arrivals,
+    renamed: &mut Vec<u32>,
+    remarks: &mut Vec<String>,
+) {
+    world.processes.record(recorder.drain().inspect(|recorded| match &recorded.change {
+        Change::Map(mapping) => arrivals.mapped(recorded.pid, mapping),
+        Change::Name { exec: false, .. } => renamed.push(recorded.pid),
+        _ => {}
     }));
     if recorder.take_lost() > 0 {
         world.processes.reseed_all();

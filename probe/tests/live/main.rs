@@ -3,6 +3,7 @@
 //!
 //! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
 
+mod arrivals;
 mod budget;
 mod chain;
 mod counts;
@@ -10,6 +11,7 @@ mod foreign;
 mod harness;
 mod options;
 mod overhead;
+mod processes;
 mod scenarios;
 mod sources;
 mod stacks;

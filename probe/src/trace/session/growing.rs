@@ -48,8 +48,12 @@ impl Session<'_> {
         if is_idle {
             let before = monotonic_ns();
             self.horizon_ns = before;
-            super::read_recorder(&mut self.recorder, &mut self.world, &mut self.arrivals, &mut self.remarks);
+            let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
+            super::read_recorder(recorder, world, arrivals, renamed, remarks);
             self.world.processes.advance(before.saturating_sub(BEHIND_NS));
+        }
+        for pid in std::mem::take(&mut self.renamed) {
+            self.attachment.renamed(pid);
         }
         self.look_at_paths();
         if let Some(arrival) = self.arrivals.next(&self.plan.go_programs, &self.attachment) {
@@ -203,6 +207,7 @@ fn say_arrival(candidate: &Candidate, file: &NewFile) {
         (Cause::Loaded, Some(pid)) => format!("loaded by process {pid}"),
         _ => "a new file at this path".to_owned(),
     };
-    let not = if file.skipped.is_empty() { String::new() } else { format!("; {} cannot be probed", file.skipped.len()) };
+    let not =
+        if file.skipped.is_empty() { String::new() } else { format!("; {} cannot be probed", file.skipped.len()) };
     talk::say(format_args!("now also tracing {n} {functions} of {shown} ({why}){not}"));
 }
