@@ -258,6 +258,14 @@ mod tests {
     }
 
     #[test]
+    fn functions_that_come_later_share_in_it() {
+        let mut budget = budget(&[GLOB], 10_000);
+        budget.grow(&plan(&[GLOB, EXACT, GLOB]));
+        let shed = budget.look(100 * MS, &after(&[50, 100_000, 100_000]));
+        assert_eq!(functions(&shed), [2]);
+    }
+
+    #[test]
     fn what_is_named_exactly_neither_goes_nor_counts() {
         let mut budget = budget(&[EXACT, GLOB], 1000);
         assert_eq!(budget.look(200 * MS, &after(&[1_000_000, 10])), []);
