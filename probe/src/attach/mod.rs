@@ -326,11 +326,11 @@ impl Attachment {
         self.deferred.as_mut()
     }
 
-    /// Whether no traced process is left; `ended` says that one has, which makes it worth a look.
-    pub fn traced_processes_ended(&mut self, ended: bool) -> bool {
+    /// Whether the trace is of chosen processes, and none of them is left.
+    pub fn traced_processes_ended(&self) -> bool {
         let ends_with_them = matches!(self.scope, Scope::Processes { .. } | Scope::Threads(_));
         // The kernel half takes out those that ended.
-        ends_with_them && ended && self.traced_ids().is_some_and(|traced| traced.keys().next().is_none())
+        ends_with_them && self.traced_ids().is_some_and(|traced| traced.keys().next().is_none())
     }
 
     /// The records.

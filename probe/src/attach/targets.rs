@@ -46,8 +46,8 @@ impl Attachment {
         let _ = if has_it { traced.insert(&pid, &1, 0) } else { traced.remove(&pid) };
     }
 
-    /// Takes out of the set who ended before the kernel half could see it; whether anybody did.
-    pub fn forget_ended(&mut self) -> bool {
+    /// Takes out of the set who ended before the kernel half could see it.
+    pub fn forget_ended(&mut self) {
         let ids = self.traced_ids().map(|traced| traced.keys().flatten().collect::<Vec<u32>>()).unwrap_or_default();
         let ended: Vec<u32> = ids.into_iter().filter(|&id| !target::runs(id)).collect();
         let map = self.ebpf.map_mut("PIDS").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
@@ -56,6 +56,5 @@ impl Attachment {
                 let _ = traced.remove(id);
             }
         }
-        !ended.is_empty()
     }
 }

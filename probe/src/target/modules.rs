@@ -87,6 +87,11 @@ impl Modules {
         self.modules.insert((inode, path.to_owned()), module);
     }
 
+    /// Nobody runs a file any more: its inode may come to be another's.
+    pub fn forget(&mut self, inode: u64) {
+        self.modules.retain(|(known, _), _| *known != inode);
+    }
+
     /// Names an address of a process.
     pub fn name(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Named {
         if is_anonymous(mapping) {

@@ -6,8 +6,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs,
-    path::PathBuf,
+    ffi::OsStr,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     rc::Rc,
 };
 
@@ -183,6 +185,14 @@ impl Processes {
         (address < mapping.end).then_some(mapping)
     }
 
+    /// Whether a process was recorded to have mapped code of a file, by its inode or path.
+    pub fn has_mapped(&self, pid: u32, inode: u64, path: &Path) -> bool {
+        let is_it = |mapping: &Mapping| mapping.inode == inode || mapping.path == path;
+        let mapped = self.by_pid.get(&pid).is_some_and(|process| process.mappings.values().any(is_it));
+        let is_pending = |recorded: &Recorded| matches!(&recorded.change, Change::Map(mapping) if is_it(mapping));
+        mapped || self.pending.iter().any(|recorded| recorded.pid == pid && is_pending(recorded))
+    }
+
     /// Changes whenever the process's memory did.
     pub fn generation(&self, pid: u32) -> u32 {
         self.generations.get(&pid).copied().unwrap_or(0)
@@ -218,6 +228,32 @@ fn seed(process: &mut Process, pid: u32) {
 pub fn mappings_of(pid: u32) -> Vec<Mapping> {
     let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
     String::from_utf8_lossy(&maps).lines().filter_map(parse_line).collect()
+}
+
+/// The namespace that all processes are in (Linux: include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
+const ALL_PROCESSES: u64 = 0xefff_fffc;
+
+/// Who may run a deleted file that nobody is seen to have mapped code of, by its inode or (some file systems tell another inode
+/// there) its name: processes that cannot be looked at. None: somebody runs it, or not all processes can be seen.
+pub fn unseen_users(inode: u64, name: &OsStr) -> Option<Vec<u32>> {
+    let namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
+    let deleted = [name.as_encoded_bytes(), b" (deleted)"].concat();
+    let is_it = |mapping: &Mapping| {
+        let mapped = mapping.path.file_name().unwrap_or_default();
+        mapping.inode == inode || mapped.as_encoded_bytes() == deleted
+    };
+    let mut unseen = Vec::new();
+    for pid in super::all_pids() {
+        match fs::read(format!("/proc/{pid}/maps")) {
+            Ok(maps) if String::from_utf8_lossy(&maps).lines().filter_map(parse_line).any(|m| is_it(&m)) => {
+                return None;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(_) => unseen.push(pid),
+        }
+    }
+    (namespace == ALL_PROCESSES).then_some(unseen)
 }
 
 /// Files of which a process has mapped code, now.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    ffi::OsString,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, Sender},
@@ -84,11 +85,15 @@ enum Job {
     Read(Candidate, Vec<GoProgram>),
     /// What these processes have mapped.
     Look(Vec<u32>),
+    /// Whether anybody runs a file (its position in the plan) that was deleted: its inode and its name.
+    Census(usize, u64, OsString),
 }
 
 enum Done {
     Read(Box<Arrival>),
     Looked(Vec<(u32, Mapping)>),
+    /// A file that nobody is seen to run, and who cannot be looked at.
+    Unused(Option<(usize, Vec<u32>)>),
 }
 
 /// What has the place of a traced file by now.
@@ -110,6 +115,8 @@ pub(super) struct Arrivals {
     /// Of which it is to be found out whether the process is traced.
     mappings: Vec<(u32, Mapping)>,
     is_to_look: bool,
+    /// Files that nobody is seen to run any more, and who cannot be looked at.
+    unused: Vec<(usize, Vec<u32>)>,
     successors: FxHashMap<usize, Successor>,
     queue: VecDeque<Candidate>,
     /// The Go programs that the one being read was given are the plan's: only one is read at a time.
@@ -127,6 +134,7 @@ impl Arrivals {
             seen: FxHashSet::default(),
             mappings: Vec::new(),
             is_to_look: false,
+            unused: Vec::new(),
             successors: FxHashMap::default(),
             queue: VecDeque::new(),
             is_reading: false,
@@ -228,6 +236,22 @@ impl Arrivals {
         is_named.then(|| (path.to_owned(), Cause::Loaded))
     }
 
+    /// A file is gone: its inode may come to be another's.
+    pub(super) fn forget(&mut self, inode: u64) {
+        self.seen.retain(|(seen, _)| *seen != inode);
+    }
+
+    /// It is to be found out whether anybody runs a file that has no name any more.
+    pub(super) fn count_users(&mut self, number: usize, file: &TracedFile) {
+        let name = Path::new(&file.shown).file_name().unwrap_or_default().to_owned();
+        self.send(Job::Census(number, file.identity.inode, name));
+    }
+
+    /// Files of [`Self::count_users`] that nobody is seen to run, and the processes that cannot be looked at.
+    pub(super) fn take_unused(&mut self) -> Vec<(usize, Vec<u32>)> {
+        std::mem::take(&mut self.unused)
+    }
+
     /// Not all that was mapped is known: what the traced processes have is to be looked at.
     pub(super) fn look_anew(&mut self) {
         self.is_to_look = !self.names.is_empty();
@@ -246,6 +270,7 @@ impl Arrivals {
                 Done::Looked(found) => {
                     found.into_iter().for_each(|(pid, mapping)| self.consider_mapped(pid, mapping, targets));
                 }
+                Done::Unused(file) => self.unused.extend(file),
                 Done::Read(arrival) => {
                     self.is_reading = false;
                     return Some(*arrival);
@@ -289,6 +314,9 @@ impl Planning {
             Job::Read(candidate, go_programs) => {
                 let taken = self.read(&candidate, go_programs).map(Box::new);
                 Done::Read(Box::new(Arrival { candidate, taken }))
+            }
+            Job::Census(file, inode, name) => {
+                Done::Unused(processes::unseen_users(inode, &name).map(|unseen| (file, unseen)))
             }
             Job::Look(pids) => {
                 let mapped = |pid: u32| processes::mappings_of(pid).into_iter().map(move |mapping| (pid, mapping));

@@ -37,24 +37,37 @@ const CALLERS: usize = 32;
 /// Holds far more than the records of one round.
 const BUFFER_BYTES: u32 = 4 << 20;
 
-/// Measures what the points of `plan` cost when attached with these options.
+/// Measures what the points of `plan` cost when attached with these options. `awaits`: libraries of any kind may come.
 ///
 /// # Errors
 /// The kernel refuses probes on our own program, or they do not fire.
-pub(super) fn measure(plan: &Plan, features: &Features, options: &attach::Options, returns: Returns) -> Result<Costs> {
+pub(super) fn measure(
+    plan: &Plan,
+    features: &Features,
+    options: &attach::Options,
+    returns: Returns,
+    awaits: bool,
+) -> Result<Costs> {
     // A new thread's stack is as short as that of most traced calls, and where it is copied that makes a difference.
     thread::scope(|scope| {
-        let measuring = thread::Builder::new().spawn_scoped(scope, || measure_here(plan, features, options, returns));
+        let measuring =
+            thread::Builder::new().spawn_scoped(scope, || measure_here(plan, features, options, returns, awaits));
         let measured = measuring.context("failed to start a thread")?.join();
         measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-fn measure_here(plan: &Plan, features: &Features, options: &attach::Options, returns: Returns) -> Result<Costs> {
+fn measure_here(
+    plan: &Plan,
+    features: &Features,
+    options: &attach::Options,
+    returns: Returns,
+    awaits: bool,
+) -> Result<Costs> {
     let mut costs = Costs::default();
     let file = TracedFile::plain("/proc/self/exe".as_ref(), "probe itself")?;
     for go in [false, true] {
-        if plan.points.iter().any(|point| (point.cookie.goid_offset() != 0) == go) {
+        if awaits || plan.points.iter().any(|point| (point.cookie.goid_offset() != 0) == go) {
             Bench::attach(&file, features, options, Points { go, returns })?.measure(&mut costs)?;
         }
     }

@@ -63,7 +63,7 @@ pub fn run(request: &Trace) -> Result<u8> {
     }
     let features = features()?;
     let costs = match request.subtract_overhead {
-        true => Some(probe_costs(request, &plan, &features)?),
+        true => Some(probe_costs(request, &plan, &features, !names.is_empty())?),
         false => None,
     };
     let mut out = destination(request)?;
@@ -164,13 +164,13 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
     }
 }
 
-/// What the probes of the plan cost here and now.
-fn probe_costs(request: &Trace, plan: &Plan, features: &Features) -> Result<Costs> {
+/// What the probes of the plan cost here and now; with `awaits` also those of libraries of any kind.
+fn probe_costs(request: &Trace, plan: &Plan, features: &Features, awaits: bool) -> Result<Costs> {
     let command = request.target.command.is_some();
     // A command is not there yet: its process is to be followed.
     let scope =
         if command { Scope::Processes { pids: Vec::new(), follow: true } } else { scope(&request.target, None)? };
-    calibration::measure(plan, features, &attach_options(request, scope), request.returns)
+    calibration::measure(plan, features, &attach_options(request, scope), request.returns, awaits)
 }
 
 /// Calls that take less need not be told of, ns; 0: all are needed. JSON lines tell of a call at its end; other outputs

@@ -83,8 +83,6 @@ pub(super) struct Session<'a> {
     /// While all probes were in place (`CLOCK_MONOTONIC`, ns).
     attached_ns: u64,
     detached_ns: u64,
-    /// A record of the end of a traced process came.
-    some_process_ended: bool,
     /// Of each file.
     states: Vec<growing::FileState>,
     arrivals: Arrivals,
@@ -105,7 +103,7 @@ impl<'a> Session<'a> {
         let world = Live::new(processes, Modules::default(), attachment.losses()?, request.stack_depth);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         // Before their ends were watched.
-        let some_process_ended = attachment.forget_ended();
+        attachment.forget_ended();
         let attached_ns = monotonic_ns();
         tracker.entries_begin(attached_ns);
         tracker.shed(&shed);
@@ -134,7 +132,6 @@ impl<'a> Session<'a> {
             horizon_ns: 0,
             attached_ns,
             detached_ns: u64::MAX,
-            some_process_ended,
             remarks: Vec::new(),
         };
         for number in 0..session.files.len() {
@@ -247,7 +244,6 @@ impl<'a> Session<'a> {
 
     /// A thread or process ended, or executed another program; or made a stack.
     fn lifecycle(&mut self, event: Event) -> io::Result<()> {
-        self.some_process_ended |= event.point == POINT_PROCESS_EXIT;
         if matches!(event.point, POINT_PROCESS_EXIT | POINT_EXEC)
             && let Some(deferred) = self.attachment.deferred()
         {
@@ -279,7 +275,7 @@ impl<'a> Session<'a> {
             if status.is_some() {
                 return Some(Ended::Target);
             }
-        } else if self.attachment.traced_processes_ended(std::mem::take(&mut self.some_process_ended)) {
+        } else if self.attachment.traced_processes_ended() {
             return Some(Ended::Target);
         }
         None

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -269,4 +270,42 @@ fn a_program_that_is_deleted_and_made_anew_again_and_again_is_traced() {
         run(&app, &["calls", "-n", "12"]).success();
     }
     assert_eq!(calls(&tracer.interrupt(), "work", None), 36);
+}
+
+/// Who deploys often must not find the disk full of builds that only a tracer holds.
+#[test]
+fn a_build_that_nobody_runs_any_more_is_let_go() {
+    let folder = folder(&[("c/host", "app"), ("c/libplug.so", "libplug.so")]);
+    let (app, plug) = (at(&folder, "app"), at(&folder, "libplug.so"));
+    let tracer = Tracer::start(&["-x", &app, "call_it"]);
+    let mut running: Option<Process> = None;
+    let mut inodes = Vec::new();
+    for build in 0..3 {
+        fs::copy(program("c/host"), at(&folder, "new")).expect("a copy can be made");
+        fs::rename(at(&folder, "new"), &app).expect("renamed");
+        tracer.await_said("now also tracing 1 function of");
+        inodes.push(fs::metadata(&app).expect("it is there").ino());
+        // The second build is run on. Nobody ever ran the first.
+        if build == 1 {
+            tracer.await_said("nobody runs the old");
+            let inode = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.ino()).ok();
+            let descriptors = fs::read_dir(format!("/proc/{}/fd", tracer.pid())).expect("it runs").flatten();
+            let held: Vec<u64> = descriptors.filter_map(|entry| inode(entry.path())).collect();
+            assert_eq!((held.contains(&inodes[0]), held.contains(&inodes[1])), (false, true), "{held:?} {inodes:?}");
+            let maps = fs::read_to_string(format!("/proc/{}/maps", tracer.pid())).expect("it runs");
+            let first = inodes[0].to_string();
+            assert!(!maps.lines().any(|line| line.split_whitespace().nth(4) == Some(&first)), "{maps}");
+            running = Some(host(&app));
+        }
+    }
+    let mut running = running.expect("it was started");
+    running.order(&format!("open {plug}"));
+    running.order("call 1");
+    let mut newest = host(&app);
+    newest.order(&format!("open {plug}"));
+    newest.order("call 1");
+    for process in [running, newest] {
+        process.finish().success();
+    }
+    assert_eq!(calls(&tracer.interrupt(), "call_it", None), 2);
 }

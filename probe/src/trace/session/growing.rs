@@ -1,6 +1,11 @@
 //! Files that come and go while the trace runs: what is at their paths, and taking in those that come.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -17,6 +22,9 @@ use crate::{
 /// Where no events come that they belong to, records of mappings are applied up to so long ago.
 const BEHIND_NS: u64 = 100_000_000;
 
+/// How often it is looked whether anybody still runs a file that has no name any more.
+const CENSUS: Duration = Duration::from_secs(5);
+
 /// What became of a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FileState {
@@ -26,6 +34,10 @@ pub(super) struct FileState {
     is_superseded: bool,
     /// Its probes were removed.
     is_gone: bool,
+    /// It came while the trace ran.
+    has_come: bool,
+    /// When it was last looked for who runs it.
+    counted: Option<Instant>,
 }
 
 impl FileState {
@@ -56,6 +68,7 @@ impl Session<'_> {
             self.attachment.renamed(pid);
         }
         self.look_at_paths();
+        self.let_go_of_unused();
         if let Some(arrival) = self.arrivals.next(&self.plan.go_programs, &self.attachment) {
             self.take_in(arrival)?;
         }
@@ -104,6 +117,48 @@ impl Session<'_> {
                 talk::say(format_args!("{shown} was deleted: running processes are still traced"));
             }
         }
+    }
+
+    /// A file without a name that nobody runs takes up disk space only because it is open here.
+    fn let_go_of_unused(&mut self) {
+        for number in 0..self.files.len() {
+            let (file, state) = (&self.files[number], &mut self.states[number]);
+            let is_due = state.counted.is_none_or(|counted| counted.elapsed() >= CENSUS);
+            if !state.is_superseded || state.is_gone || !is_due {
+                continue;
+            }
+            state.counted = Some(Instant::now());
+            if file.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0) {
+                self.arrivals.count_users(number, file);
+            }
+        }
+        for (number, unseen) in self.arrivals.take_unused() {
+            if !unseen.is_empty() && !self.were_all_recorded(number, &unseen) {
+                continue;
+            }
+            let Some(living) = self.states.iter().position(|state| !state.is_gone && !state.is_superseded) else {
+                return;
+            };
+            self.states[number].is_gone = true;
+            self.attachment.detach_file(&self.plan, number);
+            self.world.modules.forget(self.files[number].identity.inode);
+            self.arrivals.forget(self.files[number].identity.inode);
+            let shown = escaped(&self.files[number].shown);
+            talk::say(format_args!("nobody runs the old {shown} any more: its probes were removed"));
+            // Nothing looks into a file that is gone: any other serves to keep its position.
+            let (index, file) = (self.files[living].index.clone(), self.files[living].file.try_clone());
+            let Ok(file) = file else { continue };
+            (self.files[number].index, self.files[number].file) = (index, file);
+        }
+    }
+
+    /// Whether none of these processes, which cannot be looked at, has mapped a file: what came later than the recorder can
+    /// only have been mapped under its eyes.
+    fn were_all_recorded(&self, number: usize, unseen: &[u32]) -> bool {
+        let (file, state) = (&self.files[number], &self.states[number]);
+        let (inode, path) = (file.identity.inode, Path::new(&file.shown));
+        let has_mapped = |pid: &u32| self.world.processes.has_mapped(*pid, inode, path);
+        state.has_come && self.remarks.is_empty() && !unseen.iter().any(has_mapped)
     }
 
     fn take_in(&mut self, Arrival { candidate, taken }: Arrival) -> io::Result<()> {
@@ -176,7 +231,7 @@ impl Session<'_> {
     fn place(&mut self, file: TracedFile) -> usize {
         self.position(&file).unwrap_or_else(|| {
             self.files.push(file);
-            self.states.push(FileState::default());
+            self.states.push(FileState { has_come: true, ..FileState::default() });
             self.files.len() - 1
         })
     }
