@@ -10,6 +10,7 @@ mod counts;
 mod foreign;
 mod goroutines;
 mod harness;
+mod kernel;
 mod options;
 mod overhead;
 mod processes;
