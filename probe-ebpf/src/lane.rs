@@ -1,7 +1,7 @@
 //! Which goroutine or thread an event belongs to, and how deep its stack is.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
-use probe_ebpf::abi::{Cookie, GoProgram, Lane, goroutine_depth, is_gos_own, thread_depth};
+use probe_ebpf::abi::{Cookie, DEPTH_ALTERNATE, GoProgram, Lane, goroutine_depth, is_gos_own, thread_depth};
 
 use crate::{
     maps::{GO_PROGRAMS, TASK_ALTERNATE, TASK_TP},
@@ -27,6 +27,12 @@ impl Place {
     pub(crate) fn is_on_goroutine(&self) -> bool {
         self.goid != 0 && is_gos_own(self.depth)
     }
+
+    /// Whether this is a signal handler's, on an alternate stack.
+    #[inline(always)]
+    pub(crate) fn is_on_alternate(&self) -> bool {
+        self.goid == 0 && self.depth & DEPTH_ALTERNATE != 0
+    }
 }
 
 #[inline(always)]
@@ -37,19 +43,19 @@ pub(crate) fn place(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Place {
     {
         return Place { goid, depth, pid_tgid };
     }
-    Place { goid: 0, depth: thread_depth(sp, on_alternate_stack(sp)), pid_tgid }
+    Place { goid: 0, depth: thread_depth(sp, alternate_stack(sp).is_some()), pid_tgid }
 }
 
-/// Whether a signal handler runs, on the stack that `sigaltstack` has set.
+/// The stack that `sigaltstack` has set, if `sp` is on it, so that a signal handler runs: its lowest address and its size.
 #[inline(always)]
-fn on_alternate_stack(sp: u64) -> bool {
+pub(crate) fn alternate_stack(sp: u64) -> Option<(u64, u64)> {
     let offset = TASK_ALTERNATE.load();
     if offset == 0 {
-        return false;
+        return None;
     }
     // Linux: include/linux/sched.h, task_struct: sas_ss_sp, sas_ss_size.
-    let stack = memory::kernel::<[u64; 2]>(memory::current_task() + u64::from(offset));
-    stack.is_some_and(|[lowest, bytes]| sp.wrapping_sub(lowest).wrapping_sub(1) < bytes)
+    let [lowest, bytes]: [u64; 2] = memory::kernel(memory::current_task() + u64::from(offset))?;
+    (sp.wrapping_sub(lowest).wrapping_sub(1) < bytes).then_some((lowest, bytes))
 }
 
 /// Where thread-local storage is.

@@ -145,13 +145,6 @@ pub fn nameless(address: CodeAddress) -> Frame {
     Frame { function: None, file: None, line: None, binary: None, address: None, ip: address.ip().0, inlined: false }
 }
 
-/// Whether a function with a return probe returns there: to a page near the end of the address space, which no record of
-/// mappings tells of (Linux: kernel/events/uprobes.c, `xol_add_vma`).
-pub fn is_return_probe(address: CodeAddress) -> bool {
-    // Of four levels of page tables, and of five.
-    [47, 56].iter().any(|bits| address.ip().0 & !0xfff == (1 << bits) - 0x2000)
-}
-
 /// Functions that nothing calls: where threads and goroutines begin.
 pub fn is_root(function: &str) -> bool {
     matches!(
