@@ -173,7 +173,7 @@ pub struct EventWithOuterStack<const N: usize, const M: usize> {
 }
 
 /// Bytes of a stack that are copied at most.
-pub const MAX_COPY: u32 = 64 << 10;
+pub const MAX_COPY: u32 = 128 << 10;
 
 /// What unwinding starts from: the registers that a caller finds unchanged, and where it is.
 #[repr(C)]

@@ -62,6 +62,8 @@ pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, at_entry:
             16385..=24576 => record::<24576>(&registers, place, point, bytes, detail),
             24577..=32768 => record::<32768>(&registers, place, point, bytes, detail),
             32769..=49152 => record::<49152>(&registers, place, point, bytes, detail),
+            49153..=65536 => record::<65536>(&registers, place, point, bytes, detail),
+            65537..=98304 => record::<98304>(&registers, place, point, bytes, detail),
             _ => record::<{ MAX_COPY as usize }>(&registers, place, point, bytes, detail),
         }
     };

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use symbols::{
     addr::{FileOffset, RuntimeAddr, Vaddr},
     binary::Binary,
-    index::Index,
+    index::{Function, Index, LeftOut},
     unwind::{self, Rule, Tables},
 };
 
@@ -149,7 +149,7 @@ pub fn nameless(address: CodeAddress) -> Frame {
 pub fn is_root(function: &str) -> bool {
     matches!(
         function,
-        "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | "_start" | "clone" | "__clone" | "clone3" | "__clone3"
+        "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | START | "clone" | "__clone" | "clone3" | "__clone3"
     )
 }
 
@@ -272,13 +272,23 @@ fn functions_at(index: &Index, vaddr: Vaddr) -> Vec<NamedPlace> {
     let mut functions: Vec<_> = inlined.collect();
     if functions.is_empty() {
         let (function, line) = (index.at(vaddr), index.line(vaddr));
+        let name =
+            |function: Function<'_>| if is_nameless_start(index, &function) { START } else { function.name }.into();
         functions.push(NamedPlace {
-            function: function.map(|function| function.name.into()),
+            function: function.map(name),
             file: line.map(|line| line.file.to_owned()),
             line: line.map(|line| line.line),
         });
     }
     functions
+}
+
+/// Where a program begins, whatever it is called.
+const START: &str = "_start";
+
+/// Whether the program begins with this function and nothing names it: the file is stripped.
+fn is_nameless_start(index: &Index, function: &Function<'_>) -> bool {
+    function.left_out == Some(LeftOut::Nameless) && function.address == index.binary().entry()
 }
 
 /// The code that the kernel maps into every process: all 64-bit ones have the same.

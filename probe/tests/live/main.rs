@@ -10,6 +10,7 @@ mod foreign;
 mod harness;
 mod options;
 mod overhead;
+mod real;
 mod scenarios;
 mod sources;
 mod stacks;
