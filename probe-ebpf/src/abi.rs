@@ -1,8 +1,9 @@
 //! What crosses from the kernel half to the reading half, and back.
 //!
 //! A ring buffer record is an [`Event`], followed by any number of sections, each a [`Section`] and its data, padded
-//! to 8 bytes: [`SECTION_FRAMES`], [`SECTION_STACK`]; arguments and kernel events are to be further kinds. A reader
-//! passes over kinds it does not know.
+//! to 8 bytes: [`SECTION_ORIGIN`], [`SECTION_OUTER_STACK`], [`SECTION_FRAMES`], [`SECTION_STACK`]; arguments and kernel
+//! events are to be further kinds. A reader passes over kinds it does not know. The last two end their record: how long a
+//! record is must be known before what it holds, so what stands behind them is not to be read.
 
 /// Callers walked at most, for one event.
 pub const MAX_FRAMES: usize = 127;
@@ -88,7 +89,23 @@ pub struct Section {
     pub bytes: u32,
 }
 
-/// Return addresses (`u64` each), innermost caller first.
+/// Room that nothing was written to.
+pub const SECTION_NONE: u16 = 0;
+
+/// Who made the goroutine, and where: [`Origin`]. Where origins are asked for, with every outermost call of a goroutine.
+pub const SECTION_ORIGIN: u16 = 5;
+
+/// See [`SECTION_ORIGIN`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Id of the goroutine that made it; 0: not known, or none did.
+    pub parent: u64,
+    /// Return address behind the `go` statement; 0: not known.
+    pub go_statement: u64,
+}
+
+/// Return addresses (`u64` each), innermost caller first. It ends its record.
 pub const SECTION_FRAMES: u16 = 1;
 
 /// The frame pointer chain ended with 0.
@@ -100,8 +117,8 @@ pub const WALK_UNREADABLE: u16 = 2;
 /// The chain did not go outwards: it is none.
 pub const WALK_NO_CHAIN: u16 = 3;
 
-/// A copy of the stack: [`Registers`], then the bytes from the stack pointer on. It ends its record: what stands behind
-/// it is not to be read. Its detail is one of `COPY_…`, and [`COPY_AT_ENTRY`].
+/// A copy of the stack: [`Registers`], then the bytes from the stack pointer on. It ends its record. Its detail is one of
+/// `COPY_…`, and [`COPY_AT_ENTRY`].
 pub const SECTION_STACK: u16 = 2;
 
 /// The copy reaches the stack's base.
@@ -120,7 +137,7 @@ pub const SECTION_OUTER_STACK: u16 = 3;
 
 /// Return addresses that return probes have replaced by their own: [`HiddenReturn`]s, the detail says how many; before a
 /// [`SECTION_STACK`].
-pub const SECTION_HIDDEN_RETURNS: u16 = 4;
+pub const SECTION_HIDDEN_RETURNS: u16 = 6;
 
 /// [`HiddenReturn`]s of one record at most.
 pub const MAX_HIDDEN_RETURNS: usize = 32;
@@ -155,7 +172,7 @@ pub struct OuterStack<const M: usize> {
 #[derive(Clone, Copy)]
 pub struct EventWithOuterStack<const N: usize, const M: usize> {
     /// The event.
-    pub event: Event,
+    pub head: EventWithOrigin,
     /// Of what return probes have replaced.
     pub hidden_section: Section,
     /// What they have replaced.
@@ -164,12 +181,8 @@ pub struct EventWithOuterStack<const N: usize, const M: usize> {
     pub outer_section: Section,
     /// Where the stack goes on.
     pub outer: OuterStack<M>,
-    /// Says how many bytes of what follows are used.
-    pub section: Section,
-    /// At the event.
-    pub registers: Registers,
-    /// The stack, from the stack pointer on.
-    pub bytes: [u8; N],
+    /// The copy.
+    pub stack: StackSection<N>,
 }
 
 /// Bytes of a stack that are copied at most.
@@ -194,7 +207,15 @@ pub struct Registers {
 #[derive(Clone, Copy)]
 pub struct EventWithStack<const N: usize> {
     /// The event.
-    pub event: Event,
+    pub head: EventWithOrigin,
+    /// The copy.
+    pub stack: StackSection<N>,
+}
+
+/// A [`SECTION_STACK`] with room for `N` bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct StackSection<const N: usize> {
     /// Says how many bytes of what follows are used.
     pub section: Section,
     /// At the event.
@@ -203,16 +224,28 @@ pub struct EventWithStack<const N: usize> {
     pub bytes: [u8; N],
 }
 
-/// A record with frames, at its largest.
+/// A record with an origin. The head of larger ones, where its section may be [`SECTION_NONE`].
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct EventWithFrames {
+pub struct EventWithOrigin {
     /// The event.
     pub event: Event,
-    /// Says how many frames follow.
+    /// Of the origin.
+    pub section: Section,
+    /// The goroutine's.
+    pub origin: Origin,
+}
+
+/// A record with at most `N` callers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct EventWithFrames<const N: usize> {
+    /// The event.
+    pub head: EventWithOrigin,
+    /// Says how many frames are used.
     pub section: Section,
     /// Return addresses.
-    pub frames: [u64; MAX_FRAMES],
+    pub frames: [u64; N],
 }
 
 /// The 64-bit cookie of a probe point.
@@ -340,6 +373,10 @@ pub struct GoProgram {
     pub sched_sp: u32,
     /// Offset of `syscallsp` in `runtime.g`, bytes; 0: not known.
     pub syscall_sp: u32,
+    /// Offset of `parentGoid` in `runtime.g`, bytes; 0: there is none (before Go 1.21).
+    pub parent_goid: u32,
+    /// Offset of `gopc` in `runtime.g`, bytes; 0: not known.
+    pub gopc: u32,
 }
 
 /// No register.
@@ -390,11 +427,12 @@ pub const COMM_LEN: usize = 16;
 const _: () = assert!(size_of::<Event>() == 40);
 const _: () = assert!(size_of::<Section>() == 8);
 const _: () = assert!(size_of::<Registers>() == 64);
-const _: () = assert!(size_of::<EventWithStack<1024>>() == 48 + 64 + 1024);
+const _: () = assert!(size_of::<EventWithOrigin>() == 40 + 8 + 16);
+const _: () = assert!(size_of::<EventWithStack<1024>>() == 64 + 8 + 64 + 1024);
 const _: () = assert!(
-    size_of::<EventWithOuterStack<1024, 2048>>() == 48 + 16 * MAX_HIDDEN_RETURNS + 8 + 24 + 2048 + 8 + 64 + 1024
+    size_of::<EventWithOuterStack<1024, 2048>>() == 64 + 8 + 16 * MAX_HIDDEN_RETURNS + 8 + 24 + 2048 + 8 + 64 + 1024
 );
-const _: () = assert!(size_of::<EventWithFrames>() == 48 + 8 * MAX_FRAMES);
-const _: () = assert!(size_of::<GoProgram>() == 24);
+const _: () = assert!(size_of::<EventWithFrames<24>>() == 64 + 8 + 8 * 24);
+const _: () = assert!(size_of::<GoProgram>() == 32);
 const _: () = assert!(size_of::<Jump>() == 64);
 const _: () = assert!(size_of::<Lane>() == 16);

@@ -6,7 +6,8 @@
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, programs::ProbeContext};
 use probe_ebpf::abi::{
     COPY_LIMIT, COPY_UNREADABLE, COPY_WHOLE, Cookie, EventWithOuterStack, EventWithStack, HiddenReturn, MAX_COPY,
-    MAX_HIDDEN_RETURNS, OuterStack, Registers, SECTION_HIDDEN_RETURNS, SECTION_OUTER_STACK, SECTION_STACK, Section,
+    MAX_HIDDEN_RETURNS, Origin, OuterStack, Registers, SECTION_HIDDEN_RETURNS, SECTION_OUTER_STACK, SECTION_STACK,
+    Section, StackSection,
 };
 
 use crate::{
@@ -33,39 +34,40 @@ pub(crate) fn is_wanted(cookie: Cookie, place: &Place) -> bool {
     !is_go || STACK_COPY_GO.load() != 0
 }
 
+/// Calls `$record::<N>` with the smallest `N` of these that holds `$bytes`; the last one takes the rest.
+macro_rules! in_class {
+    ($bytes:expr, [$($n:literal)*], $largest:expr, $record:ident $arguments:tt) => {
+        match $bytes {
+            $(0..=$n => $record::<$n> $arguments,)*
+            _ => $record::<{ $largest }> $arguments,
+        }
+    };
+}
+
 /// A record with the stack. False: it was lost.
 #[inline(always)]
-pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, at_entry: u16) -> bool {
+pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, origin: Option<Origin>, at_entry: u16) -> bool {
     let point = cookie.numbers();
     let registers = regs::all(ctx);
-    let (bytes, detail, outer) = parts(cookie, place, registers.sp);
-    let detail = detail | at_entry;
+    let outer = Outer::of(cookie, place, registers.sp);
+    let (bytes, detail) = reach(place, registers.sp);
+    let copy = StackCopy { registers, bytes, detail: detail | at_entry };
     let hidden = innermost_hidden_return();
-    let done = if hidden != 0 || outer.bytes != 0 {
-        let from = Sources { registers: &registers, place, point, bytes, detail, outer, hidden };
-        match (bytes, outer.bytes) {
-            (0..=4096, 0..=4096) => from.record::<4096, 4096>(),
-            (0..=16384, 0..=4096) => from.record::<16384, 4096>(),
-            (0..=16384, _) => from.record::<16384, 16384>(),
-            _ => from.record::<{ MAX_COPY as usize }, 4096>(),
+    let done = if outer.bytes > MAX_BESIDE_C {
+        record_with_outer::<16384, 16384>(&copy, place, point, origin, &outer, hidden)
+    } else if outer.bytes != 0 || hidden != 0 {
+        match bytes {
+            0..=4096 => record_with_outer::<4096, 4096>(&copy, place, point, origin, &outer, hidden),
+            4097..=16384 => record_with_outer::<16384, 4096>(&copy, place, point, origin, &outer, hidden),
+            _ => record_with_outer::<{ MAX_COPY as usize }, 4096>(&copy, place, point, origin, &outer, hidden),
         }
     } else {
-        match bytes {
-            0..=1024 => record::<1024>(&registers, place, point, bytes, detail),
-            1025..=2048 => record::<2048>(&registers, place, point, bytes, detail),
-            2049..=3072 => record::<3072>(&registers, place, point, bytes, detail),
-            3073..=4096 => record::<4096>(&registers, place, point, bytes, detail),
-            4097..=6144 => record::<6144>(&registers, place, point, bytes, detail),
-            6145..=8192 => record::<8192>(&registers, place, point, bytes, detail),
-            8193..=12288 => record::<12288>(&registers, place, point, bytes, detail),
-            12289..=16384 => record::<16384>(&registers, place, point, bytes, detail),
-            16385..=24576 => record::<24576>(&registers, place, point, bytes, detail),
-            24577..=32768 => record::<32768>(&registers, place, point, bytes, detail),
-            32769..=49152 => record::<49152>(&registers, place, point, bytes, detail),
-            49153..=65536 => record::<65536>(&registers, place, point, bytes, detail),
-            65537..=98304 => record::<98304>(&registers, place, point, bytes, detail),
-            _ => record::<{ MAX_COPY as usize }>(&registers, place, point, bytes, detail),
-        }
+        in_class!(
+            bytes,
+            [1024 2048 3072 4096 6144 8192 12288 16384 24576 32768 49152 65536 98304],
+            MAX_COPY as usize,
+            record(&copy, place, point, origin)
+        )
     };
     if !done {
         emit::lost(place, point);
@@ -73,8 +75,12 @@ pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, at_entry:
     done
 }
 
+/// Bytes of a goroutine's stack that are copied beside that of C, at most.
+const MAX_BESIDE_C: u32 = 4096;
+/// Bytes of a stack that a handler interrupted, at most.
+const MAX_INTERRUPTED: u32 = 16384;
+
 /// Another stack, on which this one goes on.
-#[derive(Clone, Copy)]
 struct Outer {
     start: u64,
     /// To copy; 0: there is no such stack.
@@ -84,83 +90,97 @@ struct Outer {
 }
 
 impl Outer {
-    const NONE: Self = Self { start: 0, bytes: 0, end: 0 };
+    #[inline(always)]
+    fn of(cookie: Cookie, place: &Place, sp: u64) -> Self {
+        let mut outer = Self { start: 0, bytes: 0, end: 0 };
+        if place.is_on_alternate() {
+            outer.start = interrupted_sp(sp);
+            if outer.start != 0 {
+                outer.bytes = reach_of_thread(outer.start).0.min(MAX_INTERRUPTED);
+                outer.end = outer.start + u64::from(outer.bytes);
+            }
+        } else if place.goid != 0
+            && !place.is_on_goroutine()
+            && let Some((sp, end)) = lane::goroutine_below_c(cookie)
+        {
+            outer.start = sp.wrapping_sub(PUSHED);
+            outer.end = end;
+            outer.bytes = end.wrapping_sub(outer.start).min(u64::from(MAX_BESIDE_C)) as u32;
+        }
+        outer
+    }
 }
 
-/// Bytes of a goroutine's stack that are copied beside a thread's, at most.
-const MAX_OUTER: u64 = 4096;
-/// Bytes of a stack beside which another one is copied, and of one that was interrupted, at most.
-const MOST_BESIDE: u32 = 16384;
+/// What is to be copied, and why not more.
+struct StackCopy {
+    registers: Registers,
+    bytes: u32,
+    detail: u16,
+}
 
-/// How much to copy of the stack, why not more, and where it goes on.
+/// How many bytes to copy from `sp` on, and why not more.
 #[inline(always)]
-fn parts(cookie: Cookie, place: &Place, sp: u64) -> (u32, u16, Outer) {
-    if place.is_on_alternate()
-        && let Some((lowest, size)) = lane::alternate_stack(sp)
-    {
-        let used = lowest + size - sp;
-        let (bytes, detail) =
-            if used <= u64::from(MOST_BESIDE) { (used as u32, COPY_WHOLE) } else { (MOST_BESIDE, COPY_LIMIT) };
-        let Some(start) = interrupted_sp(lowest, size) else { return (bytes, detail, Outer::NONE) };
-        let beside = reach(start).0.min(MOST_BESIDE);
-        return (bytes, detail, Outer { start, bytes: beside, end: start + u64::from(beside) });
+fn reach(place: &Place, sp: u64) -> (u32, u16) {
+    if place.is_on_alternate() {
+        let [lowest, size] = lane::alternate_stack();
+        let used = (lowest + size).wrapping_sub(sp);
+        return if used <= u64::from(MAX_COPY) { (used as u32, COPY_WHOLE) } else { (STACK_COPY.load(), COPY_LIMIT) };
     }
-    let (bytes, detail) = reach(sp);
-    if place.goid != 0
-        && !place.is_on_goroutine()
-        && let Some((sp, end)) = lane::goroutine_below_c(cookie)
-    {
-        let start = sp.wrapping_sub(PUSHED);
-        let beside = end.wrapping_sub(start).min(MAX_OUTER) as u32;
-        let (bytes, detail) = if bytes > MOST_BESIDE { (MOST_BESIDE, COPY_LIMIT) } else { (bytes, detail) };
-        return (bytes, detail, Outer { start, bytes: beside, end });
-    }
-    (bytes, detail, Outer::NONE)
+    reach_of_thread(sp)
 }
 
-/// How many bytes to copy from `sp` on, and why not more. The thread pointer is where a thread's stack of glibc and musl
-/// begins; the first thread's is elsewhere, and the kernel knows it. No stack that is in use reaches beyond either.
+/// The same for a thread's own stack. The thread pointer is where a thread's stack of glibc and musl begins; the first
+/// thread's is elsewhere, and the kernel knows it. No stack that is in use reaches beyond either.
 #[inline(always)]
-fn reach(sp: u64) -> (u32, u16) {
-    let mut used = u64::MAX;
-    for base in [lane::thread_pointer(), start_stack()].into_iter().flatten() {
-        used = used.min(base.wrapping_sub(sp));
-    }
-    if used <= u64::from(MAX_COPY) { (used as u32, COPY_WHOLE) } else { (STACK_COPY.load(), COPY_LIMIT) }
+fn reach_of_thread(sp: u64) -> (u32, u16) {
+    let (mut bytes, mut detail) = (u64::from(STACK_COPY.load()), COPY_LIMIT);
+    let mut nearest = u64::from(MAX_COPY);
+    // Not in a loop: what a `None` holds is not defined, and the verifier wants everything defined that is moved.
+    let mut ends_at = |base: Option<u64>| {
+        if let Some(base) = base
+            && base.wrapping_sub(sp) <= nearest
+        {
+            nearest = base.wrapping_sub(sp);
+            (bytes, detail) = (nearest, COPY_WHOLE);
+        }
+    };
+    ends_at(lane::thread_pointer());
+    ends_at(start_stack());
+    (bytes as u32, detail)
 }
 
-/// The stack pointer of what was interrupted by the first handler on an alternate stack. The kernel pushes there: the
+/// On an alternate stack: the stack pointer of what its first handler interrupted; 0: not known. The kernel pushes there: the
 /// floating-point registers, as many as the processor has, from an address that is a multiple of 64; below them, 448 bytes
 /// on, a `ucontext_t`, which knows where they are, and which stack this is (Linux: arch/x86/kernel/signal_64.c,
 /// `struct rt_sigframe`; arch/x86/include/uapi/asm/{ucontext,sigcontext}.h).
 #[inline(always)]
-fn interrupted_sp(lowest: u64, size: u64) -> Option<u64> {
+fn interrupted_sp(sp: u64) -> u64 {
     /// Bytes of the registers that `fxsave` stores.
     const LEAST: u64 = 512;
     /// More than 12 KiB, with AMX's tiles, are not needed.
     const STEPS: u32 = 192;
     if !cfg!(bpf_target_arch = "x86_64") {
-        return None;
+        return 0;
     }
-    let mut registers = (lowest + size - LEAST) & !63;
+    let [lowest, size] = lane::alternate_stack();
+    let mut registers = (lowest + size).wrapping_sub(LEAST) & !63;
     let mut steps = 0;
     while steps < STEPS {
         let context = registers.wrapping_sub(448);
-        if context < lowest {
-            return None;
+        if context < sp {
+            return 0;
         }
-        let place = context + 40 + 23 * 8;
-        if memory::user::<u64>(place)? == registers
-            && let Some([this, _flags, bytes]) = memory::user::<[u64; 3]>(context + 16)
-            && this == lowest
-            && bytes == size
-        {
-            return memory::user(context + 40 + 15 * 8);
+        let known: u64 = memory::user(context + 40 + 23 * 8).unwrap_or(0);
+        if known == registers {
+            let [this, _flags, bytes] = memory::user::<[u64; 3]>(context + 16).unwrap_or([0; 3]);
+            if this == lowest && bytes == size {
+                return memory::user(context + 40 + 15 * 8).unwrap_or(0);
+            }
         }
         registers -= 64;
         steps += 1;
     }
-    None
+    0
 }
 
 /// Where the first thread's stack began.
@@ -175,17 +195,13 @@ fn start_stack() -> Option<u64> {
 }
 
 #[inline(always)]
-fn record<const N: usize>(registers: &Registers, place: &Place, point: u32, bytes: u32, detail: u16) -> bool {
+fn record<const N: usize>(copy: &StackCopy, place: &Place, point: u32, origin: Option<Origin>) -> bool {
     let Some(mut record) = EVENTS.reserve::<EventWithStack<N>>(0) else { return false };
     let record_at = record.as_mut_ptr();
     // SAFETY: a record is as large as its type; each part is written in place and none is read.
     unsafe {
-        let (copied, cut) = read::<N>((&raw mut (*record_at).bytes).cast(), registers.sp, bytes);
-        let detail = if cut { detail & !0xff | COPY_UNREADABLE } else { detail };
-        let bytes = size_of::<Registers>() as u32 + copied;
-        (&raw mut (*record_at).section).write(Section { kind: SECTION_STACK, detail, bytes });
-        (&raw mut (*record_at).registers).write(*registers);
-        (&raw mut (*record_at).event).write(emit::head(place, point));
+        copy.write(&raw mut (*record_at).stack);
+        (&raw mut (*record_at).head).write(emit::with_origin(place, point, origin));
     }
     record.submit(emit::NO_WAKEUP);
     true
@@ -194,53 +210,34 @@ fn record<const N: usize>(registers: &Registers, place: &Place, point: u32, byte
 /// What a Go function has pushed below the stack pointer that its runtime wrote down: a return address and rbp, at least.
 const PUSHED: u64 = 32;
 
-/// What a record of two stacks is made from.
-struct Sources<'a> {
-    registers: &'a Registers,
-    place: &'a Place,
+/// The same with another stack beside, and what return probes hide.
+#[inline(always)]
+fn record_with_outer<const N: usize, const M: usize>(
+    copy: &StackCopy,
+    place: &Place,
     point: u32,
-    bytes: u32,
-    detail: u16,
-    outer: Outer,
-    /// See [`innermost_hidden_return`].
+    origin: Option<Origin>,
+    outer: &Outer,
     hidden: u64,
-}
-
-impl Sources<'_> {
-    #[inline(always)]
-    fn record<const N: usize, const M: usize>(&self) -> bool {
-        let Some(mut record) = EVENTS.reserve::<EventWithOuterStack<N, M>>(0) else { return false };
-        let record_at = record.as_mut_ptr();
-        // SAFETY: a record is as large as its type; each part is written in place and none is read.
-        unsafe {
-            let count = hidden_returns((&raw mut (*record_at).hidden).cast(), self.hidden);
-            let bytes_of_hidden = size_of::<[HiddenReturn; MAX_HIDDEN_RETURNS]>() as u32;
-            (&raw mut (*record_at).hidden_section).write(Section {
-                kind: SECTION_HIDDEN_RETURNS,
-                detail: count,
-                bytes: bytes_of_hidden,
-            });
-            let outer = &self.outer;
-            let (used, _) = read::<M>((&raw mut (*record_at).outer.bytes).cast(), outer.start, outer.bytes);
-            (&raw mut (*record_at).outer.start).write(outer.start);
-            (&raw mut (*record_at).outer.end).write(outer.end);
-            (&raw mut (*record_at).outer.used).write(u64::from(used));
-            let bytes_of_outer = size_of::<OuterStack<M>>() as u32;
-            (&raw mut (*record_at).outer_section).write(Section {
-                kind: SECTION_OUTER_STACK,
-                detail: 0,
-                bytes: bytes_of_outer,
-            });
-            let (copied, cut) = read::<N>((&raw mut (*record_at).bytes).cast(), self.registers.sp, self.bytes);
-            let detail = if cut { self.detail & !0xff | COPY_UNREADABLE } else { self.detail };
-            let bytes = size_of::<Registers>() as u32 + copied;
-            (&raw mut (*record_at).section).write(Section { kind: SECTION_STACK, detail, bytes });
-            (&raw mut (*record_at).registers).write(*self.registers);
-            (&raw mut (*record_at).event).write(emit::head(self.place, self.point));
-        }
-        record.submit(emit::NO_WAKEUP);
-        true
+) -> bool {
+    let Some(mut record) = EVENTS.reserve::<EventWithOuterStack<N, M>>(0) else { return false };
+    let record_at = record.as_mut_ptr();
+    let outer_section = Section { kind: SECTION_OUTER_STACK, detail: 0, bytes: size_of::<OuterStack<M>>() as u32 };
+    // SAFETY: a record is as large as its type; each part is written in place and none is read.
+    unsafe {
+        let detail = hidden_returns((&raw mut (*record_at).hidden).cast(), hidden);
+        let bytes = size_of::<[HiddenReturn; MAX_HIDDEN_RETURNS]>() as u32;
+        (&raw mut (*record_at).hidden_section).write(Section { kind: SECTION_HIDDEN_RETURNS, detail, bytes });
+        let (used, _) = read::<M>((&raw mut (*record_at).outer.bytes).cast(), outer.start, outer.bytes);
+        (&raw mut (*record_at).outer.start).write(outer.start);
+        (&raw mut (*record_at).outer.end).write(outer.end);
+        (&raw mut (*record_at).outer.used).write(u64::from(used));
+        (&raw mut (*record_at).outer_section).write(outer_section);
+        copy.write(&raw mut (*record_at).stack);
+        (&raw mut (*record_at).head).write(emit::with_origin(place, point, origin));
     }
+    record.submit(emit::NO_WAKEUP);
+    true
 }
 
 /// Address of what the kernel keeps of the innermost return that a return probe waits for, anybody's; 0: there is none.
@@ -268,14 +265,34 @@ unsafe fn hidden_returns(to: *mut HiddenReturn, innermost: u64) -> u16 {
         if instance == 0 {
             break;
         }
-        let Some(place) = memory::kernel(instance + u64::from(stack)) else { break };
-        let Some(address) = memory::kernel(instance + u64::from(address)) else { break };
+        let place = memory::kernel(instance + u64::from(stack)).unwrap_or(0);
+        let address = memory::kernel(instance + u64::from(address)).unwrap_or(0);
         // SAFETY: `count` is within the room that there is.
         unsafe { to.add(count).write(HiddenReturn { place, address }) };
         instance = memory::kernel(instance + u64::from(next)).unwrap_or(0);
         count += 1;
     }
     count as u16
+}
+
+impl StackCopy {
+    /// Makes it.
+    ///
+    /// # Safety
+    /// `to` can be written.
+    #[inline(always)]
+    unsafe fn write<const N: usize>(&self, to: *mut StackSection<N>) {
+        // A smaller class than was asked for is the largest there is.
+        let wanted = if self.bytes > N as u32 { N as u32 } else { self.bytes };
+        // SAFETY: the caller's.
+        unsafe {
+            let (copied, cut) = read::<N>((&raw mut (*to).bytes).cast(), self.registers.sp, wanted);
+            let detail = if cut { self.detail & !0xff | COPY_UNREADABLE } else { self.detail };
+            let bytes = size_of::<Registers>() as u32 + copied;
+            (&raw mut (*to).section).write(Section { kind: SECTION_STACK, detail, bytes });
+            (&raw mut (*to).registers).write(self.registers);
+        }
+    }
 }
 
 /// Copies `bytes`, or as many whole pages less as it takes: how many bytes, and whether they are fewer.

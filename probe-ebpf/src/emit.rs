@@ -2,12 +2,13 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use probe_ebpf::abi::{
-    self, Event, EventWithFrames, Lane, MAX_FRAMES, POINT_RESERVED, POINT_STACK, SECTION_FRAMES, Section,
+    self, Event, EventWithFrames, EventWithOrigin, Lane, MAX_FRAMES, Origin, POINT_RESERVED, POINT_STACK,
+    SECTION_FRAMES, SECTION_NONE, SECTION_ORIGIN, Section,
 };
 
 use crate::{
     lane::Place,
-    maps::{EVENTS, LOST, LOST_AT, LOST_IN, LOST_UNKNOWN, SCRATCH},
+    maps::{EVENTS, LOST, LOST_AT, LOST_IN, LOST_UNKNOWN, STACK_DEPTH},
     walk::Walk,
 };
 
@@ -54,41 +55,116 @@ pub(crate) fn later(event: &Event) {
             record.write(*event);
             record.submit(NO_WAKEUP);
         }
-        None => lost(&Place { goid: event.goid, depth: event.depth, pid_tgid: event.pid_tgid }, event.point),
+        None => lost(&Place { goid: event.goid, depth: event.depth, pid_tgid: event.pid_tgid, g: 0 }, event.point),
     }
 }
 
 /// A program made a stack of its own.
 #[inline(always)]
 pub(crate) fn stack(lowest: u64, bytes: u64) {
-    let place = Place { goid: bytes, depth: lowest, pid_tgid: bpf_get_current_pid_tgid() };
+    let place = Place { goid: bytes, depth: lowest, pid_tgid: bpf_get_current_pid_tgid(), g: 0 };
     event(&place, POINT_STACK, 0);
 }
 
-/// A record with the callers that `walk` finds. False: it was lost.
+/// A record that tells who made the goroutine, if there is one. False: it was lost.
 #[inline(always)]
-pub(crate) fn event_with_frames(place: &Place, point: u32, walk: Walk) -> bool {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return false };
-    // SAFETY: a map value of this CPU; programs of one type do not nest on a CPU.
-    let scratch: &mut EventWithFrames = unsafe { &mut *scratch };
-    let (frames, detail) = walk.into(&mut scratch.frames);
-    let frames = frames.min(MAX_FRAMES as u32);
-    scratch.section = Section { kind: SECTION_FRAMES, detail, bytes: frames * 8 };
-    scratch.event = head(place, point);
-    let bytes = (size_of::<Event>() + size_of::<Section>()) as u32 + frames * 8;
-    // SAFETY: `bytes` is at most the size of the scratch record.
-    let data = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(scratch).cast::<u8>(), bytes as usize) };
-    let done = EVENTS.output(data, NO_WAKEUP).is_ok();
+pub(crate) fn event_with_origin(place: &Place, point: u32, origin: Option<Origin>) -> bool {
+    if origin.is_none() {
+        return event(place, point, 0);
+    }
+    let Some(mut record) = EVENTS.reserve::<EventWithOrigin>(0) else {
+        lost(place, point);
+        return false;
+    };
+    record.write(with_origin(place, point, origin));
+    record.submit(NO_WAKEUP);
+    true
+}
+
+/// Callers for which a record has room at first: most stacks at a server's handlers end within, and a record that is longer
+/// than need be fills the buffer sooner.
+const SOME_FRAMES: usize = 24;
+/// As many as are walked by default.
+const MANY_FRAMES: usize = 64;
+
+/// A record with the callers that `walk` finds. False: it was lost. They are written where they are read: in memory of
+/// this CPU another thread might overwrite them, where the kernel is preemptible.
+#[inline(always)]
+pub(crate) fn event_with_frames(place: &Place, point: u32, origin: Option<Origin>, walk: Walk) -> bool {
+    let Some(mut record) = EVENTS.reserve::<EventWithFrames<SOME_FRAMES>>(0) else {
+        lost(place, point);
+        return false;
+    };
+    let at = record.as_mut_ptr();
+    // SAFETY: a record is as large as its type; each part is written in place, and none is read before.
+    let (walk, count, ended) = unsafe { walk.into(&raw mut (*at).frames, 0) };
+    if let Some(detail) = ended {
+        // SAFETY: as above.
+        unsafe { finish(at, place, point, origin, count, detail) };
+        record.submit(NO_WAKEUP);
+        return true;
+    }
+    let done = if STACK_DEPTH.load() as usize <= MANY_FRAMES {
+        longer::<MANY_FRAMES>(at, place, point, origin, walk)
+    } else {
+        longer::<MAX_FRAMES>(at, place, point, origin, walk)
+    };
+    // The reader does not see it.
+    record.discard(NO_WAKEUP);
     if !done {
         lost(place, point);
     }
     done
 }
 
-/// The head of a record, as of now.
+/// Goes on in a record with more room. False: there is none.
 #[inline(always)]
-pub(crate) fn head(place: &Place, point: u32) -> Event {
-    Event { time_ns: now(), depth: place.depth, goid: place.goid, pid_tgid: place.pid_tgid, point, lost: lost_so_far() }
+fn longer<const N: usize>(
+    from: *const EventWithFrames<SOME_FRAMES>,
+    place: &Place,
+    point: u32,
+    origin: Option<Origin>,
+    walk: Walk,
+) -> bool {
+    let Some(mut record) = EVENTS.reserve::<EventWithFrames<N>>(0) else { return false };
+    let at = record.as_mut_ptr();
+    // SAFETY: a record is as large as its type, and has room for all frames of the shorter one, which were written.
+    unsafe {
+        let frames = (&raw mut (*at).frames).cast::<u64>();
+        core::ptr::copy_nonoverlapping((&raw const (*from).frames).cast(), frames, SOME_FRAMES);
+        let (_, count, ended) = walk.into(&raw mut (*at).frames, SOME_FRAMES);
+        finish(at, place, point, origin, count, ended.unwrap_or(abi::WALK_DEPTH));
+    }
+    record.submit(NO_WAKEUP);
+    true
+}
+
+/// Writes everything but the frames.
+///
+/// # Safety
+/// `at` is a record.
+#[inline(always)]
+unsafe fn finish<const N: usize>(
+    at: *mut EventWithFrames<N>,
+    place: &Place,
+    point: u32,
+    origin: Option<Origin>,
+    frames: usize,
+    detail: u16,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        (&raw mut (*at).section).write(Section { kind: SECTION_FRAMES, detail, bytes: frames as u32 * 8 });
+        (&raw mut (*at).head).write(with_origin(place, point, origin));
+    }
+}
+
+/// The head of a record with sections, as of now.
+#[inline(always)]
+pub(crate) fn with_origin(place: &Place, point: u32, origin: Option<Origin>) -> EventWithOrigin {
+    let kind = if origin.is_some() { SECTION_ORIGIN } else { SECTION_NONE };
+    let section = Section { kind, detail: 0, bytes: size_of::<Origin>() as u32 };
+    EventWithOrigin { event: made(place, point, 0), section, origin: origin.unwrap_or_default() }
 }
 
 /// Writes the loss down: first whose it was, then the counter that makes the reader look.

@@ -88,7 +88,7 @@ fn process_exit(_ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn place(pid_tgid: u64) -> Place {
-    Place { goid: 0, depth: 0, pid_tgid }
+    Place { goid: 0, depth: 0, pid_tgid, g: 0 }
 }
 
 /// Whether no other thread of the process lives. `do_exit` counts `signal->live` down before the tracepoint.

@@ -68,18 +68,17 @@ fn here(ctx: &ProbeContext, sp: u64) -> Option<(Cookie, Place)> {
 fn on_entry(ctx: &ProbeContext) {
     let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
     runners::note(&place);
-    if STACK_DEPTH.load() == 0 {
+    if !outermost::is_more_told() || STACK_ALL.load() == 0 && outermost::holds(&place) {
         emit::event(&place, cookie.numbers(), 0);
         return;
     }
-    if STACK_ALL.load() == 0 && outermost::holds(&place) {
-        emit::event(&place, cookie.numbers(), 0);
-        return;
-    }
-    let told = if copy::is_wanted(cookie, &place) {
-        copy::event(ctx, cookie, &place, COPY_AT_ENTRY)
+    let origin = lane::origin(cookie, &place);
+    let told = if STACK_DEPTH.load() == 0 {
+        emit::event_with_origin(&place, cookie.numbers(), origin)
+    } else if copy::is_wanted(cookie, &place) {
+        copy::event(ctx, cookie, &place, origin, COPY_AT_ENTRY)
     } else {
-        emit::event_with_frames(&place, cookie.numbers(), Walk::from_entry(ctx))
+        emit::event_with_frames(&place, cookie.numbers(), origin, Walk::from_entry(ctx))
     };
     if told && STACK_ALL.load() == 0 {
         outermost::begins(&place);
@@ -113,12 +112,13 @@ fn on_exit(ctx: &ProbeContext) {
 #[inline(always)]
 fn on_point(ctx: &ProbeContext) {
     let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
+    let origin = lane::origin(cookie, &place);
     if STACK_DEPTH.load() == 0 {
-        emit::event(&place, cookie.numbers(), 0);
+        emit::event_with_origin(&place, cookie.numbers(), origin);
     } else if copy::is_wanted(cookie, &place) {
-        copy::event(ctx, cookie, &place, 0);
+        copy::event(ctx, cookie, &place, origin, 0);
     } else {
-        emit::event_with_frames(&place, cookie.numbers(), Walk::from_point(ctx));
+        emit::event_with_frames(&place, cookie.numbers(), origin, Walk::from_point(ctx));
     }
 }
 

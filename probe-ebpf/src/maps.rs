@@ -5,10 +5,10 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use probe_ebpf::{
-    abi::{COMM_LEN, EventWithFrames, FILTER_NONE, GoProgram, Jump, Lane},
+    abi::{COMM_LEN, FILTER_NONE, GoProgram, Jump, Lane},
     deferred::Deferred,
 };
 
@@ -33,6 +33,9 @@ pub(crate) static STACK_DEPTH: Global<u32> = Global::new(0);
 /// 1: callers for every call, 0: for outermost calls.
 #[unsafe(no_mangle)]
 pub(crate) static STACK_ALL: Global<u32> = Global::new(0);
+/// 1: who made the goroutine, and where, is told with every outermost call.
+#[unsafe(no_mangle)]
+pub(crate) static ORIGINS: Global<u32> = Global::new(0);
 /// Bytes of the stack to copy, where callers are to be found by unwind tables; 0: they are found by frame pointers
 /// everywhere.
 #[unsafe(no_mangle)]
@@ -127,12 +130,9 @@ pub(crate) static LOST_IN: HashMap<Lane, u64> = HashMap::with_max_entries(65536,
 /// Losses of threads that [`LOST_IN`] had no room for: then every open call is in doubt.
 #[map]
 pub(crate) static LOST_UNKNOWN: Array<u64> = Array::with_max_entries(1, 0);
-/// Depth of the outermost open call of each thread or goroutine: only with callers of outermost calls.
+/// Depth of the outermost open call of each thread or goroutine: only where more is told of outermost calls.
 #[map]
 pub(crate) static OUTERMOST: LruHashMap<Lane, u64> = LruHashMap::with_max_entries(65536, 0);
-/// Where records with frames are put together: they are too large for the BPF stack.
-#[map]
-pub(crate) static SCRATCH: PerCpuArray<EventWithFrames> = PerCpuArray::with_max_entries(1, 0);
 /// With [`MIN_DURATION`], by lane: entries held back. A lane without one has no call open that was told of, as long as
 /// [`DEFERRED_FULL`] is 0.
 #[map]

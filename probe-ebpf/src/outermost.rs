@@ -1,9 +1,16 @@
-//! Which calls are outermost, as far as the kernel half needs to know it: their callers are collected.
+//! Which calls are outermost, as far as the kernel half needs to know it: more is told of them, their callers and who made
+//! their goroutine.
 
 use crate::{
     lane::Place,
-    maps::{OUTERMOST, STACK_ALL, STACK_DEPTH},
+    maps::{ORIGINS, OUTERMOST, STACK_ALL, STACK_DEPTH},
 };
+
+/// Whether more is told of some calls than their times.
+#[inline(always)]
+pub(crate) fn is_more_told() -> bool {
+    STACK_DEPTH.load() != 0 || ORIGINS.load() != 0
+}
 
 /// Whether an outermost call is open around this place.
 #[inline(always)]
@@ -15,14 +22,14 @@ pub(crate) fn holds(place: &Place) -> bool {
 /// An outermost call begins here.
 #[inline(always)]
 pub(crate) fn begins(place: &Place) {
-    // A full map costs callers for inner calls, nothing else.
+    // A full map costs what is told of inner calls beyond need, nothing else.
     let _ = OUTERMOST.insert(&place.lane(), &place.depth, 0);
 }
 
 /// Calls at this place and deeper are over.
 #[inline(always)]
 pub(crate) fn ends(place: &Place) {
-    if STACK_DEPTH.load() == 0 || STACK_ALL.load() != 0 {
+    if !is_more_told() || STACK_ALL.load() != 0 {
         return;
     }
     let lane = place.lane();

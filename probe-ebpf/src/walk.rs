@@ -4,12 +4,13 @@
 //! walk starts with the return address on the stack.
 
 use aya_ebpf::programs::ProbeContext;
-use probe_ebpf::abi::{MAX_FRAMES, WALK_DEPTH, WALK_END, WALK_NO_CHAIN, WALK_UNREADABLE};
+use probe_ebpf::abi::{WALK_DEPTH, WALK_END, WALK_NO_CHAIN, WALK_UNREADABLE};
 
 use crate::{maps::STACK_DEPTH, memory, regs};
 
-/// Where a walk starts.
+/// Where a walk is.
 pub(crate) struct Walk {
+    /// The first address to tell, before the walk begins.
     first: Option<u64>,
     frame: u64,
 }
@@ -27,38 +28,49 @@ impl Walk {
         Self { first: Some(regs::ip(ctx) + 1), frame: regs::frame_pointer(ctx) }
     }
 
-    /// Writes return addresses, innermost first: how many, and why the walk ended (`WALK_…`).
+    /// Writes return addresses, innermost first, behind the `count` that `frames` has already: where the walk is then, how
+    /// many there are, and why the walk ended (`WALK_…`); none: because there is no more room.
+    ///
+    /// # Safety
+    /// `frames` can be written.
     #[inline(always)]
-    pub(crate) fn into(self, frames: &mut [u64; MAX_FRAMES]) -> (u32, u16) {
-        let Some(first) = self.first else { return (0, WALK_UNREADABLE) };
-        frames[0] = first;
+    pub(crate) unsafe fn into<const N: usize>(self, frames: *mut [u64; N], count: usize) -> (Self, usize, Option<u16>) {
+        let frames = frames.cast::<u64>();
+        let (mut frame, mut count) = (self.frame, count);
+        if count == 0 {
+            let Some(first) = self.first else { return (self, 0, Some(WALK_UNREADABLE)) };
+            // SAFETY: the caller's; there is room for `N`.
+            unsafe { frames.write(first) };
+            count = 1;
+        }
         // A bound that only the verifier knows keeps the compiler from unrolling the loop.
         let wanted = STACK_DEPTH.load() as usize;
-        let mut frame = self.frame;
-        let mut count = 1;
-        while count < wanted && count < MAX_FRAMES {
+        while count < wanted && count < N {
             if frame == 0 {
-                return (count as u32, WALK_END);
+                return (self, count, Some(WALK_END));
             }
             let Some([mut next, mut address]) = memory::user::<[u64; 2]>(frame) else {
-                return (count as u32, WALK_UNREADABLE);
+                return (self, count, Some(WALK_UNREADABLE));
             };
             // Go's `crosscall2` pushes rbp twice: of two pairs of words that overlap, the outer one is the frame.
             if next == frame + 8 {
-                let Some(pair) = memory::user::<[u64; 2]>(next) else { return (count as u32, WALK_UNREADABLE) };
+                let Some(pair) = memory::user::<[u64; 2]>(next) else {
+                    return (self, count, Some(WALK_UNREADABLE));
+                };
                 frame = next;
                 [next, address] = pair;
             }
             if address == 0 {
-                return (count as u32, WALK_END);
+                return (self, count, Some(WALK_END));
             }
-            frames[count] = address;
+            // SAFETY: the caller's; there is room for `N`.
+            unsafe { frames.add(count).write(address) };
             count += 1;
             if next != 0 && next <= frame {
-                return (count as u32, WALK_NO_CHAIN);
+                return (self, count, Some(WALK_NO_CHAIN));
             }
             frame = next;
         }
-        (count as u32, WALK_DEPTH)
+        (Self { frame, ..self }, count, if count < wanted { None } else { Some(WALK_DEPTH) })
     }
 }

@@ -173,6 +173,10 @@ pub struct TraceArgs {
     /// Callers of every call, not only of outermost ones
     #[arg(long, help_heading = "Probes")]
     pub stack_all: bool,
+    /// Say of each goroutine which one made it, and at which `go` statement. Go 1.21 and later keep its number, all keep the
+    /// statement
+    #[arg(long, help_heading = "Probes")]
+    pub goroutines: bool,
     /// Memory for events on their way out of the kernel: bytes, or with k, M, G. Rounded up to a power of two
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64M", help_heading = "Probes")]
     pub buffer: u64,

@@ -56,6 +56,8 @@ pub struct Trace {
     pub stack_depth: u32,
     /// Callers of every call, not only of outermost ones.
     pub stack_all: bool,
+    /// Who made each goroutine is to be told.
+    pub goroutines: bool,
     /// The trace ends after so many outermost calls.
     pub limit: Option<u64>,
     /// The trace ends after so long, ns.
@@ -189,6 +191,7 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
         stack: stack(args.stack),
         stack_depth: args.stack_depth,
         stack_all: args.stack_all,
+        goroutines: args.goroutines,
         limit: args.limit,
         duration_ns: args.duration,
         buffer_bytes: buffer(args.buffer)?,

@@ -146,6 +146,7 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
         scope: Scope::Everyone,
         stack_depth: limit,
         stack_all: true,
+        origins: false,
         stack_copy: copies,
         buffer_bytes: BUFFER,
         force: false,

@@ -6,6 +6,7 @@
 
 mod cost;
 mod lanes;
+mod origin;
 mod overhead;
 mod shed;
 mod unwind;
@@ -21,7 +22,7 @@ use self::{
 };
 use crate::{
     calls::{
-        CallId, CallerStack, End, Enter, Leave, Point, Shed, Spent, Summary, Thread,
+        CallId, CallerStack, End, Enter, Leave, Origin, Point, Shed, Spent, Summary, Thread,
         overhead::{Costs, Trap},
     },
     events::{Frames, Record},
@@ -65,8 +66,18 @@ struct OpenCalls {
     muted: bool,
     /// The last event, for [`Total`].
     last: Option<(Trap, u64)>,
+    /// Who made the goroutine, once it was told.
+    origin: Option<Rc<Origin>>,
     /// What the probes cost it so far, ns; where it is subtracted, and since the first of them.
     spent_ns: Option<Rc<Cell<u64>>>,
+}
+
+impl OpenCalls {
+    /// The next lane's.
+    fn has_another_use(&mut self) {
+        self.last = None;
+        self.origin = None;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -83,6 +94,14 @@ struct FunctionInfo {
     may_repeat: bool,
     unprobed_jumps: bool,
     shed: bool,
+    /// Returns before say nothing: its entry was not yet probed (`CLOCK_MONOTONIC`, ns).
+    since_ns: u64,
+}
+
+impl FunctionInfo {
+    fn new(function: &PlannedFunction, since_ns: u64) -> Self {
+        Self { may_repeat: function.may_repeat, unprobed_jumps: function.unprobed_jumps, shed: false, since_ns }
+    }
 }
 
 /// Pairs events into calls.
@@ -111,10 +130,7 @@ impl Tracker {
     pub fn new(points: &[PlannedPoint], functions: &[PlannedFunction], limits: Limits) -> Self {
         Self {
             points: points.iter().map(|p| point_info(p, functions)).collect(),
-            functions: functions
-                .iter()
-                .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps, shed: false })
-                .collect(),
+            functions: functions.iter().map(|function| FunctionInfo::new(function, 0)).collect(),
             lanes: Lanes::default(),
             entries_ns: 0..u64::MAX,
             limits,
@@ -127,6 +143,14 @@ impl Tracker {
             costs: None,
             summary: Summary::default(),
         }
+    }
+
+    /// The plan has grown: these are all of its points and functions. The entries of the new ones are seen from that time on
+    /// (`CLOCK_MONOTONIC`, ns).
+    pub fn grow(&mut self, points: &[PlannedPoint], functions: &[PlannedFunction], since_ns: u64) {
+        self.points.extend(points.iter().skip(self.points.len()).map(|point| point_info(point, functions)));
+        let new = functions.iter().skip(self.functions.len());
+        self.functions.extend(new.map(|function| FunctionInfo::new(function, since_ns)));
     }
 
     /// From durations is subtracted what the traps in them cost, from now on.
@@ -160,10 +184,10 @@ impl Tracker {
         let lane = self.lanes.lane_of(event);
         let mut step = Step { tracker: self, event, lane, spent_ns: 0, world, sink };
         match point.kind {
-            PointKind::Entry => step.entry(point, record.frames),
+            PointKind::Entry => step.entry(point, record),
             PointKind::Return | PointKind::AfterReturn => step.exit(point, End::Return),
             PointKind::TailJump | PointKind::MaybeJump => step.exit(point, End::TailCall),
-            PointKind::Passed => step.passed(point, record.frames),
+            PointKind::Passed => step.passed(point, record),
             PointKind::GoroutineEnd => step.close_lane(Some(point.trap), End::Unwind),
             PointKind::Landing | PointKind::LongJump | PointKind::Recovery => step.landed(point.trap),
             // They tell of themselves: POINT_STACK.
@@ -284,11 +308,12 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn entry(&mut self, point: PointInfo, frames: Option<Frames<'_>>) -> io::Result<()> {
+    fn entry(&mut self, point: PointInfo, record: &Record<'_>) -> io::Result<()> {
         self.on_lane(|step, lane| {
             step.count(lane, point.trap);
-            step.pay(lane, point.trap, frames, When::Last);
-            step.enter(lane, point.function, frames)
+            step.pay(lane, point.trap, record.frames, When::Last);
+            step.learn(lane, record.origin);
+            step.enter(lane, point.function, record.frames)
         })
     }
 
@@ -340,6 +365,7 @@ impl Step<'_> {
             thread,
             comm: lane.calls.last().map_or_else(|| self.world.comm(thread.pid), |open| open.call.comm.clone()),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
+            origin: lane.origin.clone(),
             stack: frames.filter(|_| told).map(|frames| self.world.callers(thread.pid, frames, false)),
             spent: lane.spent_ns.clone().map(|lane_ns| Spent { lane_ns, before_ns: self.spent_ns }),
         };
@@ -372,15 +398,18 @@ impl Step<'_> {
         }
     }
 
-    fn passed(&mut self, point: PointInfo, frames: Option<Frames<'_>>) -> io::Result<()> {
+    fn passed(&mut self, point: PointInfo, record: &Record<'_>) -> io::Result<()> {
         self.on_lane(|step, lane| {
-            step.pay(lane, point.trap, frames, When::Last);
-            step.pass(lane, point.function, frames)
+            step.pay(lane, point.trap, record.frames, When::Last);
+            step.learn(lane, record.origin);
+            step.pass(lane, point.function, record.frames)
         })
     }
 
     fn unmatched(&mut self, function: u32) {
-        let counts = self.tracker.entries_ns.contains(&self.event.time_ns) && !self.tracker.is_shed(function);
+        let info = self.info(function);
+        let time_ns = self.event.time_ns;
+        let counts = self.tracker.entries_ns.contains(&time_ns) && time_ns >= info.since_ns && !info.shed;
         self.tracker.summary.unmatched_returns += u64::from(counts);
     }
 
@@ -395,6 +424,7 @@ impl Step<'_> {
             thread,
             comm: self.world.comm(thread.pid),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
+            origin: lane.origin.clone(),
             stack: frames.map(|frames| self.world.callers(thread.pid, frames, true)),
         };
         if point.depth == 0 {
@@ -494,7 +524,7 @@ impl Step<'_> {
     }
 
     fn info(&self, function: u32) -> FunctionInfo {
-        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false, shed: false };
+        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false, shed: false, since_ns: 0 };
         if function == NO_FUNCTION {
             return none;
         }

@@ -3,8 +3,8 @@
 //! In: the bytes of one ring buffer record. Out: a [`Record`] that borrows them. No allocation.
 
 use probe_ebpf::abi::{
-    Event, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_HIDDEN_RETURNS, SECTION_OUTER_STACK, SECTION_STACK,
-    Section, WALK_UNREADABLE, generation, position,
+    Event, Origin, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_HIDDEN_RETURNS, SECTION_ORIGIN,
+    SECTION_OUTER_STACK, SECTION_STACK, Section, WALK_UNREADABLE, generation, position,
 };
 
 use crate::{
@@ -19,6 +19,8 @@ pub struct Record<'a> {
     pub event: Event,
     /// Generation of the point's link.
     pub generation: u32,
+    /// Who made the goroutine, where that was collected.
+    pub origin: Option<Origin>,
     /// The callers, where they were collected.
     pub frames: Option<Frames<'a>>,
 }
@@ -39,7 +41,7 @@ impl Record<'_> {
         let point = event.point;
         let (point, generation) =
             if point < POINT_RESERVED { (position(point), generation(point)) } else { (point, 0) };
-        Self { event: Event { point, ..event }, generation, frames: None }
+        Self { event: Event { point, ..event }, generation, origin: None, frames: None }
     }
 }
 
@@ -102,6 +104,9 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
         let Some((data, after)) = data.split_at_checked(section.bytes as usize) else { break };
         if section.kind == SECTION_FRAMES {
             record.frames = Some(Frames::from_bytes(data, section.detail));
+            break;
+        } else if section.kind == SECTION_ORIGIN && data.len() >= size_of::<Origin>() {
+            record.origin = Some(Origin { parent: word(data, 0), go_statement: word(data, 8) });
         } else if section.kind == SECTION_OUTER_STACK {
             outer = outer_stack(data).unwrap_or_default();
         } else if section.kind == SECTION_HIDDEN_RETURNS {
@@ -182,6 +187,30 @@ mod tests {
         let frames = decode(&bytes).and_then(|r| r.frames).expect("there are frames");
         assert_eq!(frames.addresses().collect::<Vec<_>>(), [1, 2]);
         assert_eq!(frames.detail, 3);
+    }
+
+    #[test]
+    fn who_made_the_goroutine_stands_before_the_callers_and_room_without_it_is_nothing() {
+        let made = [7_u64.to_ne_bytes(), 0x47_u64.to_ne_bytes()].concat();
+        for (kind, expected) in [(SECTION_ORIGIN, Some(Origin { parent: 7, go_statement: 0x47 })), (0, None)] {
+            let mut bytes = event_bytes(5);
+            bytes.extend(section(kind, 0, &made));
+            bytes.extend(section(SECTION_FRAMES, 0, &1_u64.to_ne_bytes()));
+            let record = decode(&bytes).expect("a record");
+            assert_eq!((record.origin, record.frames.map(|f| f.addresses().count())), (expected, Some(1)));
+        }
+        let mut cut = event_bytes(5);
+        cut.extend(section(SECTION_ORIGIN, 0, &made[..8]));
+        assert_eq!(decode(&cut).and_then(|record| record.origin), None);
+    }
+
+    #[test]
+    fn what_stands_behind_frames_is_what_was_in_the_buffer_before() {
+        let mut bytes = event_bytes(5);
+        bytes.extend(section(SECTION_FRAMES, 2, &1_u64.to_ne_bytes()));
+        bytes.extend(section(SECTION_FRAMES, 3, &[2_u64.to_ne_bytes(), 3_u64.to_ne_bytes()].concat()));
+        let frames = decode(&bytes).and_then(|r| r.frames).expect("there are frames");
+        assert_eq!((frames.addresses().collect::<Vec<_>>(), frames.detail), (vec![1], 2));
     }
 
     #[test]

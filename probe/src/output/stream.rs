@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
-use super::text::{FAINT, LABEL, Names, Painter, end_label, push_callers, push_shed, push_thread};
+use super::text::{FAINT, LABEL, Names, Painter, end_label, push_callers, push_origin, push_shed, push_thread};
 use super::time::{Clock, DURATION_WIDTH, TimeFormat, push_duration};
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, Enter, Leave, Point, Shed, Summary, Thread, TraceInfo};
+use crate::calls::{CallId, CallerStack, Enter, Leave, NewFile, Origin, Point, Shed, Summary, Thread, TraceInfo};
 
 /// Columns of a time of day; other times are brought to the same width.
 const TIME_WIDTH: usize = 15;
@@ -100,7 +100,9 @@ impl Stream {
     fn entry(&mut self, enter: &Enter, points: &[Point]) {
         self.lead(&Lead { duration_ns: None, ..Lead::of(enter) });
         self.text.push_str(self.names.get(enter.function));
-        self.text.push_str(" {\n");
+        self.text.push_str(" {");
+        self.origin(enter.depth, enter.origin.as_deref());
+        self.text.push('\n');
         self.callers(enter.depth, enter.stack.as_deref());
         for point in points {
             self.point_line(point);
@@ -126,6 +128,7 @@ impl Stream {
             self.label(&format!(" →{}", leave.end_tid), true);
         }
         self.label(end_label(leave.end, leave.lost), leave.lost);
+        self.origin(call.depth, call.origin.as_deref());
         self.text.push('\n');
         self.callers(call.depth, call.stack.as_deref());
     }
@@ -133,6 +136,13 @@ impl Stream {
     fn label(&mut self, label: &str, always: bool) {
         if !label.is_empty() && (always || !self.entries_only) {
             self.painter.paint(&mut self.text, LABEL, |text| text.push_str(label));
+        }
+    }
+
+    /// Who made the goroutine: where an outermost call begins.
+    fn origin(&mut self, depth: u32, origin: Option<&Origin>) {
+        if depth == 0 {
+            self.painter.paint(&mut self.text, FAINT, |text| push_origin(text, origin));
         }
     }
 
@@ -146,6 +156,7 @@ impl Stream {
             depth: point.depth,
         });
         self.text.push_str(self.names.get(point.function));
+        self.origin(point.depth, point.origin.as_deref());
         self.text.push('\n');
         self.callers(point.depth, point.stack.as_deref());
     }
@@ -245,6 +256,12 @@ impl Sink for Stream {
             None => self.point_line(point),
         }
         self.write_text()
+    }
+
+    /// Talk says it.
+    fn grown(&mut self, trace: &TraceInfo, _: &NewFile) -> io::Result<()> {
+        self.names.grow(trace);
+        Ok(())
     }
 
     fn shed(&mut self, shed: &Shed) -> io::Result<()> {

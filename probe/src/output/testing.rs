@@ -9,7 +9,8 @@ use jiff::tz::TimeZone;
 
 use super::{OutputOptions, Sink};
 use crate::calls::{
-    CallId, CallerStack, End, Enter, Frame, Leave, Point, Shed, Spent, Summary, Thread, TraceInfo, TracedFunction,
+    CallId, CallerStack, End, Enter, Frame, Leave, NewFile, Origin, Point, Shed, Spent, Summary, Thread, TraceInfo,
+    TracedFunction,
 };
 
 /// `CLOCK_MONOTONIC` at the trace's begin. Times of [`Story`] count from here.
@@ -48,6 +49,8 @@ pub(super) struct Story {
     pub(super) thread: Thread,
     pub(super) comm: Rc<str>,
     pub(super) goroutine: Option<u64>,
+    /// Who made it.
+    pub(super) origin: Option<Rc<Origin>>,
     /// What the probes cost so far, where it is subtracted.
     pub(super) spent_ns: Option<Rc<Cell<u64>>>,
 }
@@ -85,6 +88,7 @@ impl Story {
             thread: Thread { pid: 4711, tid: 4715 },
             comm: Rc::from("srv"),
             goroutine: Some(42),
+            origin: None,
             spent_ns: None,
         };
         story.sink.begin(&story.trace).expect("memory can be written");
@@ -124,6 +128,7 @@ impl Story {
             thread: self.thread,
             comm: Rc::clone(&self.comm),
             goroutine: self.goroutine,
+            origin: self.origin.clone(),
             stack: stack.map(Rc::new),
             spent: self.spent_ns.clone().map(|lane_ns| Spent { before_ns: lane_ns.get(), lane_ns }),
         };
@@ -157,9 +162,22 @@ impl Story {
             thread: self.thread,
             comm: Rc::clone(&self.comm),
             goroutine: self.goroutine,
+            origin: self.origin.clone(),
             stack: None,
         };
         self.sink.point(&point).expect("memory can be written");
+    }
+
+    /// A file with these functions comes.
+    pub(super) fn grown(&mut self, functions: &[&str], file: &NewFile) {
+        let new = functions.iter().map(|name| TracedFunction {
+            name: (*name).to_owned(),
+            binary: file.binary.clone(),
+            address: 0x1000,
+            point: None,
+        });
+        self.trace.functions.extend(new);
+        self.sink.grown(&self.trace, file).expect("memory can be written");
     }
 
     /// A function is not traced from here on.

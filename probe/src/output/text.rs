@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 
 use super::{escape, time::Clock};
-use crate::calls::{CallerStack, Cut, End, Frame, Shed, Thread, TraceInfo};
+use crate::calls::{CallerStack, Cut, End, Frame, Origin, Shed, Thread, TraceInfo};
 
 /// A block's or event's origin.
 pub(super) const HEADER: Style = Style::new().bold();
@@ -39,7 +39,14 @@ pub(super) struct Names(Vec<String>);
 
 impl Names {
     pub(super) fn new(trace: &TraceInfo) -> Names {
-        let shown = trace.functions.iter().map(|function| {
+        let mut names = Names::default();
+        names.grow(trace);
+        names
+    }
+
+    /// Adds those that are new.
+    pub(super) fn grow(&mut self, trace: &TraceInfo) {
+        let shown = trace.functions.iter().skip(self.0.len()).map(|function| {
             let mut name = String::new();
             if function.point.is_some() {
                 name.push_str("• ");
@@ -51,7 +58,8 @@ impl Names {
             }
             name
         });
-        Names(shown.collect())
+        let shown: Vec<String> = shown.collect();
+        self.0.extend(shown);
     }
 
     pub(super) fn get(&self, function: u32) -> &str {
@@ -65,6 +73,27 @@ pub(super) fn push_thread(out: &mut String, comm: &str, thread: Thread, goroutin
     let _ = write!(out, " {}/{}", thread.pid, thread.tid);
     if let Some(goroutine) = goroutine {
         let _ = write!(out, " g{goroutine}");
+    }
+}
+
+/// Appends ` (from g7 at main.serve main.go:31)`: who made the goroutine; nothing where that is not known.
+pub(super) fn push_origin(out: &mut String, origin: Option<&Origin>) {
+    let Some(Origin { parent, go_statement }) = origin else { return };
+    match (parent, go_statement) {
+        (Some(parent), None) => {
+            let _ = write!(out, " (from g{parent})");
+        }
+        (Some(parent), Some(place)) => {
+            let _ = write!(out, " (from g{parent} at ");
+            push_frame(out, place);
+            out.push(')');
+        }
+        (None, Some(place)) => {
+            out.push_str(" (from ");
+            push_frame(out, place);
+            out.push(')');
+        }
+        (None, None) => {}
     }
 }
 

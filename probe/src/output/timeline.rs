@@ -10,10 +10,10 @@ use std::rc::Rc;
 use jiff::tz::TimeZone;
 use rustc_hash::FxHashMap;
 
-use super::text::{FAINT, HEADER, LABEL, Names, Painter, end_label, push_callers, push_shed, push_thread};
+use super::text::{FAINT, HEADER, LABEL, Names, Painter, end_label, push_callers, push_origin, push_shed, push_thread};
 use super::time::{Clock, DURATION_WIDTH, push_duration};
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, Enter, Leave, Point, Shed, Summary, Thread, TraceInfo};
+use crate::calls::{CallId, CallerStack, Enter, Leave, NewFile, Origin, Point, Shed, Summary, Thread, TraceInfo};
 
 mod block;
 use block::{Block, Line, State};
@@ -142,6 +142,12 @@ impl Sink for Timeline {
         }
     }
 
+    /// Talk says it.
+    fn grown(&mut self, trace: &TraceInfo, _: &NewFile) -> io::Result<()> {
+        self.page.names.grow(trace);
+        Ok(())
+    }
+
     fn shed(&mut self, shed: &Shed) -> io::Result<()> {
         let page = &mut self.page;
         push_shed(&mut page.text, page.painter, &page.clock, page.names.get(shed.function), shed);
@@ -185,14 +191,14 @@ impl Page {
     }
 
     fn header(&mut self, block: &Block, numbered: bool) {
-        self.origin(block.start_ns, &block.comm, block.thread, block.goroutine);
+        self.who(block.start_ns, &block.comm, block.thread, block.goroutine, block.origin.as_deref());
         if numbered {
             let _ = write!(self.text, "  #{}", block.id);
         }
         self.text.push('\n');
     }
 
-    fn origin(&mut self, ns: u64, comm: &str, thread: Thread, goroutine: Option<u64>) {
+    fn who(&mut self, ns: u64, comm: &str, thread: Thread, goroutine: Option<u64>, origin: Option<&Origin>) {
         let clock = &self.clock;
         self.painter.paint(&mut self.text, HEADER, |text| {
             let before = text.len();
@@ -201,6 +207,7 @@ impl Page {
                 text.push_str("  ");
             }
             push_thread(text, comm, thread, goroutine);
+            push_origin(text, origin);
         });
     }
 
@@ -272,7 +279,7 @@ impl Page {
     }
 
     fn lone_point(&mut self, point: &Point) {
-        self.origin(point.at_ns, &point.comm, point.thread, point.goroutine);
+        self.who(point.at_ns, &point.comm, point.thread, point.goroutine, point.origin.as_deref());
         let _ = writeln!(self.text, "\n{:MARGIN$}{}", "", self.names.get(point.function));
         if let Some(stack) = &point.stack {
             push_callers(&mut self.text, self.painter, &" ".repeat(MARGIN), stack);

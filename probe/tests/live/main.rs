@@ -3,13 +3,16 @@
 //!
 //! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
 
+mod arrivals;
 mod budget;
 mod chain;
 mod counts;
 mod foreign;
+mod goroutines;
 mod harness;
 mod options;
 mod overhead;
+mod processes;
 mod real;
 mod scenarios;
 mod sources;

@@ -27,6 +27,8 @@ pub(crate) struct Call {
     pub(crate) end_tid: Option<u32>,
     pub(crate) comm: Rc<str>,
     pub(crate) goroutine: Option<u64>,
+    pub(crate) parent_goroutine: Option<u64>,
+    pub(crate) go_statement: Option<Value>,
     pub(crate) depth: u32,
     pub(crate) end: Rc<str>,
     pub(crate) lost: bool,
@@ -58,6 +60,8 @@ struct CallLine<'a> {
     #[serde(borrow)]
     comm: Cow<'a, str>,
     goroutine: Option<u64>,
+    parent_goroutine: Option<u64>,
+    go_statement: Option<Value>,
     depth: u32,
     #[serde(borrow)]
     end: Cow<'a, str>,
@@ -73,6 +77,8 @@ pub(crate) struct Trace {
     pub(crate) calls: Vec<Call>,
     pub(crate) points: Vec<Value>,
     pub(crate) shed: Vec<Value>,
+    /// Files that came later.
+    pub(crate) files: Vec<Value>,
     pub(crate) summary: Value,
 }
 
@@ -103,7 +109,7 @@ impl Trace {
     fn parse(path: &Path) -> Self {
         let mut file = BufReader::with_capacity(1 << 20, File::open(path).expect("the trace is there"));
         let (mut header, mut summary) = (Value::Null, Value::Null);
-        let (mut calls, mut points, mut shed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut calls, mut points, mut shed, mut files) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut texts = Texts::default();
         let mut line = String::new();
         while file.read_line(&mut line).expect("the trace is text") > 0 {
@@ -117,13 +123,14 @@ impl Trace {
                     Some("trace") if header.is_null() && calls.is_empty() => header = value,
                     Some("point") => points.push(value),
                     Some("shed") => shed.push(value),
+                    Some("file") => files.push(value),
                     Some("summary") => summary = value,
                     _ => panic!("an unexpected line: {line}"),
                 }
             }
             line.clear();
         }
-        Self { header, calls, points, shed, summary }
+        Self { header, calls, points, shed, files, summary }
     }
 
     /// The first and the last line say what lies between them.
@@ -212,6 +219,8 @@ fn own(line: CallLine<'_>, texts: &mut Texts) -> Call {
         end_tid: line.end_tid,
         comm: texts.keep(&line.comm),
         goroutine: line.goroutine,
+        parent_goroutine: line.parent_goroutine,
+        go_statement: line.go_statement,
         depth: line.depth,
         end: texts.keep(&line.end),
         lost: line.lost,

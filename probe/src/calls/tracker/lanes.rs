@@ -160,7 +160,7 @@ impl Lanes {
         self.places.retain(|_, &mut place| {
             let empty = open[place].calls.is_empty();
             if empty {
-                open[place].last = None;
+                open[place].has_another_use();
                 spare.push(place);
             }
             !empty
@@ -171,7 +171,7 @@ impl Lanes {
     /// Lets go of an empty lane.
     pub(super) fn forget(&mut self, key: LaneKey) {
         if let Some(place) = self.places.remove(&key) {
-            self.open[place].last = None;
+            self.open[place].has_another_use();
             self.spare.push(place);
         }
     }

@@ -174,7 +174,7 @@ fn shown(events: &[Event], left_out: &[(u32, u64)], outermost: u64) -> (Vec<Stri
     let mut tracker = made_up::tracker(Limits::default());
     sink.begin(&TraceInfo::default()).expect("memory takes it");
     for event in events {
-        let record = Record { event: *event, generation: 0, frames: None };
+        let record = Record { event: *event, generation: 0, origin: None, frames: None };
         tracker.record(&record, &mut NoLoss, sink.as_mut()).expect("memory takes it");
     }
     tracker.left_out(left_out, outermost);

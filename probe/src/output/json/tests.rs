@@ -40,8 +40,36 @@ fn the_first_line_says_what_is_traced() {
 }
 
 #[test]
+fn a_file_that_comes_later_has_a_line_and_its_functions_have_names() {
+    let mut story = story();
+    let skipped = vec![Skipped { function: "odd".to_owned(), reason: "why".to_owned() }];
+    let file = NewFile {
+        binary: "/srv\"2".to_owned(),
+        cause: Cause::Replaced,
+        at_ns: crate::output::testing::ORIGIN_NS + 5,
+        attached: 1,
+        matched: 2,
+        skipped,
+    };
+    story.grown(&["new"], &file);
+    story.enter(1, 3, MS);
+    story.leave(1, 2 * MS);
+    let lines = calls(story);
+    assert_eq!(
+        lines[0],
+        json!({
+            "type": "file", "binary": "/srv\"2", "cause": "replaced", "at_ns": 5, "matched": 2, "attached": 1,
+            "skipped": [{"function": "odd", "reason": "why"}],
+        })
+    );
+    assert_eq!((&lines[1]["function"], &lines[1]["binary"]), (&json!("new"), &json!("/srv\"2")));
+}
+
+#[test]
 fn a_call_has_every_field_of_the_contract() {
     let mut story = story();
+    let go_statement = Some(frame("main.serve", "/src/main.go", 12));
+    story.origin = Some(Rc::new(Origin { parent: Some(7), go_statement }));
     story.enter(3, 0, MS);
     let inlined = Rc::new(Frame { inlined: true, ..(*frame("main.in\"ner", "/src/main.go", 31)).clone() });
     let unknown = Rc::new(Frame {
@@ -60,7 +88,10 @@ fn a_call_has_every_field_of_the_contract() {
     let expected = json!({
         "type": "call", "id": 7, "parent": 3, "function": "main.(*Store).Get", "binary": "/srv",
         "address": "0x6c98a0", "start_ns": 1_200_345, "duration_ns": 1_200, "pid": 4711, "tid": 4715, "end_tid": 4716,
-        "inner_pid": null, "container": null, "comm": "srv", "goroutine": 42, "depth": 1, "end": "return",
+        "inner_pid": null, "container": null, "comm": "srv", "goroutine": 42, "parent_goroutine": 7,
+        "go_statement": {"function": "main.serve", "file": "/src/main.go", "line": 12, "binary": "/srv",
+                         "address": "0x1234", "ip": "0x555555551234", "inlined": false},
+        "depth": 1, "end": "return",
         "lost": false, "args": null, "returns": null,
         "stack": [
             {"function": "main.in\"ner", "file": "/src/main.go", "line": 31, "binary": "/srv", "address": "0x1234",
@@ -138,7 +169,7 @@ fn a_point_is_a_line_without_a_duration() {
         json!({
             "type": "point", "parent": 1, "function": "main.work", "offset": 18, "binary": "/srv",
             "address": "0x6c98a0", "start_ns": 10, "pid": 4711, "tid": 4715, "inner_pid": null, "container": null,
-            "comm": "srv", "goroutine": 42, "depth": 1, "args": null, "stack": null, "stack_cut": null,
+            "comm": "srv", "goroutine": 42, "parent_goroutine": null, "go_statement": null, "depth": 1, "args": null, "stack": null, "stack_cut": null,
         })
     );
 }

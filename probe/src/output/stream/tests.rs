@@ -105,3 +105,26 @@ fn what_is_shed_is_said_where_it_happened() {
 "
     );
 }
+
+#[test]
+fn who_made_a_goroutine_stands_where_its_outermost_call_begins() {
+    let mut story = Story::new(&OutputOptions { time: TimeFormat::None, ..options() }, &FUNCTIONS);
+    let place = || Some(frame("main.serve", "/src/main.go", 31));
+    story.origin = Some(Origin { parent: Some(7), go_statement: place() }.into());
+    story.enter(1, 0, 0);
+    story.call(2, 1, 1, US);
+    story.leave(2, 2 * US);
+    story.leave(1, 3 * US);
+    story.origin = Some(Origin { parent: None, go_statement: place() }.into());
+    story.enter(3, 1, 4 * US);
+    story.leave(3, 5 * US);
+    assert_eq!(
+        shown(story),
+        "\
+srv 4711/4715 g42              main.Handler { (from g7 at main.serve main.go:31)
+srv 4711/4715 g42      1.0 µs    main.Get
+srv 4711/4715 g42      3.0 µs  } main.Handler
+srv 4711/4715 g42      1.0 µs  main.Get (from main.serve main.go:31)
+"
+    );
+}

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::calls::{CallId, CallerStack, End, Enter, Leave, Point, Spent, Thread, open_ns};
+use crate::calls::{CallId, CallerStack, End, Enter, Leave, Origin, Point, Spent, Thread, open_ns};
 
 /// Open calls that are repeated when a block goes on: the outermost and the innermost ones.
 const REPEATED_MAX: usize = 32;
@@ -62,6 +62,7 @@ pub(super) struct Block {
     pub(super) comm: Rc<str>,
     pub(super) thread: Thread,
     pub(super) goroutine: Option<u64>,
+    pub(super) origin: Option<Rc<Origin>>,
     /// In order of entry: a line's callees follow it, one level deeper.
     pub(super) lines: Vec<Line>,
     /// Positions of the open calls in `lines`, outermost first.
@@ -82,6 +83,7 @@ impl Block {
             comm: Rc::clone(&outermost.comm),
             thread: outermost.thread,
             goroutine: outermost.goroutine,
+            origin: outermost.origin.clone(),
             lines: Vec::new(),
             path: Vec::new(),
             in_parts: false,

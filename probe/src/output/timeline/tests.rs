@@ -53,6 +53,21 @@ fn a_block_is_what_the_contract_shows() {
 }
 
 #[test]
+fn a_header_says_who_made_the_goroutine_as_far_as_that_is_known() {
+    let mut story = story();
+    let place = Some(frame("main.serve", "/src/main.go", 31));
+    for (parent, go_statement) in [(Some(7), place.clone()), (None, place), (Some(7), None), (None, None)] {
+        story.origin = Some(Rc::new(Origin { parent, go_statement }));
+        story.point(None, POINT, 0);
+    }
+    let shown = shown(story);
+    let headers: Vec<&str> = shown.lines().filter(|line| line.contains("srv")).collect();
+    let who = "12:00:00.000000  srv 4711/4715 g42";
+    let made = [" (from g7 at main.serve main.go:31)", " (from main.serve main.go:31)", " (from g7)", ""];
+    assert_eq!(headers, made.map(|made| format!("{who}{made}")));
+}
+
+#[test]
 fn the_tree_shows_who_called_whom() {
     let mut story = story();
     story.goroutine = None;

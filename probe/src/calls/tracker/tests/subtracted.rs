@@ -1,7 +1,10 @@
 //! What the probes cost is taken off durations.
 
 use super::*;
-use crate::calls::overhead::{Cost, TrapKind};
+use crate::calls::{
+    NewFile,
+    overhead::{Cost, TrapKind},
+};
 
 /// The tracker's functions begin at emulated instructions. An entry: 100 ns, of them 30 behind its time; a return: 1000,
 /// 20 before it; a jump: 50, 5 before it; a point: 400.
@@ -33,7 +36,7 @@ impl Bench {
     fn with_callers(&mut self, time_ns: u64, depth: u64, point: u32, callers: usize, detail: u16) -> &mut Self {
         let bytes = vec![1; callers * 8];
         let event = Event { time_ns, depth, goid: 0, pid_tgid: 1 << 32 | 1, point, lost: 0 };
-        let record = Record { event, generation: 0, frames: Some(Frames::from_bytes(&bytes, detail)) };
+        let record = Record { event, generation: 0, origin: None, frames: Some(Frames::from_bytes(&bytes, detail)) };
         self.tracker.record(&record, &mut OneLoss, &mut self.told).expect("made-up sinks do not fail");
         self
     }
@@ -158,6 +161,9 @@ impl Sink for Begun {
     fn point(&mut self, _: &Point) -> io::Result<()> {
         Ok(())
     }
+    fn grown(&mut self, _: &TraceInfo, _: &NewFile) -> io::Result<()> {
+        Ok(())
+    }
     fn shed(&mut self, _: &Shed) -> io::Result<()> {
         Ok(())
     }
@@ -179,7 +185,7 @@ fn an_open_call_has_taken_the_time_up_to_now_less_what_the_probes_cost_since_it_
         let mut begun = Begun::default();
         let mut event = |time_ns, depth, point| {
             let event = Event { time_ns, depth, goid: 0, pid_tgid: 1 << 32 | 1, point, lost: 0 };
-            let record = Record { event, generation: 0, frames: None };
+            let record = Record { event, generation: 0, origin: None, frames: None };
             tracker.record(&record, &mut OneLoss, &mut begun).expect("made-up sinks do not fail");
         };
         event(10_000, 100, entry(F));
