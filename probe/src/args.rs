@@ -115,6 +115,9 @@ pub struct TraceArgs {
     /// Child processes too. The default with a COMMAND
     #[arg(long, help_heading = "Target")]
     pub follow: bool,
+    /// The COMMAND runs as this user (a name or a number), with the user's groups, HOME, USER and LOGNAME
+    #[arg(long, value_name = "USER", help_heading = "Target")]
+    pub user: Option<String>,
 
     /// Write the trace to a file
     #[arg(short = 'o', value_name = "FILE", help_heading = "Output")]

@@ -97,6 +97,8 @@ pub struct TargetRequest {
     pub follow: bool,
     /// A program to start: its name and arguments.
     pub command: Option<Vec<OsString>>,
+    /// The user, by name or number, that it is started as; none: ours.
+    pub user: Option<String>,
 }
 
 /// How callers are found.
@@ -181,6 +183,7 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
             comm: args.comm,
             follow: args.follow || command.is_some(),
             command,
+            user: args.user,
         },
         patterns,
         returns: args.returns,
@@ -256,6 +259,7 @@ fn refuse_contradictions(args: &TraceArgs) -> Result<(), clap::Error> {
             "--comm chooses among all processes: it excludes -p, --tid and -- COMMAND",
         ),
         (args.follow && !some_pid && !command, "--follow needs a process to follow: -p PID or -- COMMAND"),
+        (args.user.is_some() && !command, "--user needs a program to start: -- COMMAND"),
         (args.json && args.layout.is_some(), "--json and --layout exclude each other: JSON lines have one layout"),
         (args.json && args.time.is_some(), "--json and --time exclude each other: JSON times are start_ns"),
         (

@@ -218,7 +218,7 @@ impl Tracker {
         }
         let pid = (event.pid_tgid >> 32) as u32;
         for lane in self.lanes.of_process(pid) {
-            Step { tracker: self, event, lane, spent_ns: 0, world, sink }.close_lane(None, end)?;
+            Step { tracker: self, event, lane, spent_ns: 0, world, sink }.close_with_process(end)?;
             self.lanes.forget(lane);
         }
         self.lanes.forget_stacks(pid);
@@ -432,6 +432,18 @@ impl Step<'_> {
             while !lane.calls.is_empty() {
                 let lost = step.is_in_doubt(lane);
                 step.pop(lane, Ended { end, end_ns: Some(step.event.time_ns), ..step.ended(lost) })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The process is over, whichever thread told so: the calls are not known to have gone to another.
+    fn close_with_process(&mut self, end: End) -> io::Result<()> {
+        self.on_lane(|step, lane| {
+            while let Some(top) = lane.calls.last() {
+                let end_tid = top.call.thread.tid;
+                let lost = step.is_in_doubt(lane);
+                step.pop(lane, Ended { end, end_ns: Some(step.event.time_ns), end_tid, lost })?;
             }
             Ok(())
         })

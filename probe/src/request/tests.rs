@@ -119,6 +119,7 @@ fn contradictions_are_named() {
         ("-p 1 f -- ./test", "-p and -- COMMAND"),
         ("--tid 1 f -- ./test", "--tid and -- COMMAND"),
         ("-x a --follow f", "--follow needs"),
+        ("-p 1 --user nobody f", "--user needs"),
         ("-p 1 --tid 1 f", "-p and --tid"),
         ("-x a --tid 1 --follow f", "--follow needs"),
         ("-p 1 --comm srv f", "--comm chooses"),

@@ -16,6 +16,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::user::User;
+
 const GO: u8 = b'g';
 const STOP: u8 = b's';
 
@@ -38,20 +40,29 @@ pub struct NotStarted {
 }
 
 impl Waiting {
-    /// Forks the child.
+    /// Forks the child. It executes its program as this user (none: as ours).
     ///
     /// # Errors
-    /// No pipe, no process.
+    /// No such user, no pipe, no process.
     #[expect(unsafe_code, reason = "pre_exec")]
-    pub fn fork(command: &[OsString]) -> Result<Self> {
+    pub fn fork(command: &[OsString], user: Option<&str>) -> Result<Self> {
         let (program, arguments) = command.split_first().context("no command after --")?;
+        let shown = match user {
+            Some(user) => format!("{} as {user}", program.to_string_lossy()),
+            None => program.to_string_lossy().into_owned(),
+        };
+        let user = user.map(User::find).transpose()?;
         let (gate_reader, gate) = io::pipe().context("failed to make a pipe")?;
         let (mut pid_reader, pid_writer) = io::pipe().context("failed to make a pipe")?;
         let gate_fd = gate.as_raw_fd();
         let mut child = Command::new(program);
         child.args(arguments);
-        // SAFETY: between fork and exec only signal(2), write(2), read(2), close(2) and getpid(2) are called, on
-        // descriptors that the child inherited: all async-signal-safe, no allocation.
+        if let Some(user) = &user {
+            child.envs(user.environment());
+        }
+        // SAFETY: between fork and exec only signal(2), write(2), read(2), close(2), getpid(2), setgroups(2), setgid(2) and
+        // setuid(2) are called, on what the child inherited: all async-signal-safe, no allocation. The last three through
+        // libc, which has no other thread to tell of it in the child.
         unsafe {
             child.pre_exec(move || {
                 // Our handlers would swallow a Ctrl-C until the exec. What is ignored (nohup) stays so.
@@ -70,7 +81,10 @@ impl Waiting {
                         Ok(_) | Err(_) => break,
                     }
                 }
-                if word[0] == STOP { Err(io::Error::from_raw_os_error(libc::ECANCELED)) } else { Ok(()) }
+                if word[0] == STOP {
+                    return Err(io::Error::from_raw_os_error(libc::ECANCELED));
+                }
+                user.as_ref().map_or(Ok(()), User::become_it)
             });
         }
         let spawner = std::thread::spawn(move || {
@@ -83,8 +97,7 @@ impl Waiting {
             let error = spawner.join().map_err(|_| anyhow!("failed to start a process"))?;
             return Err(anyhow!("failed to start a process: {:?}", error.err()));
         }
-        let program = program.to_string_lossy().into_owned();
-        Ok(Self { pid: u32::from_ne_bytes(pid), gate, spawner, program })
+        Ok(Self { pid: u32::from_ne_bytes(pid), gate, spawner, program: shown })
     }
 
     /// The process it is, and will stay.

@@ -12,6 +12,7 @@ mod loader;
 pub mod modules;
 pub mod processes;
 pub mod unwinders;
+mod user;
 
 use std::{
     fs::{self, File},

@@ -35,7 +35,8 @@ use crate::{
 /// Whatever kept it from starting, or ended it early.
 pub fn run(request: &Trace) -> Result<u8> {
     env_logger::Builder::new()
-        .filter_level(if request.verbose > 1 { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("probe", if request.verbose > 1 { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
@@ -66,7 +67,7 @@ pub fn run(request: &Trace) -> Result<u8> {
     let clocks = session::Clocks::now();
     let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
     let waiting = match &request.target.command {
-        Some(command) => Some(Waiting::fork(command)?),
+        Some(command) => Some(Waiting::fork(command, request.target.user.as_deref())?),
         None => None,
     };
     let mut processes = Processes::default();

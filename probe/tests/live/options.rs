@@ -1,6 +1,6 @@
 //! What the options promise: ends, filters, points, ways to see returns.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use crate::{
     counts::{Truth, assert_counts},
@@ -40,6 +40,29 @@ fn a_duration_ends_the_trace_and_the_commands_status_is_waited_for() {
     process.await_said("0 calls");
     process.go();
     assert_eq!(process.finish().code(), 3);
+}
+
+#[test]
+fn a_command_runs_as_the_user_that_is_named() {
+    let (folder, copy) = private_copy("c/counts", "as_nobody");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("the folder is ours");
+    let script = "id; echo \"$HOME $USER $LOGNAME\"; exec \"$0\" recurse -n 3";
+    let copy = copy.to_str().expect("UTF-8");
+    let traced = trace(&["-x", copy, "--user", "nobody", "recurse"], &["sh", "-c", script, copy]);
+    let stdout = &traced.ended.stdout;
+    let user = tool("id", &["nobody"]);
+    assert_eq!(stdout.lines().next(), Some(user.trim_end()), "{traced:?}");
+    let entry = tool("getent", &["passwd", "nobody"]);
+    let home = entry.split(':').nth(5).expect("a home");
+    assert_eq!(stdout.lines().nth(1), Some(format!("{home} nobody nobody").as_str()));
+    assert_counts("as nobody", &traced, &Truth::of(stdout));
+}
+
+#[test]
+fn a_user_that_does_not_exist_is_said_before_anything_is_attached() {
+    let ended = probe(&["--user", "no-such-user", "recurse", "--", &path("c/counts"), "recurse", "-n", "1"]);
+    assert_eq!((ended.code(), ended.stdout.as_str()), (1, ""), "{ended:?}");
+    assert!(ended.stderr.contains("no user no-such-user") && !ended.stderr.contains("tracing"), "{ended:?}");
 }
 
 #[test]

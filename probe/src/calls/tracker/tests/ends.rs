@@ -57,6 +57,14 @@ fn the_end_of_a_thread_ends_its_calls_and_that_of_a_process_all() {
 }
 
 #[test]
+fn a_threads_calls_end_on_it_when_another_thread_tells_of_the_processs_end() {
+    let mut b = bench();
+    b.at(1, 100, entry(F));
+    b.event(Event { time_ns: 8, depth: 0, goid: 0, pid_tgid: 1 << 32 | 2, point: POINT_PROCESS_EXIT, lost: 0 });
+    b.tells(&["1 enter 0 in - at 1", "1 Exit after 7 on 1"]);
+}
+
+#[test]
 fn exec_ends_the_process_calls_as_exec() {
     let mut b = bench();
     b.at(1, 100, entry(F)).at(2, 150, entry(G)).at(9, 0, POINT_EXEC);
