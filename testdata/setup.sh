@@ -132,7 +132,7 @@ setup_test() {
     setup_bpf
     # Cross-built files, which nothing runs: the reading of AArch64 code is tested on them.
     apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
-    apt redis-server redis-tools libboost-context1.74.0
+    apt redis-server redis-tools libboost-context1.74.0 libsqlite3-0 python3-minimal
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
     apt_for npm npm
     testdata/corpus.sh

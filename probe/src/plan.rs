@@ -3,6 +3,7 @@
 //! In: indexes of the files and the patterns. Out: a [`Plan`], which `attach` carries out and `--dry-run` prints.
 //! Pure: no kernel, no root. Every decision is taken here, once.
 
+mod growing;
 mod inlined;
 mod internal;
 mod jump;
@@ -24,6 +25,7 @@ use symbols::{
 };
 
 pub use self::{
+    growing::{Appended, plan_alone, plan_so_far},
     inlined::{InlinedAway, is_cheap, where_inlined},
     nothing::no_match,
     reading::Reading,
@@ -79,7 +81,7 @@ impl PointKind {
 /// A probe point.
 #[derive(Clone, Copy, Debug)]
 pub struct PlannedPoint {
-    /// Position in [`Plan::files`], or beyond them in [`Plan::libraries`].
+    /// Position in [`Plan::files`].
     pub file: usize,
     /// Where the uprobe sits.
     pub offset: FileOffset,
@@ -112,13 +114,20 @@ pub struct PlannedFunction {
     pub standard: bool,
 }
 
+/// A file that points are in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedFile {
+    /// Its name, as shown.
+    pub shown: String,
+    /// It is watched for unwinding only: none of its functions is traced.
+    pub only_unwinds: bool,
+}
+
 /// What is to be done.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Names of the files, as shown; the caller keeps the files themselves, in the same order.
-    pub files: Vec<String>,
-    /// Names of files that are watched for unwinding only. The caller's files go on with them.
-    pub libraries: Vec<String>,
+    /// The files; the caller keeps them open, in the same order.
+    pub files: Vec<PlannedFile>,
     /// Functions and points that are traced.
     pub functions: Vec<PlannedFunction>,
     /// Probe points, by the number that events carry.
@@ -159,24 +168,7 @@ pub struct Options {
 /// # Errors
 /// A pattern that matches nothing in any file (with the nearest names), and a plan without a single point.
 pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Result<Plan> {
-    let mut plan = Plan { files: files.iter().map(|f| f.shown.clone()).collect(), ..Plan::default() };
-    let mut unmatched: Vec<usize> = (0..patterns.len()).collect();
-    if options.thorough || files.iter().all(|file| is_cheap(&file.index)) {
-        plan.inlined = Some(InlinedAway::default());
-    }
-    for (number, file) in files.iter().enumerate() {
-        let selection = file.index.select(patterns, options.all);
-        unmatched.retain(|p| selection.unmatched.contains(p));
-        if let Some(inlined) = &mut plan.inlined {
-            inlined.add(&file.index, &file.index.inlined_copies(patterns, &selection, options.all));
-        }
-        plan.notes.extend(selection.notes);
-        for (_, reason) in &selection.left_out {
-            *plan.left_out.entry(*reason).or_default() += 1;
-        }
-        plan.matched += selection.matches.len() as u64;
-        FilePlanner::new(&mut plan, number, file, options).add(&selection.matches);
-    }
+    let (plan, unmatched) = plan_so_far(files, patterns, options);
     if let Some(&pattern) = unmatched.first() {
         bail!(no_match(files, &patterns[pattern]));
     }
@@ -205,8 +197,7 @@ impl<'a> FilePlanner<'a> {
             let offsets =
                 program.runtime_offsets(binary).map_err(|error| format!("goroutines have no ids: {error}"))?;
             let goid = u16::try_from(offsets.goid).map_err(|_| "goid is too far inside runtime.g")?;
-            let position = u8::try_from(plan.go_programs.len()).map_err(|_| "it is the 257th Go program")?;
-            plan.go_programs.push(GoProgram {
+            let program = GoProgram {
                 tls: offsets.tls,
                 m: offsets.m,
                 curg: offsets.m_curg,
@@ -214,7 +205,14 @@ impl<'a> FilePlanner<'a> {
                 syscall_sp: offsets.syscall_sp.unwrap_or(0),
                 parent_goid: offsets.parent_goid.unwrap_or(0),
                 gopc: offsets.gopc.unwrap_or(0),
-            });
+            };
+            // Another build of a program mostly has what it had.
+            let known = plan.go_programs.iter().position(|known| *known == program);
+            let position = known.unwrap_or(plan.go_programs.len());
+            let position = u8::try_from(position).map_err(|_| "it is the 257th Go program")?;
+            if known.is_none() {
+                plan.go_programs.push(program);
+            }
             Ok((goid, position))
         });
         let reading = Reading::of(binary);
@@ -381,6 +379,27 @@ fn is_unconditional(kind: &ExitKind) -> bool {
 }
 
 impl Plan {
+    /// Adds what the patterns match in a file; the patterns that match nothing there.
+    fn add_file(&mut self, number: usize, file: &TracedFile, patterns: &[Pattern], options: Options) -> Vec<usize> {
+        let selection = file.index.select(patterns, options.all);
+        if let Some(inlined) = &mut self.inlined {
+            inlined.add(&file.index, &file.index.inlined_copies(patterns, &selection, options.all));
+        }
+        self.files.push(PlannedFile { shown: file.shown.clone(), only_unwinds: false });
+        self.notes.extend(selection.notes);
+        for (_, reason) in &selection.left_out {
+            *self.left_out.entry(*reason).or_default() += 1;
+        }
+        self.matched += selection.matches.len() as u64;
+        FilePlanner::new(self, number, file, options).add(&selection.matches);
+        selection.unmatched
+    }
+
+    /// The files that are traced, as shown.
+    pub fn traced_files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().filter(|file| !file.only_unwinds).map(|file| file.shown.as_str())
+    }
+
     /// Moves functions to the skipped ones, with their points, and numbers the rest anew.
     pub fn remove(&mut self, functions: &BTreeSet<u32>, skipped: impl Fn(String) -> Skipped) {
         let mut numbers = Vec::with_capacity(self.functions.len());

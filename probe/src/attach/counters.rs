@@ -19,18 +19,26 @@ pub(super) fn rows() -> u32 {
 /// The kernel half's counters.
 pub struct Counters {
     map: MmapRaw,
+    /// Counters in a row.
+    row: usize,
     points: usize,
 }
 
 impl Counters {
-    pub(super) fn take(ebpf: &mut Ebpf, points: usize) -> Result<Self> {
+    /// `row`: for so many points there is room.
+    pub(super) fn take(ebpf: &mut Ebpf, row: usize, points: usize) -> Result<Self> {
         // It stays with the programs, which are loaded later.
         let Some(Map::Array(data)) = ebpf.map("COUNTS") else {
             anyhow::bail!("the kernel half has no COUNTS");
         };
-        let bytes = points.max(1) * rows() as usize * size_of::<u64>();
+        let bytes = row.max(1) * rows() as usize * size_of::<u64>();
         let map = MmapOptions::new().len(bytes).map_raw_read_only(&std::os::fd::AsFd::as_fd(data.fd()));
-        Ok(Self { map: map.context("failed to map the counters")?, points })
+        Ok(Self { map: map.context("failed to map the counters")?, row, points })
+    }
+
+    /// There are so many points now.
+    pub(super) fn grow(&mut self, points: usize) {
+        self.points = points.min(self.row);
     }
 
     /// By point, since the start.
@@ -38,7 +46,7 @@ impl Counters {
         let mut sums = vec![0_u64; self.points];
         for row in 0..rows() as usize {
             for (point, sum) in sums.iter_mut().enumerate() {
-                *sum = sum.wrapping_add(self.counter(row * self.points + point));
+                *sum = sum.wrapping_add(self.counter(row * self.row + point));
             }
         }
         sums

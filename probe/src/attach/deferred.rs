@@ -1,5 +1,7 @@
 //! What the kernel half holds back for `--min-duration`, and what it left out.
 
+use std::ops::Range;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, Pod,
@@ -25,6 +27,16 @@ pub(super) fn is_possible(plan: &Plan) -> bool {
     !plan.points.iter().any(|point| matches!(point.kind, Passed | Context | BoostContext | AfterReturn))
 }
 
+/// Tells the kernel half whose these points are.
+pub(super) fn tell_functions(ebpf: &mut Ebpf, plan: &Plan, points: Range<usize>) -> Result<()> {
+    let functions = ebpf.map_mut("FUNCTION_OF").context("the kernel half has no FUNCTION_OF")?;
+    let mut functions: Array<_, u32> = functions.try_into()?;
+    for number in points {
+        functions.set(number as u32, &plan.points[number].function, 0)?;
+    }
+    Ok(())
+}
+
 /// The maps of it.
 pub struct Deferred {
     lanes: HashMap<MapData, Lane, State>,
@@ -36,11 +48,7 @@ impl Deferred {
     /// Takes the maps out of the loaded kernel half, after telling it whose points are whose.
     pub(super) fn take(ebpf: &mut Ebpf, plan: &Plan) -> Result<Self> {
         // Borrowed: programs are loaded later, and want it open.
-        let functions = ebpf.map_mut("FUNCTION_OF").context("the kernel half has no FUNCTION_OF")?;
-        let mut functions: Array<_, u32> = functions.try_into()?;
-        for (number, point) in (0_u32..).zip(&plan.points) {
-            functions.set(number, &point.function, 0)?;
-        }
+        tell_functions(ebpf, plan, 0..plan.points.len())?;
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the kernel half has no {name}"));
         Ok(Self {
             lanes: map("DEFERRED")?.try_into()?,
@@ -69,9 +77,9 @@ impl Deferred {
         taken
     }
 
-    /// Events that were left out, by point: only where any were. Two for each call, at its entry and at its exit.
-    pub fn left_out(&self) -> Vec<(u32, u64)> {
-        let numbered = (0_u32..).zip(self.left_out.iter());
+    /// Events that were left out, by point, of so many: only where any were. Two for each call, at its entry and at its exit.
+    pub fn left_out(&self, points: usize) -> Vec<(u32, u64)> {
+        let numbered = (0_u32..).zip(self.left_out.iter().take(points));
         numbered.filter_map(|(point, n)| Some((point, n.ok()?))).filter(|&(_, n)| n > 0).collect()
     }
 

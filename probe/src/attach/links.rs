@@ -35,7 +35,7 @@ use super::{
     monotonic_ns,
 };
 use crate::{
-    plan::{Plan, PlannedPoint, PointKind},
+    plan::{Appended, Plan, PlannedFunction, PlannedPoint, PointKind},
     target::TracedFile,
 };
 
@@ -63,6 +63,8 @@ const REHEARSED: usize = 200;
 
 struct Held {
     bundle: Bundle,
+    /// Position in [`Plan::files`].
+    file: usize,
     program: &'static str,
     id: UProbeLinkId,
 }
@@ -80,6 +82,8 @@ pub(super) struct Links {
     bundles: Vec<Option<Bundle>>,
     /// By bundle; none: it is gone.
     generations: Vec<Option<u32>>,
+    /// Points that are not to be attached any more: refused while the trace ran, or of a file that is not what was read.
+    barred: BTreeSet<u32>,
     /// Why unwinders are not watched.
     pub(super) unwatched: Vec<String>,
 }
@@ -87,28 +91,93 @@ pub(super) struct Links {
 /// What bundles are attached.
 struct Work<'a> {
     plan: &'a Plan,
+    /// Of the plan: those that may be attached.
+    points: &'a [PlannedPoint],
     files: &'a [TracedFile],
     bundles: BTreeSet<Bundle>,
     groups: &'a [Group],
-    /// A process that has ended meanwhile is no error.
-    anew: bool,
 }
 
 impl Links {
     pub(super) fn new(plan: &Plan, multi: bool, defers: bool, pids: Option<Vec<u32>>) -> Self {
-        let generations = vec![Some(0)];
-        let mut links =
-            Self { multi, defers, pids, held: Vec::new(), bundles: Vec::new(), generations, unwatched: Vec::new() };
-        for function in &plan.functions {
-            let bundle = match (function.exact, multi) {
-                (true, _) => FIXED,
-                (false, true) => FIXED + 1,
-                (false, false) => links.generations.len(),
-            };
-            links.generations.resize(links.generations.len().max(bundle + 1), Some(0));
-            links.bundles.push(Some(bundle));
-        }
+        let mut links = Self {
+            multi,
+            defers,
+            pids,
+            held: Vec::new(),
+            bundles: Vec::new(),
+            generations: vec![Some(0)],
+            barred: BTreeSet::new(),
+            unwatched: Vec::new(),
+        };
+        links.bundle_up(&plan.functions);
         links
+    }
+
+    /// Gives functions, which come behind those known, their bundles.
+    fn bundle_up(&mut self, functions: &[PlannedFunction]) {
+        let first = self.generations.len();
+        for function in functions {
+            let bundle = match (function.exact, self.multi) {
+                (true, _) => FIXED,
+                (false, true) => first,
+                (false, false) => self.generations.len(),
+            };
+            self.generations.resize(self.generations.len().max(bundle + 1), Some(0));
+            self.bundles.push(Some(bundle));
+        }
+    }
+
+    /// Attaches what was appended to the plan. What the kernel refuses of it is left out: functions and the reason.
+    ///
+    /// # Errors
+    /// It could not be attached, and nothing of it is.
+    pub(super) fn add(
+        &mut self,
+        ebpf: &mut Ebpf,
+        plan: &Plan,
+        files: &[TracedFile],
+        added: &Appended,
+    ) -> Result<Vec<(u32, String)>> {
+        let first = self.generations.len();
+        self.bundle_up(&plan.functions[added.functions.clone()]);
+        let mut left_out = Vec::new();
+        loop {
+            let held = self.held.len();
+            let points = &plan.points[added.points.clone()];
+            let bundles = (first..self.generations.len()).chain([FIXED]).collect();
+            let refused = match self.attach_first(ebpf, &Work { plan, points, files, bundles, groups: GROUPS }) {
+                Ok(Ok(())) => return Ok(left_out),
+                Ok(Err(refused)) => Ok(refused),
+                Err(error) => Err(error),
+            };
+            let gone = self.held.split_off(held);
+            drop_links(ebpf, gone);
+            if refused.is_err() {
+                self.barred.extend(added.points.clone().map(|point| point as u32));
+            }
+            let Refused { points: refused, reason } = refused?;
+            for point in refused.iter().filter_map(|&point| plan.points.get(point as usize)) {
+                if let Some(bundle) = self.bundles.get_mut(point.function as usize) {
+                    *bundle = None;
+                    left_out.push((point.function, reason.clone()));
+                }
+            }
+            self.barred.extend(refused);
+        }
+    }
+
+    /// Removes the links to one file, for good.
+    pub(super) fn detach_file(&mut self, ebpf: &mut Ebpf, plan: &Plan, file: usize) {
+        self.barred.extend(plan.points.iter().filter(|point| point.file == file).map(|point| point.cookie.point()));
+        let (gone, kept): (Vec<Held>, Vec<Held>) = self.held.drain(..).partition(|held| held.file == file);
+        self.held = kept;
+        drop_links(ebpf, gone);
+    }
+
+    /// Whether any link is there.
+    pub(super) fn any(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// So many functions share in a budget that it is better to know before what is hot.
@@ -124,7 +193,7 @@ impl Links {
         files: &[TracedFile],
     ) -> Result<Result<(), Refused>> {
         let bundles = (0..self.generations.len()).collect();
-        self.attach_first(ebpf, &Work { plan, files, bundles, groups: GROUPS, anew: false })
+        self.attach_first(ebpf, &Work { plan, points: &plan.points, files, bundles, groups: GROUPS })
     }
 
     /// Lets the entries of functions that share in a budget be counted, and no more: until [`Self::detach_counting`].
@@ -134,7 +203,8 @@ impl Links {
         plan: &Plan,
         files: &[TracedFile],
     ) -> Result<Result<(), Refused>> {
-        self.attach_first(ebpf, &Work { plan, files, bundles: self.sharing(), groups: &[COUNTING], anew: false })
+        let bundles = self.sharing();
+        self.attach_first(ebpf, &Work { plan, points: &plan.points, files, bundles, groups: &[COUNTING] })
     }
 
     /// Nothing is attached any more.
@@ -185,7 +255,8 @@ impl Links {
         let generation = self.unused_generation();
         let new = self.regroup(&old, functions, called, generation);
         let begin_ns = monotonic_ns();
-        let attached = self.attach(ebpf, &Work { plan, files, bundles: new.clone(), groups: GROUPS, anew: true });
+        let bundles = new.clone();
+        let attached = self.attach(ebpf, &Work { plan, points: &plan.points, files, bundles, groups: GROUPS });
         if let Err(error) = attached.and_then(|done| done.map_err(|refused| anyhow!(refused.reason))) {
             self.detach_bundles(ebpf, &new);
             (self.bundles, self.generations) = before;
@@ -239,9 +310,10 @@ impl Links {
                 for (bundle, points) in self.points(work, group, number) {
                     for scope in scopes(self.pids.as_deref())? {
                         match self.attach_group(ebpf, group, bundle, &points, file, scope) {
-                            Err(error) if work.anew && has_ended(&error) => {}
+                            // The process has ended meanwhile.
+                            Err(error) if has_ended(&error) => {}
                             // An unwinder's: without it some durations are missing, no more.
-                            Err(error) if number >= work.plan.files.len() => self.unwatched.push(format!("{error:#}")),
+                            Err(error) if work.plan.only_unwinds(number) => self.unwatched.push(format!("{error:#}")),
                             Ok(Ok(())) => {}
                             other => return other,
                         }
@@ -255,7 +327,10 @@ impl Links {
     /// The group's points in one file, by bundle.
     fn points<'a>(&self, work: &Work<'a>, group: &Group, file: usize) -> BTreeMap<Bundle, Vec<&'a PlannedPoint>> {
         let mut points: BTreeMap<Bundle, Vec<&PlannedPoint>> = BTreeMap::new();
-        for point in &work.plan.points {
+        for point in work.points {
+            if self.barred.contains(&point.cookie.point()) {
+                continue;
+            }
             let bundle = match self.bundles.get(point.function as usize) {
                 Some(bundle) => *bundle,
                 None => Some(FIXED),
@@ -295,7 +370,8 @@ impl Links {
         }
         match program.attach(points.iter().map(|p| attach_point(p, generation)), path, scope) {
             Ok(id) => {
-                self.held.push(Held { bundle, program: name, id });
+                let file = points.first().map_or(0, |point| point.file);
+                self.held.push(Held { bundle, file, program: name, id });
                 Ok(Ok(()))
             }
             Err(error) if is_refusal(&error) => {
@@ -307,19 +383,11 @@ impl Links {
         }
     }
 
-    /// Removes the links of some bundles, in any order: nobody waits for what they see. All at once, because for each
-    /// the kernel waits until every CPU has been seen outside of it (tens of ms).
+    /// Removes the links of some bundles.
     fn detach_bundles(&mut self, ebpf: &mut Ebpf, bundles: &BTreeSet<Bundle>) {
         let (gone, kept): (Vec<Held>, Vec<Held>) = self.held.drain(..).partition(|held| bundles.contains(&held.bundle));
         self.held = kept;
-        let links = gone.into_iter().filter_map(|held| program(ebpf, held.program).ok()?.take_link(held.id).ok());
-        let links: Vec<UProbeLink> = links.collect();
-        thread::scope(|scope| {
-            for link in links {
-                // Where no thread can be had, the link goes here and now.
-                let _ = thread::Builder::new().spawn_scoped(scope, || drop(link));
-            }
-        });
+        drop_links(ebpf, gone);
     }
 
     /// Removes all links: entries first, so that the last calls are seen to end.
@@ -332,6 +400,19 @@ impl Links {
             }
         }
     }
+}
+
+/// Removes links, in any order: nobody waits for what they see. All at once, because for each the kernel waits until every
+/// CPU has been seen outside of it (tens of ms).
+fn drop_links(ebpf: &mut Ebpf, gone: Vec<Held>) {
+    let links = gone.into_iter().filter_map(|held| program(ebpf, held.program).ok()?.take_link(held.id).ok());
+    let links: Vec<UProbeLink> = links.collect();
+    thread::scope(|scope| {
+        for link in links {
+            // Where no thread can be had, the link goes here and now.
+            let _ = thread::Builder::new().spawn_scoped(scope, || drop(link));
+        }
+    });
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe> {

@@ -58,9 +58,9 @@ impl Losses {
         self.snapshot.extend(self.by_lane.iter().flatten().map(|(lane, at)| (lane.0, at)));
     }
 
-    /// Records lost, by point: only where any were.
-    pub fn by_point(&self) -> Vec<(u32, u64)> {
-        let numbered = (0_u32..).zip(self.by_point.iter());
+    /// Records lost, by point, of so many: only where any were.
+    pub fn by_point(&self, points: usize) -> Vec<(u32, u64)> {
+        let numbered = (0_u32..).zip(self.by_point.iter().take(points));
         numbered.filter_map(|(point, n)| Some((point, n.ok()?))).filter(|&(_, n)| n > 0).collect()
     }
 

@@ -8,11 +8,13 @@ mod counters;
 mod deferred;
 mod error;
 pub mod features;
+mod growing;
 mod links;
 pub mod losses;
 pub mod recorder;
 mod rehearsal;
 pub mod specimens;
+mod targets;
 
 use std::{collections::BTreeSet, fs};
 
@@ -117,8 +119,12 @@ pub struct Attachment {
     deferred: Option<Deferred>,
     /// Where [`Options::counted`] asked for them.
     counters: Option<Counters>,
-    /// The trace is of processes named by the user: it ends with the last of them.
-    ends_with_processes: bool,
+    /// What files that come later have room for.
+    room: growing::Room,
+    /// Whose calls.
+    scope: Scope,
+    /// Unwinders in files that others share are told apart by who runs what is traced.
+    shared_unwinders: bool,
 }
 
 /// The refused points' functions were taken out of the plan; attach again.
@@ -220,10 +226,10 @@ impl Attachment {
         let origins = u32::from(options.origins);
         let stack_copy = if options.stack_copy == StackCopies::None { 0 } else { STACK_COPY_BYTES };
         let stack_copy_go = u32::from(options.stack_copy == StackCopies::Everywhere);
-        let points =
-            u32::try_from(plan.points.len()).ok().filter(|&n| n <= abi::MAX_POINTS).context("too many points")?;
+        let room = growing::Room::beyond(plan, options, multi)?;
+        let points = room.points;
         let rows = counters::rows();
-        let counted = if options.counted { points.max(1) } else { 0 };
+        let counted = if options.counted { points } else { 0 };
         let min_duration = if deferred::is_possible(plan) { options.min_duration_ns } else { 0 };
         let (deferring_lanes, deferring_points) = deferred::sizes(min_duration, points);
         let shared_unwinders = u32::from(filter == FILTER_NONE && plan.watches_shared_files());
@@ -251,35 +257,38 @@ impl Attachment {
             .override_global("TASK_ALTERNATE", &kernel.task_alternate, true)
             .map_max_entries("EVENTS", options.buffer_bytes)
             .map_max_entries("COUNTS", counted.max(1).saturating_mul(rows))
-            .map_max_entries("LOST_AT", points.max(1))
+            .map_max_entries("LOST_AT", points)
             .map_max_entries("DEFERRED", deferring_lanes)
             .map_max_entries("FUNCTION_OF", deferring_points)
             .map_max_entries("LEFT_OUT_AT", deferring_points)
-            .map_max_entries("JUMPS", plan.jumps.len().max(1) as u32)
+            .map_max_entries("JUMPS", room.jumps)
             .load(OBJECT)
             .map_err(|error| explain("failed to load the kernel half", error))?;
         let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
-        let ends_with_processes = matches!(options.scope, Scope::Processes { .. } | Scope::Threads(_));
         let deferred = if min_duration > 0 { Some(Deferred::take(&mut ebpf, plan)?) } else { None };
         let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
         let pids = within.or_else(|| link_pids(options, features, multi));
         let links = Links::new(plan, multi, deferred.is_some(), pids);
-        let counters = options.counted.then(|| Counters::take(&mut ebpf, plan.points.len())).transpose()?;
-        let mut attachment = Self { ebpf, ring, links, deferred, counters, ends_with_processes };
+        let counters =
+            options.counted.then(|| Counters::take(&mut ebpf, points as usize, plan.points.len())).transpose()?;
+        let mut attachment = Self {
+            ebpf,
+            ring,
+            links,
+            deferred,
+            counters,
+            room,
+            scope: options.scope.clone(),
+            shared_unwinders: shared_unwinders != 0,
+        };
         attachment.fill_maps(plan, &options.scope)?;
         Ok(attachment)
     }
 
     fn fill_maps(&mut self, plan: &Plan, scope: &Scope) -> Result<()> {
-        let mut programs: Array<_, GoProgram> = self.map("GO_PROGRAMS")?.try_into()?;
-        for (position, program) in plan.go_programs.iter().enumerate() {
-            programs.set(position as u32, &GoProgram(*program), 0)?;
-        }
-        let mut jumps: HashMap<_, u32, Jump> = self.map("JUMPS")?.try_into()?;
-        for (point, jump) in &plan.jumps {
-            jumps.insert(point, &Jump(*jump), 0)?;
-        }
+        self.tell_programs(plan)?;
+        self.tell_jumps(&plan.jumps)?;
         let ids = match scope {
             Scope::Everyone => return Ok(()),
             Scope::Processes { pids, .. } | Scope::Comm { pids, .. } => pids,
@@ -288,6 +297,22 @@ impl Attachment {
         let mut traced: HashMap<_, u32, u32> = self.map("PIDS")?.try_into()?;
         for id in ids {
             traced.insert(id, &1, 0).context("too many processes")?;
+        }
+        Ok(())
+    }
+
+    fn tell_programs(&mut self, plan: &Plan) -> Result<()> {
+        let mut programs: Array<_, GoProgram> = self.map("GO_PROGRAMS")?.try_into()?;
+        for (position, program) in plan.go_programs.iter().enumerate() {
+            programs.set(position as u32, &GoProgram(*program), 0)?;
+        }
+        Ok(())
+    }
+
+    fn tell_jumps(&mut self, planned: &[(u32, abi::Jump)]) -> Result<()> {
+        let mut jumps: HashMap<_, u32, Jump> = self.map("JUMPS")?.try_into()?;
+        for (point, jump) in planned {
+            jumps.insert(point, &Jump(*jump), 0)?;
         }
         Ok(())
     }
@@ -303,15 +328,9 @@ impl Attachment {
 
     /// Whether no traced process is left; `ended` says that one has, which makes it worth a look.
     pub fn traced_processes_ended(&mut self, ended: bool) -> bool {
-        if !self.ends_with_processes || !ended {
-            return false;
-        }
-        let traced: Result<HashMap<_, u32, u32>, _> = match self.ebpf.map_mut("PIDS") {
-            Some(map) => map.try_into(),
-            None => return false,
-        };
+        let ends_with_them = matches!(self.scope, Scope::Processes { .. } | Scope::Threads(_));
         // The kernel half takes out those that ended.
-        traced.is_ok_and(|traced: HashMap<&mut MapData, u32, u32>| traced.keys().next().is_none())
+        ends_with_them && ended && self.traced_ids().is_some_and(|traced| traced.keys().next().is_none())
     }
 
     /// The records.

@@ -55,6 +55,32 @@ pub struct TraceInfo {
     pub subtracted: Option<Vec<(Trap, u64)>>,
 }
 
+/// A file that came while the trace ran, and is traced from then on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFile {
+    /// Its path, as the functions' own [`TracedFunction::binary`].
+    pub binary: String,
+    /// Why it is traced.
+    pub cause: Cause,
+    /// `CLOCK_MONOTONIC`, ns: what is called from then on is seen.
+    pub at_ns: u64,
+    /// Functions and points that are attached.
+    pub attached: u64,
+    /// Functions and points that the patterns matched in it, probeable or not.
+    pub matched: u64,
+    /// Matched, not attached, with the reason.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What made a file come into a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It took the place of a traced file, at its path.
+    Replaced,
+    /// A traced process loaded it.
+    Loaded,
+}
+
 /// What the probes cost a thread or goroutine since a call of it began.
 #[derive(Clone, Debug)]
 pub struct Spent {

@@ -94,6 +94,14 @@ struct FunctionInfo {
     may_repeat: bool,
     unprobed_jumps: bool,
     shed: bool,
+    /// Returns before say nothing: its entry was not yet probed (`CLOCK_MONOTONIC`, ns).
+    since_ns: u64,
+}
+
+impl FunctionInfo {
+    fn new(function: &PlannedFunction, since_ns: u64) -> Self {
+        Self { may_repeat: function.may_repeat, unprobed_jumps: function.unprobed_jumps, shed: false, since_ns }
+    }
 }
 
 /// Pairs events into calls.
@@ -122,10 +130,7 @@ impl Tracker {
     pub fn new(points: &[PlannedPoint], functions: &[PlannedFunction], limits: Limits) -> Self {
         Self {
             points: points.iter().map(|p| point_info(p, functions)).collect(),
-            functions: functions
-                .iter()
-                .map(|f| FunctionInfo { may_repeat: f.may_repeat, unprobed_jumps: f.unprobed_jumps, shed: false })
-                .collect(),
+            functions: functions.iter().map(|function| FunctionInfo::new(function, 0)).collect(),
             lanes: Lanes::default(),
             entries_ns: 0..u64::MAX,
             limits,
@@ -138,6 +143,14 @@ impl Tracker {
             costs: None,
             summary: Summary::default(),
         }
+    }
+
+    /// The plan has grown: these are all of its points and functions. The entries of the new ones are seen from that time on
+    /// (`CLOCK_MONOTONIC`, ns).
+    pub fn grow(&mut self, points: &[PlannedPoint], functions: &[PlannedFunction], since_ns: u64) {
+        self.points.extend(points.iter().skip(self.points.len()).map(|point| point_info(point, functions)));
+        let new = functions.iter().skip(self.functions.len());
+        self.functions.extend(new.map(|function| FunctionInfo::new(function, since_ns)));
     }
 
     /// From durations is subtracted what the traps in them cost, from now on.
@@ -394,7 +407,9 @@ impl Step<'_> {
     }
 
     fn unmatched(&mut self, function: u32) {
-        let counts = self.tracker.entries_ns.contains(&self.event.time_ns) && !self.tracker.is_shed(function);
+        let info = self.info(function);
+        let time_ns = self.event.time_ns;
+        let counts = self.tracker.entries_ns.contains(&time_ns) && time_ns >= info.since_ns && !info.shed;
         self.tracker.summary.unmatched_returns += u64::from(counts);
     }
 
@@ -509,7 +524,7 @@ impl Step<'_> {
     }
 
     fn info(&self, function: u32) -> FunctionInfo {
-        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false, shed: false };
+        let none = FunctionInfo { may_repeat: false, unprobed_jumps: false, shed: false, since_ns: 0 };
         if function == NO_FUNCTION {
             return none;
         }

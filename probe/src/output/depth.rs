@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Sink;
-use crate::calls::{Enter, Leave, Point, Shed, Summary, TraceInfo};
+use crate::calls::{Enter, Leave, NewFile, Point, Shed, Summary, TraceInfo};
 
 /// Passes the first levels of calls on.
 pub(super) struct MaxDepth {
@@ -33,6 +33,10 @@ impl Sink for MaxDepth {
     /// A point is part of the call around it, so the innermost level keeps its points.
     fn point(&mut self, point: &Point) -> io::Result<()> {
         if point.depth <= self.levels { self.inner.point(point) } else { Ok(()) }
+    }
+
+    fn grown(&mut self, trace: &TraceInfo, file: &NewFile) -> io::Result<()> {
+        self.inner.grown(trace, file)
     }
 
     fn shed(&mut self, shed: &Shed) -> io::Result<()> {

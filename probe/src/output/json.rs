@@ -10,7 +10,8 @@ use rustc_hash::FxHashMap;
 
 use super::{Sink, escape, text::cut_reason};
 use crate::calls::{
-    CallerStack, End, Enter, Frame, Leave, Origin, Point, Shed, Skipped, Summary, Thread, TraceInfo, TracedFunction,
+    CallerStack, Cause, End, Enter, Frame, Leave, NewFile, Origin, Point, Shed, Skipped, Summary, Thread, TraceInfo,
+    TracedFunction,
 };
 
 /// Callers rendered and kept; when there are more, all are forgotten and rendered anew.
@@ -140,6 +141,18 @@ impl Json {
         self.frames.insert(Rc::as_ptr(frame), (Rc::clone(frame), text.into_boxed_slice()));
     }
 
+    fn skipped(&mut self, skipped: &[Skipped]) {
+        self.text(br#","skipped":["#);
+        for (at, Skipped { function, reason }) in skipped.iter().enumerate() {
+            self.text(if at > 0 { br#",{"function":"# } else { br#"{"function":"# });
+            escape::json(&mut self.line, function);
+            self.text(br#","reason":"#);
+            escape::json(&mut self.line, reason);
+            self.line.push(b'}');
+        }
+        self.text(b"]");
+    }
+
     fn write_line(&mut self) -> io::Result<()> {
         self.line.push(b'\n');
         let written = self.out.write_all(&self.line);
@@ -155,15 +168,7 @@ impl Sink for Json {
         self.number(br#"{"type":"trace","version":1,"epoch_ns":""#, trace.epoch_ns);
         self.number(br#"","matched":"#, trace.matched);
         self.number(br#","attached":"#, trace.functions.len() as u64);
-        self.text(br#","skipped":["#);
-        for (at, Skipped { function, reason }) in trace.skipped.iter().enumerate() {
-            self.text(if at > 0 { br#",{"function":"# } else { br#"{"function":"# });
-            escape::json(&mut self.line, function);
-            self.text(br#","reason":"#);
-            escape::json(&mut self.line, reason);
-            self.line.push(b'}');
-        }
-        self.text(b"]");
+        self.skipped(&trace.skipped);
         self.subtracted = trace.subtracted.is_some();
         if let Some(costs) = &trace.subtracted {
             self.text(br#","probe_cost_ns":{"#);
@@ -213,6 +218,23 @@ impl Sink for Json {
         self.context(&point.comm, point.goroutine, point.origin.as_deref(), point.depth);
         self.text(br#","args":null"#);
         self.stack(point.stack.as_ref());
+        self.write_line()
+    }
+
+    fn grown(&mut self, trace: &TraceInfo, file: &NewFile) -> io::Result<()> {
+        let new = trace.functions.iter().skip(self.fragments.len()).map(render_function);
+        self.fragments.extend(new);
+        self.text(br#"{"type":"file","binary":"#);
+        escape::json(&mut self.line, &file.binary);
+        self.text(match file.cause {
+            Cause::Replaced => br#","cause":"replaced""#,
+            Cause::Loaded => br#","cause":"loaded""#,
+        });
+        self.number(br#","at_ns":"#, file.at_ns.saturating_sub(self.origin_ns));
+        self.number(br#","matched":"#, file.matched);
+        self.number(br#","attached":"#, file.attached);
+        self.skipped(&file.skipped);
+        self.line.push(b'}');
         self.write_line()
     }
 

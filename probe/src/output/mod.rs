@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use jiff::tz::TimeZone;
 
-use crate::calls::{Enter, Leave, Point, Shed, Summary, TraceInfo};
+use crate::calls::{Enter, Leave, NewFile, Point, Shed, Summary, TraceInfo};
 
 mod depth;
 pub mod escape;
@@ -36,6 +36,8 @@ pub trait Sink {
     fn leave(&mut self, leave: &Leave) -> io::Result<()>;
     /// A point was passed.
     fn point(&mut self, point: &Point) -> io::Result<()>;
+    /// A file is traced from here on: `trace` has its functions behind those known.
+    fn grown(&mut self, trace: &TraceInfo, file: &NewFile) -> io::Result<()>;
     /// A function is not traced any more from here on.
     fn shed(&mut self, shed: &Shed) -> io::Result<()>;
     /// Called some times a second, and when the events run dry, with the time up to which all events have been

@@ -8,7 +8,7 @@ use std::io;
 use rustc_hash::FxHashMap;
 
 use super::{Notes, Sink};
-use crate::calls::{CallId, Enter, Leave, Point, Shed, Spent, Summary, TraceInfo, open_ns};
+use crate::calls::{CallId, Enter, Leave, NewFile, Point, Shed, Spent, Summary, TraceInfo, open_ns};
 
 /// Entries and points held for one outermost call, and for all. An event takes about 130 bytes.
 const HELD_MAX: Held = Held { block: 100_000, total: 500_000 };
@@ -179,6 +179,10 @@ impl Sink for Slow {
         let Some(call) = around else { return Ok(()) };
         let kept = call.kept && self.has_room(call.outermost);
         self.take_or_drop(call.outermost, kept, Event::Point(point.clone()))
+    }
+
+    fn grown(&mut self, trace: &TraceInfo, file: &NewFile) -> io::Result<()> {
+        self.inner.grown(trace, file)
     }
 
     /// Part of no call: it is told at once.

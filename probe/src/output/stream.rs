@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::text::{FAINT, LABEL, Names, Painter, end_label, push_callers, push_origin, push_shed, push_thread};
 use super::time::{Clock, DURATION_WIDTH, TimeFormat, push_duration};
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, Enter, Leave, Origin, Point, Shed, Summary, Thread, TraceInfo};
+use crate::calls::{CallId, CallerStack, Enter, Leave, NewFile, Origin, Point, Shed, Summary, Thread, TraceInfo};
 
 /// Columns of a time of day; other times are brought to the same width.
 const TIME_WIDTH: usize = 15;
@@ -256,6 +256,12 @@ impl Sink for Stream {
             None => self.point_line(point),
         }
         self.write_text()
+    }
+
+    /// Talk says it.
+    fn grown(&mut self, trace: &TraceInfo, _: &NewFile) -> io::Result<()> {
+        self.names.grow(trace);
+        Ok(())
     }
 
     fn shed(&mut self, shed: &Shed) -> io::Result<()> {

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::{OutputOptions, Sink};
 use crate::calls::{
-    CallId, CallerStack, End, Enter, Frame, Leave, Origin, Point, Shed, Spent, Summary, Thread, TraceInfo,
+    CallId, CallerStack, End, Enter, Frame, Leave, NewFile, Origin, Point, Shed, Spent, Summary, Thread, TraceInfo,
     TracedFunction,
 };
 
@@ -166,6 +166,18 @@ impl Story {
             stack: None,
         };
         self.sink.point(&point).expect("memory can be written");
+    }
+
+    /// A file with these functions comes.
+    pub(super) fn grown(&mut self, functions: &[&str], file: &NewFile) {
+        let new = functions.iter().map(|name| TracedFunction {
+            name: (*name).to_owned(),
+            binary: file.binary.clone(),
+            address: 0x1000,
+            point: None,
+        });
+        self.trace.functions.extend(new);
+        self.sink.grown(&self.trace, file).expect("memory can be written");
     }
 
     /// A function is not traced from here on.

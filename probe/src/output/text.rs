@@ -39,7 +39,14 @@ pub(super) struct Names(Vec<String>);
 
 impl Names {
     pub(super) fn new(trace: &TraceInfo) -> Names {
-        let shown = trace.functions.iter().map(|function| {
+        let mut names = Names::default();
+        names.grow(trace);
+        names
+    }
+
+    /// Adds those that are new.
+    pub(super) fn grow(&mut self, trace: &TraceInfo) {
+        let shown = trace.functions.iter().skip(self.0.len()).map(|function| {
             let mut name = String::new();
             if function.point.is_some() {
                 name.push_str("• ");
@@ -51,7 +58,8 @@ impl Names {
             }
             name
         });
-        Names(shown.collect())
+        let shown: Vec<String> = shown.collect();
+        self.0.extend(shown);
     }
 
     pub(super) fn get(&self, function: u32) -> &str {

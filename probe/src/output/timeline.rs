@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::text::{FAINT, HEADER, LABEL, Names, Painter, end_label, push_callers, push_origin, push_shed, push_thread};
 use super::time::{Clock, DURATION_WIDTH, push_duration};
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, Enter, Leave, Origin, Point, Shed, Summary, Thread, TraceInfo};
+use crate::calls::{CallId, CallerStack, Enter, Leave, NewFile, Origin, Point, Shed, Summary, Thread, TraceInfo};
 
 mod block;
 use block::{Block, Line, State};
@@ -140,6 +140,12 @@ impl Sink for Timeline {
                 self.write_page()
             }
         }
+    }
+
+    /// Talk says it.
+    fn grown(&mut self, trace: &TraceInfo, _: &NewFile) -> io::Result<()> {
+        self.page.names.grow(trace);
+        Ok(())
     }
 
     fn shed(&mut self, shed: &Shed) -> io::Result<()> {

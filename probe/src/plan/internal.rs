@@ -12,7 +12,7 @@ use symbols::{
     unwind,
 };
 
-use super::{Cookie, FilePlanner, NO_FUNCTION, Plan, PlannedPoint, PointKind, Returns};
+use super::{Cookie, FilePlanner, NO_FUNCTION, Plan, PlannedFile, PlannedPoint, PointKind, Returns};
 use crate::{output::escape, target::TracedFile};
 
 /// Functions that end by entering another frame (Itanium C++ ABI: Exception Handling, level I). Rust's panics and
@@ -74,7 +74,8 @@ impl Plan {
     /// Watches native unwinders: those within the traced files, and those of `libraries`, which the caller appends to
     /// the files.
     pub fn watch_unwinders(&mut self, traced: &[TracedFile], libraries: &[TracedFile]) {
-        self.libraries = libraries.iter().map(|library| library.shown.clone()).collect();
+        let only_unwinds = |library: &TracedFile| PlannedFile { shown: library.shown.clone(), only_unwinds: true };
+        self.files.extend(libraries.iter().map(only_unwinds));
         let wants_jumps = traced.iter().any(|file| uses_jumps(file.index.binary()));
         self.watch_contexts(traced, libraries);
         for (number, file) in traced.iter().chain(libraries).enumerate() {
@@ -124,9 +125,14 @@ impl Plan {
         })
     }
 
+    /// Whether a file is watched for unwinding only.
+    pub fn only_unwinds(&self, file: usize) -> bool {
+        self.files.get(file).is_some_and(|file| file.only_unwinds)
+    }
+
     /// Whether unwinders are watched in files that programs which are not traced run too.
     pub fn watches_shared_files(&self) -> bool {
-        self.points.iter().any(|point| point.file >= self.files.len())
+        self.points.iter().any(|point| self.only_unwinds(point.file))
     }
 }
 

@@ -39,7 +39,7 @@ impl Plan {
             }
         }
         for point in self.points.iter().filter(|point| point.function == NO_FUNCTION) {
-            let file = self.files.iter().chain(&self.libraries).nth(point.file).map_or("", String::as_str);
+            let file = self.files.get(point.file).map_or("", |file| file.shown.as_str());
             let (kind, offset) = (kind_name(point.kind), point.offset);
             writeln!(out, "internal: {kind}, file offset {offset} ({})", escape::escaped(file))?;
         }

@@ -138,7 +138,7 @@ fn watched(program: &Program) -> Plan {
 
 fn internal(plan: &Plan, kind: PointKind) -> Vec<&str> {
     let points = plan.points.iter().filter(|point| point.kind == kind);
-    let mut files: Vec<&str> = points.map(|point| plan.libraries[point.file - plan.files.len()].as_str()).collect();
+    let mut files: Vec<&str> = points.map(|point| plan.files[point.file].shown.as_str()).collect();
     files.dedup();
     files
 }
@@ -243,4 +243,64 @@ fn whether_such_functions_can_be_probed_is_found_out_within_the_same_bound() {
     });
     let unread = reasons.filter(|reason| reason.starts_with(SHARED)).count();
     assert!((OVERLAPPING / 2..OVERLAPPING - 100).contains(&unread), "{unread}");
+}
+
+/// Jumps away through a pointer, as glibc's and others' do.
+const JUMPS: &str = "int (*to)(int);\n__attribute__((noinline)) int step(int n) { return to(n + 1); }\n\
+                     __attribute__((noinline)) int other(int n) { return n * 3; }\n\
+                     int main(int n, char **a) { to = other; return step(n); }";
+
+#[test]
+fn what_comes_later_is_appended_whole_behind_what_was_there() {
+    let (first, second) = (compile(JUMPS, &[]), compile(JUMPS, &["-DSECOND"]));
+    let patterns = ["step".parse().unwrap(), "oth*".parse().unwrap()];
+    let options = Options { all: false, returns: Returns::Ret, thorough: false };
+    let open = |program: &Program| TracedFile::open(&program.path, "p").unwrap();
+    let files = [open(&first), open(&second)];
+    let expected = plan(&files, &patterns, options).unwrap();
+    let mut grown = plan(&files[..1], &patterns, options).unwrap();
+    let alone = plan_alone(&files[1], &patterns, options, grown.go_programs.clone());
+    let before = (grown.functions.len(), grown.points.len(), grown.jumps.len());
+    let added = grown.append(alone, &[1]);
+    assert_eq!((added.functions.start, added.points.start, added.jumps.start), before);
+    assert_eq!(added.points.end, grown.points.len());
+    // The same as if both had been planned at once.
+    for (grown, expected) in grown.points.iter().zip(&expected.points) {
+        assert_eq!(format!("{grown:?}"), format!("{expected:?}"));
+    }
+    assert!(!added.jumps.is_empty() && grown.jumps == expected.jumps, "{:?} {:?}", grown.jumps, expected.jumps);
+    assert_eq!((grown.functions.len(), grown.matched), (expected.functions.len(), expected.matched));
+    assert_eq!(grown.files, expected.files);
+}
+
+#[test]
+fn what_unwinds_for_both_is_watched_once() {
+    let source = "#include <setjmp.h>\njmp_buf b;\n__attribute__((noinline)) void f(void) { longjmp(b, 1); }\n\
+                  int main(void) { if (!setjmp(b)) f(); return 0; }";
+    let program = compile(source, &[]);
+    let (mut grown, added) = (watched(&program), watched(&program));
+    let count = |plan: &Plan| plan.points.iter().filter(|point| point.kind == PointKind::LongJump).count();
+    let before = count(&grown);
+    // The program is a new file, its libraries are known.
+    let positions: Vec<usize> = [grown.files.len()].into_iter().chain(1..added.files.len()).collect();
+    grown.append(added, &positions);
+    assert!(before > 0);
+    assert_eq!(count(&grown), before);
+}
+
+#[test]
+fn an_address_is_one_of_the_file_that_was_there_and_says_nothing_of_the_next() {
+    let program = compile(COLD, &[]);
+    let file = TracedFile::open(&program.path, "p").unwrap();
+    let options = Options { all: false, returns: Returns::Ret, thorough: false };
+    let listing = run("nm", &[program.path.to_str().unwrap()]);
+    let line = listing.lines().find(|line| line.ends_with(" step")).unwrap();
+    let address = format!("0x{}", line.split(' ').next().unwrap());
+    let matched = |patterns: &[&str]| {
+        let patterns: Vec<Pattern> = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        plan_alone(&file, &patterns, options, Vec::new()).matched
+    };
+    assert_eq!(matched(&[&address]), 0);
+    assert_eq!(matched(&[&address, "!main"]), 0, "a negation alone would mean everything else");
+    assert_eq!(matched(&[&address, "main"]), 1);
 }

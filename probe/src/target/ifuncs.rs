@@ -16,6 +16,10 @@ use super::{Identity, in_root_of, processes};
 
 /// Tells an index what a process (else we ourselves) chose, if it runs the file.
 pub(super) fn learn(index: &mut Index, identity: Identity, process: Option<u32>) {
+    // A process's mappings may take long to read.
+    if !index.has_ifuncs() {
+        return;
+    }
     for pid in process.into_iter().chain([std::process::id()]) {
         let Some(bias) = bias_in(pid, index, identity) else { continue };
         let Ok(memory) = File::open(PathBuf::from(format!("/proc/{pid}/mem"))) else { continue };
@@ -31,8 +35,9 @@ pub(super) fn learn(index: &mut Index, identity: Identity, process: Option<u32>)
 /// Where a process has mapped a file.
 fn bias_in(pid: u32, index: &Index, identity: Identity) -> Option<LoadBias> {
     let is_it = |mapping: &processes::Mapping| {
-        let metadata = fs::metadata(in_root_of(pid, &mapping.path));
-        mapping.inode == identity.inode && metadata.is_ok_and(|metadata| Identity::of(&metadata) == identity)
+        // A process may have 60,000 mappings: few are worth a look at the file.
+        let metadata = || fs::metadata(in_root_of(pid, &mapping.path));
+        mapping.inode == identity.inode && metadata().is_ok_and(|metadata| Identity::of(&metadata) == identity)
     };
     let mapping = processes::mappings_of(pid).into_iter().find(is_it)?;
     Some(LoadBias::between(index.binary().vaddr(FileOffset(mapping.offset))?, RuntimeAddr(mapping.start)))

@@ -134,7 +134,7 @@ fn version(path: &Path) -> Vec<u64> {
 }
 
 /// `libssl` names `libssl.so.3`, `libssl.so` and `libssl-1.1.so`; a full file name names only itself.
-pub(super) fn is_library_named(file: &str, name: &str) -> bool {
+pub fn is_library_named(file: &str, name: &str) -> bool {
     let Some(rest) = file.strip_prefix(name) else { return false };
     let version = if name.contains(".so") { rest.starts_with('.') } else { rest.starts_with(".so") };
     rest.is_empty() || version || rest.starts_with('-') && rest.contains(".so")

@@ -30,10 +30,8 @@ use symbols::{
     index::Index,
 };
 
-use self::{
-    debuginfod::Debuginfod,
-    loader::{Loader, is_library_named},
-};
+pub use self::loader::is_library_named;
+use self::{debuginfod::Debuginfod, loader::Loader};
 use crate::output::escape;
 
 /// A file that is traced: held open, so that what was read is what is probed.
@@ -295,7 +293,7 @@ pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedF
 pub fn file_here(path: &Path, program: Option<&Path>, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let found;
     let path = if is_name(path) && !path.exists() {
-        found = Loader::here().library(&path.to_string_lossy(), program).ok_or_else(|| no_library(path))?;
+        found = Loader::here().library(&path.to_string_lossy(), program).ok_or_else(|| NoLibrary(path.to_owned()))?;
         &found
     } else {
         path
@@ -303,13 +301,14 @@ pub fn file_here(path: &Path, program: Option<&Path>, debuginfod: Option<&Debugi
     TracedFile::fetching(path, &path.display().to_string(), debuginfod)
 }
 
-fn no_library(name: &Path) -> anyhow::Error {
-    let name = name.display();
-    anyhow!(
-        "no file {name}, and no library of that name: the loader's cache and folders have none (`ldconfig -p` shows what \
-         is in the cache); give its path, or -p PID of a process that has it mapped"
-    )
-}
+/// There is no such library.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no file {name}, and no library of that name: the loader's cache and folders have none (`ldconfig -p` shows what is in the \
+     cache); give its path, or -p PID of a process that has it mapped",
+    name = .0.display()
+)]
+pub struct NoLibrary(PathBuf);
 
 /// A file as a process sees it: an absolute path in its root, or the name of a library that it has mapped
 /// (`libssl`, `libc.so.6`). Any other path is the user's own.
@@ -317,7 +316,10 @@ fn no_library(name: &Path) -> anyhow::Error {
 /// # Errors
 /// No such library there; see [`TracedFile::open`].
 pub fn file_of(pid: u32, path: &Path, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
-    let path = if is_name(path) && !path.exists() { mapped_library(pid, path)? } else { path.to_owned() };
+    let path = match is_name(path) && !path.exists() {
+        true => mapped_library(pid, path).ok_or_else(|| not_mapped(pid, path))?,
+        false => path.to_owned(),
+    };
     if !path.is_absolute() {
         return file_here(&path, None, debuginfod);
     }
@@ -330,18 +332,63 @@ fn is_name(path: &Path) -> bool {
     path.components().count() == 1 && path.is_relative()
 }
 
-fn mapped_library(pid: u32, name: &Path) -> Result<PathBuf> {
+/// The name, where a library is named and no path: `libssl`, `libc.so.6`.
+pub fn library_name(path: &Path) -> Option<&str> {
+    let name = path.to_str().filter(|_| is_name(path) && !path.exists())?;
+    (name.starts_with("lib") || name.contains(".so")).then_some(name)
+}
+
+fn mapped_library(pid: u32, name: &Path) -> Option<PathBuf> {
     let name = name.to_string_lossy();
-    processes::mapped_files(pid)
-        .into_iter()
-        .find(|path| path.file_name().is_some_and(|file| is_library_named(&file.to_string_lossy(), &name)))
-        .ok_or_else(|| {
-            anyhow!("process {pid} has mapped no library {name}; `grep {name} /proc/{pid}/maps` shows what it has")
-        })
+    let is_it = |path: &PathBuf| path.file_name().is_some_and(|file| is_library_named(&file.to_string_lossy(), &name));
+    processes::mapped_files(pid).into_iter().find(is_it)
+}
+
+fn not_mapped(pid: u32, name: &Path) -> anyhow::Error {
+    let name = name.display();
+    anyhow!("process {pid} has mapped no library {name}; `grep {name} /proc/{pid}/maps` shows what it has")
+}
+
+/// The library of a name for each of these processes: what they have mapped; where that is nothing, what the loader would
+/// give them if they asked for it now. Each file once; none where nobody has any.
+///
+/// # Errors
+/// See [`TracedFile::open`].
+pub fn libraries_of(pids: &[u32], name: &Path, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
+    let mut files: Vec<TracedFile> = Vec::new();
+    for &pid in pids {
+        let Some(path) = mapped_library(pid, name).or_else(|| library_for(pid, name)) else { continue };
+        let here = in_root_of(pid, &path);
+        // Most of them have the same one: it is read once.
+        let known = debugfiles::metadata(&here).map(|metadata| Identity::of(&metadata));
+        if !known.is_ok_and(|known| files.iter().any(|file| file.identity == known)) {
+            let file = TracedFile::fetching(&here, &path.display().to_string(), debuginfod)?;
+            files.push(TracedFile { through: Some(pid), ..file });
+        }
+    }
+    Ok(files)
+}
+
+/// What the loader would give a process that sees the files that we see.
+fn library_for(pid: u32, name: &Path) -> Option<PathBuf> {
+    let root = |path: PathBuf| fs::metadata(path).ok().map(|root| (root.dev(), root.ino()));
+    let process = Path::new("/proc").join(pid.to_string());
+    (root(process.join("root"))? == root("/".into())?).then_some(())?;
+    Loader::here().library(&name.to_string_lossy(), fs::read_link(process.join("exe")).ok().as_deref())
 }
 
 fn is_there(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// Whether a process or thread, or another thread of the process, runs still. One that only was not waited for does not.
+pub fn runs(id: u32) -> bool {
+    let process = Path::new("/proc").join(id.to_string());
+    let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
+    // proc(5): the name stands in parentheses, and may have any in it.
+    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
+    !matches!(state, Some('Z' | 'X')) || threads() > 1
 }
 
 /// The name of a process.

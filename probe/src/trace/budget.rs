@@ -70,6 +70,13 @@ impl Budget {
         }
     }
 
+    /// The plan has grown.
+    pub(super) fn grow(&mut self, plan: &Plan) {
+        self.points.extend(plan.points.iter().skip(self.points.len()).map(|point| shared(point, &plan.functions)));
+        self.own.extend(plan.functions.iter().skip(self.own.len()).map(|function| !function.standard));
+        self.since.1.resize(self.points.len(), 0);
+    }
+
     /// Looks at the counts of `now_ns`: what is to be shed, the hottest first. [`Self::begin_anew`] is to follow when it
     /// was.
     pub(super) fn look(&mut self, now_ns: u64, counts: &[u64]) -> Vec<Shed> {
@@ -248,6 +255,14 @@ mod tests {
         let mut budget = budget(&[GLOB, GLOB, GLOB], 10_000);
         let shed = budget.look(100 * MS, &after(&[50, 100_000, 200]));
         assert_eq!(shed, [Shed { function: 1, rate: 2_000_000, at_ns: 100 * MS }]);
+    }
+
+    #[test]
+    fn functions_that_come_later_share_in_it() {
+        let mut budget = budget(&[GLOB], 10_000);
+        budget.grow(&plan(&[GLOB, EXACT, GLOB]));
+        let shed = budget.look(100 * MS, &after(&[50, 100_000, 100_000]));
+        assert_eq!(functions(&shed), [2]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     },
     calls::{TracedFunction, overhead::Costs},
     events,
-    plan::{Plan, PlannedFunction, PlannedPoint, PointKind},
+    plan::{Plan, PlannedFile, PlannedFunction, PlannedPoint, PointKind},
     request::Returns,
     target::TracedFile,
 };
@@ -71,7 +71,8 @@ struct Points {
 impl Points {
     /// A plan of all specimens: the points 2n and 2n + 1 are entry and exit of [`TIMED`]'s n-th.
     fn plan(self, counted: bool) -> Result<Plan> {
-        let mut plan = Plan { files: vec!["probe itself".to_owned()], ..Plan::default() };
+        let mut plan = Plan::default();
+        plan.files.push(PlannedFile { shown: "probe itself".to_owned(), only_unwinds: false });
         plan.go_programs.push(GoProgram::default());
         for (number, specimen) in (0_u32..).zip(TIMED.into_iter().chain([Specimen::Around])) {
             let place = specimen.place()?;

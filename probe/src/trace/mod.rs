@@ -1,5 +1,6 @@
 //! `probe PATTERN...`: the live trace, from the request to the closing lines.
 
+mod arrivals;
 mod budget;
 mod calibration;
 mod session;
@@ -40,12 +41,16 @@ pub fn run(request: &Trace) -> Result<u8> {
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
-    let opened = files(request);
+    let sought = files(request);
     target::whole_files()?;
-    let mut files = opened?;
+    let Sought { mut files, names, awaited } = sought?;
     of_this_machine(&files)?;
     let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
-    let planned = plan::plan(&files, &patterns, options);
+    let planned = match awaited.is_empty() {
+        true => plan::plan(&files, &patterns, options),
+        // What matches nothing now may match in what comes.
+        false => Ok(plan::plan_so_far(&files, &patterns, options).0),
+    };
     target::whole_files()?;
     let mut plan = planned?;
     if request.returns != Returns::None {
@@ -98,13 +103,20 @@ pub fn run(request: &Trace) -> Result<u8> {
     if !request.quiet {
         // Whether anybody listens is no matter of the trace.
         let mut text = Vec::new();
-        announce(&plan, request.verbose, &mut text)?;
+        announce(&plan, &awaited, request.verbose, &mut text)?;
         if let Some(costs) = &costs {
             announce_subtraction(&costs.told(&plan.points, &plan.functions), &mut text)?;
         }
         let _ = io::stderr().lock().write_all(&text);
     }
-    let sources = session::Sources { attachment, shed, recorder, signals, clocks, processes, costs };
+    let planning = arrivals::Planning {
+        patterns,
+        options,
+        debuginfod: request.debuginfod.clone().map(|given| (given, request.quiet)),
+        starts: request.target.pids.is_empty() && request.target.tids.is_empty(),
+    };
+    let arrivals = arrivals::Arrivals::new(names, planning);
+    let sources = session::Sources { attachment, shed, recorder, signals, clocks, processes, costs, arrivals };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
@@ -171,8 +183,18 @@ fn unneeded_ns(request: &Trace) -> u64 {
     if only_ends && !needs_short { hidden } else { 0 }
 }
 
+/// What there is to trace.
+struct Sought {
+    files: Vec<TracedFile>,
+    /// Libraries by name: any of that name which a target loads is meant.
+    names: Vec<String>,
+    /// Those of them that are not there yet.
+    awaited: Vec<String>,
+}
+
 /// The files to trace: those that were named, else the processes' programs, else the command's.
-fn files(request: &Trace) -> Result<Vec<TracedFile>> {
+fn files(request: &Trace) -> Result<Sought> {
+    let mut sought = Sought { files: Vec::new(), names: Vec::new(), awaited: Vec::new() };
     let target = &request.target;
     let pids = processes(target)?;
     let debuginfod = request.debuginfod.as_deref().map(|given| Debuginfod::new(given, request.quiet)).transpose()?;
@@ -182,18 +204,47 @@ fn files(request: &Trace) -> Result<Vec<TracedFile>> {
     let program = program.transpose()?;
     if request.binaries.is_empty() {
         if let Some(path) = &program {
-            return Ok(vec![TracedFile::fetching(path, &path.display().to_string(), debuginfod)?]);
+            sought.files = vec![TracedFile::fetching(path, &path.display().to_string(), debuginfod)?];
+            return Ok(sought);
         }
         let programs = pids.iter().map(|&pid| target::program_file(pid, debuginfod));
-        return programs.collect::<Result<Vec<_>>>().map(distinct);
+        sought.files = distinct(programs.collect::<Result<Vec<_>>>()?);
+        return Ok(sought);
     }
-    match pids.first() {
-        Some(&pid) => request.binaries.iter().map(|path| target::file_of(pid, path, debuginfod)).collect(),
-        None => {
-            let program = program.as_deref();
-            request.binaries.iter().map(|path| target::file_here(path, program, debuginfod)).collect()
+    let named = running_by_name(target);
+    for path in &request.binaries {
+        let library = target::library_name(path).filter(|_| program.is_some() || named.is_some() || !pids.is_empty());
+        let found = match (library, pids.first()) {
+            (Some(_), Some(_)) => target::libraries_of(&pids, path, debuginfod)?,
+            (Some(_), None) => {
+                let mapped = target::libraries_of(named.as_deref().unwrap_or_default(), path, debuginfod)?;
+                match target::file_here(path, program.as_deref(), debuginfod) {
+                    _ if !mapped.is_empty() => mapped,
+                    Err(error) if error.is::<target::NoLibrary>() => mapped,
+                    file => vec![file?],
+                }
+            }
+            (None, Some(&pid)) => vec![target::file_of(pid, path, debuginfod)?],
+            (None, None) => vec![target::file_here(path, program.as_deref(), debuginfod)?],
+        };
+        if let Some(name) = library {
+            sought.names.push(name.to_owned());
+            sought.awaited.extend(found.is_empty().then(|| name.to_owned()));
         }
+        sought.files.extend(found);
     }
+    Ok(sought)
+}
+
+/// The processes of the name that is the target, if a name is.
+fn running_by_name(target: &TargetRequest) -> Option<Vec<u32>> {
+    let comm = target.comm.as_deref()?;
+    Some(target::all_pids().into_iter().filter(|pid| target::comm_of(*pid).as_deref() == Some(cut(comm))).collect())
+}
+
+/// A name as the kernel keeps it: the first 15 bytes.
+fn cut(comm: &str) -> &str {
+    comm.get(..probe_ebpf::abi::COMM_LEN - 1).unwrap_or(comm)
 }
 
 /// Refuses files that cannot run here.
@@ -228,6 +279,9 @@ fn processes(target: &TargetRequest) -> Result<Vec<u32>> {
         if target::process_of_thread(pid) != Some(pid) {
             bail!("no process {pid}");
         }
+        if !target::runs(pid) {
+            bail!("process {pid} has ended; its parent has not waited for it yet");
+        }
     }
     Ok(pids)
 }
@@ -246,11 +300,8 @@ fn scope(target: &TargetRequest, waiting: Option<&Waiting>) -> Result<Scope> {
         }
         return Ok(Scope::Processes { pids, follow: target.follow });
     }
-    if let Some(comm) = &target.comm {
-        let comm: String = comm.chars().take(probe_ebpf::abi::COMM_LEN - 1).collect();
-        let has_it = |pid: &u32| target::comm_of(*pid).as_deref() == Some(&comm);
-        let pids = target::all_pids().into_iter().filter(has_it).collect();
-        return Ok(Scope::Comm { comm, pids });
+    if let (Some(comm), Some(pids)) = (&target.comm, running_by_name(target)) {
+        return Ok(Scope::Comm { comm: cut(comm).to_owned(), pids });
     }
     Ok(Scope::Everyone)
 }
@@ -317,9 +368,16 @@ fn announce_subtraction(costs: &[(Trap, u64)], out: &mut dyn Write) -> io::Resul
 }
 
 /// What is traced, and what is not.
-fn announce(plan: &Plan, verbose: u8, out: &mut dyn Write) -> io::Result<()> {
+fn announce(plan: &Plan, awaited: &[String], verbose: u8, out: &mut dyn Write) -> io::Result<()> {
+    for name in awaited {
+        let name = output::escape::escaped(name);
+        writeln!(out, "probe: {name} is not there yet: traced as soon as a traced process loads it")?;
+    }
     let attached = plan.functions.len();
-    let files: Vec<_> = plan.files.iter().map(|file| output::escape::escaped(file)).collect();
+    let files: Vec<_> = plan.traced_files().map(output::escape::escaped).collect();
+    if files.is_empty() {
+        return writeln!(out, "probe: tracing nothing yet; Ctrl-C ends");
+    }
     write!(out, "probe: tracing {attached} of {} matched in {}", plan.matched, files.join(", "))?;
     if !plan.skipped.is_empty() {
         write!(out, "; {} cannot be probed", plan.skipped.len())?;

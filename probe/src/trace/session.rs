@@ -1,9 +1,9 @@
 //! A running trace: reads records as they come, and knows when to end.
 
+mod growing;
+
 use std::{
-    io,
-    path::Path,
-    thread,
+    io, thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use probe_ebpf::abi::{Event, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED};
 
 use super::{
+    arrivals::Arrivals,
     shedding::Shedding,
     signals::{INTERRUPTED, Signals},
     world::Live,
@@ -23,10 +24,10 @@ use crate::{
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
     target::{
-        Change, TracedFile, WATCH_INTERVAL,
+        TracedFile, WATCH_INTERVAL,
         command::{Running, Waiting},
         modules::Modules,
-        processes::Processes,
+        processes::{Change, Processes},
     },
 };
 
@@ -59,6 +60,8 @@ pub(super) struct Sources {
     pub(super) processes: Processes,
     /// What is to be subtracted from durations.
     pub(super) costs: Option<Costs>,
+    /// What finds files that come later.
+    pub(super) arrivals: Arrivals,
 }
 
 /// A running trace.
@@ -82,8 +85,11 @@ pub(super) struct Session<'a> {
     detached_ns: u64,
     /// A record of the end of a traced process came.
     some_process_ended: bool,
-    /// Changes of files that were said.
-    said: Vec<Option<Change>>,
+    /// Of each file.
+    states: Vec<growing::FileState>,
+    arrivals: Arrivals,
+    /// Processes that have given themselves new names.
+    renamed: Vec<u32>,
     remarks: Vec<String>,
 }
 
@@ -95,13 +101,11 @@ impl<'a> Session<'a> {
         sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
-        let Sources { mut attachment, shed, recorder, signals, clocks, processes, costs } = sources;
-        let mut modules = Modules::default();
-        for file in &files[..plan.files.len()] {
-            modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
-        }
-        let world = Live::new(processes, modules, attachment.losses()?, request.stack_depth);
+        let Sources { mut attachment, shed, recorder, signals, clocks, processes, costs, arrivals } = sources;
+        let world = Live::new(processes, Modules::default(), attachment.losses()?, request.stack_depth);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
+        // Before their ends were watched.
+        let some_process_ended = attachment.forget_ended();
         let attached_ns = monotonic_ns();
         tracker.entries_begin(attached_ns);
         tracker.shed(&shed);
@@ -111,9 +115,11 @@ impl<'a> Session<'a> {
             tracker.subtract(costs);
         }
         let info = TraceInfo { subtracted, ..info(&plan, clocks) };
-        Ok(Self {
+        let mut session = Self {
             notes: request.output.notes.clone(),
-            said: vec![None; files.len()],
+            states: vec![growing::FileState::default(); files.len()],
+            arrivals,
+            renamed: Vec::new(),
             request,
             info,
             plan,
@@ -128,9 +134,15 @@ impl<'a> Session<'a> {
             horizon_ns: 0,
             attached_ns,
             detached_ns: u64::MAX,
-            some_process_ended: false,
+            some_process_ended,
             remarks: Vec::new(),
-        })
+        };
+        for number in 0..session.files.len() {
+            session.know_file(number);
+        }
+        // Since these were read, and before mappings were recorded.
+        session.arrivals.look_anew();
+        Ok(session)
     }
 
     /// Starts the command, reads until the end, tells the summary; the exit status.
@@ -174,7 +186,10 @@ impl<'a> Session<'a> {
             }
             if let Some(shedding) = &mut self.shedding
                 && shedding.is_due(now)
-                && let Err(error) = shedding.shed(&mut self.attachment, &self.plan, &self.files, &mut self.tracker)
+                && let Err(error) =
+                    shedding.shed(&mut self.attachment, &self.plan, &self.files, &mut self.tracker, || {
+                        self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt_by(file.change()))
+                    })
             {
                 talk::say_error(&error);
                 return Ok(Ended::Detached);
@@ -182,6 +197,9 @@ impl<'a> Session<'a> {
             if now - watched >= WATCH_INTERVAL {
                 watched = now;
                 if let Some(ended) = self.watch(started, command.as_deref_mut(), status) {
+                    return Ok(ended);
+                }
+                if let Some(ended) = self.watch_files(records == 0)? {
                     return Ok(ended);
                 }
             }
@@ -209,11 +227,8 @@ impl<'a> Session<'a> {
             if time_ns > self.horizon_ns {
                 // What was mapped before this event was recorded before it.
                 self.horizon_ns = monotonic_ns();
-                self.world.processes.record(self.recorder.drain());
-                if self.recorder.take_lost() > 0 {
-                    self.world.processes.reseed_all();
-                    self.remarks.push("records of mappings were lost: some callers may have no names".to_owned());
-                }
+                let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
+                read_recorder(recorder, world, arrivals, renamed, remarks);
             }
             self.world.processes.advance(time_ns);
             if record.event.point >= POINT_RESERVED {
@@ -267,40 +282,7 @@ impl<'a> Session<'a> {
         } else if self.attachment.traced_processes_ended(std::mem::take(&mut self.some_process_ended)) {
             return Some(Ended::Target);
         }
-        self.watch_files()
-    }
-
-    fn watch_files(&mut self) -> Option<Ended> {
-        let mut overwritten = false;
-        for (number, (file, said)) in self.files.iter().zip(&mut self.said).enumerate() {
-            let change = file.change();
-            if change == *said {
-                continue;
-            }
-            *said = change;
-            let shown = output::escape::escaped(&file.shown);
-            match change {
-                None => {}
-                // Of a library that was only watched for unwinding.
-                Some(Change::Replaced | Change::Deleted) if number >= self.plan.files.len() => {}
-                Some(Change::Overwritten) => {
-                    overwritten = true;
-                    talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
-                }
-                Some(Change::Replaced) => talk::say(format_args!(
-                    "{shown} was replaced: running processes are still traced, new ones run the new file and \
-                     are not"
-                )),
-                Some(Change::Deleted) => {
-                    talk::say(format_args!("{shown} was deleted: running processes are still traced"));
-                }
-            }
-        }
-        if !overwritten {
-            return None;
-        }
-        self.attachment.detach();
-        Some(Ended::Detached)
+        None
     }
 
     /// Removes the probes, reads what is left, and tells the end.
@@ -328,7 +310,7 @@ impl<'a> Session<'a> {
     fn tell_end(&mut self) -> io::Result<()> {
         if let Some(deferred) = self.attachment.deferred() {
             let held = deferred.take_held(None, u64::MAX, true);
-            self.tracker.left_out(&deferred.left_out(), deferred.outermost_left_out());
+            self.tracker.left_out(&deferred.left_out(self.plan.points.len()), deferred.outermost_left_out());
             self.tell(held)?;
         }
         let mut summary = self.tracker.finish(self.sink.as_mut())?;
@@ -350,7 +332,7 @@ impl<'a> Session<'a> {
         if summary.events == 0 && summary.lost() == 0 {
             summary.notes.push(self.nothing_seen());
         }
-        for (point, lost) in self.world.losses.by_point() {
+        for (point, lost) in self.world.losses.by_point(self.plan.points.len()) {
             let Some(point) = self.plan.points.get(point as usize) else { continue };
             if point.function == NO_FUNCTION {
                 continue;
@@ -382,7 +364,7 @@ impl<'a> Session<'a> {
     fn nothing_seen(&self) -> String {
         format!(
             "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
-            self.plan.files.join(" or ")
+            self.plan.traced_files().collect::<Vec<_>>().join(" or ")
         )
     }
 
@@ -397,6 +379,26 @@ impl<'a> Session<'a> {
             }
             thread::sleep(WATCH_INTERVAL);
         }
+    }
+}
+
+/// Takes in what was mapped until now.
+fn read_recorder(
+    recorder: &mut Recorder,
+    world: &mut Live,
+    arrivals: &mut Arrivals,
+    renamed: &mut Vec<u32>,
+    remarks: &mut Vec<String>,
+) {
+    world.processes.record(recorder.drain().inspect(|recorded| match &recorded.change {
+        Change::Map(mapping) => arrivals.mapped(recorded.pid, mapping),
+        Change::Name { exec: false, .. } => renamed.push(recorded.pid),
+        _ => {}
+    }));
+    if recorder.take_lost() > 0 {
+        world.processes.reseed_all();
+        arrivals.look_anew();
+        remarks.push("records of mappings were lost: some callers may have no names".to_owned());
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     calls::{Shed, tracker::Tracker, twice::Twice},
     events::Record,
     plan::Plan,
-    target::{Change, TracedFile},
+    target::TracedFile,
 };
 
 /// How often rates are looked at: also while the reader cannot keep up with the events.
@@ -38,12 +38,17 @@ impl Shedding {
         Ok(Self { budget, twice: Twice::default(), looked: Instant::now() })
     }
 
+    /// The plan has grown.
+    pub(super) fn grow(&mut self, plan: &Plan) {
+        self.budget.grow(plan);
+    }
+
     /// Whether it is time for [`Self::shed`].
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now - self.looked >= LOOK
     }
 
-    /// Detaches what is too hot.
+    /// Detaches what is too hot. `is_any_spoilt`: a file that probes are in is not what was read any more.
     ///
     /// # Errors
     /// The rest could not be attached anew: the trace cannot be kept within its budget.
@@ -53,6 +58,7 @@ impl Shedding {
         plan: &Plan,
         files: &[TracedFile],
         tracker: &mut Tracker,
+        is_any_spoilt: impl FnOnce() -> bool,
     ) -> Result<()> {
         for (lane, depth) in tracker.take_shed_outermost() {
             attachment.forget_outermost(lane, depth);
@@ -60,7 +66,7 @@ impl Shedding {
         let counts = self::counts(attachment)?;
         let mut shed = self.budget.look(monotonic_ns(), &counts);
         // New probes must not go into code that is not the one that was read; its file is watched, and told of.
-        if !shed.is_empty() && !files.iter().any(|file| file.change() == Some(Change::Overwritten)) {
+        if !shed.is_empty() && !is_any_spoilt() {
             let functions: BTreeSet<u32> = shed.iter().map(|shed| shed.function).collect();
             let called = self.budget.called(&counts);
             let exchange = attachment

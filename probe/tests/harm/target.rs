@@ -119,7 +119,7 @@ fn a_program_that_was_deleted_before_can_be_traced_by_its_process() {
 }
 
 #[test]
-fn a_rebuilt_program_is_said_to_be_another_and_the_old_one_is_traced_on() {
+fn a_rebuilt_program_is_traced_and_so_is_the_old_one() {
     let built = Built::new();
     let mut old = built.start();
     let traced = Probe::attached(&["-x", &built.beat(), "--json", "beat"]);
@@ -127,13 +127,14 @@ fn a_rebuilt_program_is_said_to_be_another_and_the_old_one_is_traced_on() {
     let copy = built.path("beat.new");
     assert!(Command::new("cp").args([&built.beat(), &copy]).status().expect("cp runs").success());
     fs::rename(&copy, built.beat()).expect("renamed");
-    let traced = traced.when_said("replaced");
+    let traced = traced.when_said("now also tracing");
     old.told("beat 6");
     let mut new = built.start();
     new.told("beat 1000");
     let ended = traced.interrupted();
     ended.code(0);
-    assert_eq!(ended.calls("beat"), 11, "{}", ended.stderr);
+    assert_eq!(ended.calls("beat"), 1011, "{}", ended.stderr);
+    ended.says(&["was replaced", "processes that run the old file are still traced"]);
     old.ends_well();
     new.ends_well();
 }

@@ -65,6 +65,13 @@ pub(crate) fn probe(args: &[impl AsRef<OsStr>]) -> Ended {
     run(env!("CARGO_BIN_EXE_probe"), args)
 }
 
+/// A program that takes orders, and is ready.
+pub(crate) fn host(path: impl AsRef<OsStr>) -> Process {
+    let mut process = Process::start(Command::new(path));
+    process.await_line("ready");
+    process
+}
+
 /// A copy of a program in a folder of its own: no other test runs it, by whatever name.
 pub(crate) fn private_copy(name: &str, called: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder can be made");
@@ -182,6 +189,22 @@ impl Process {
         panic!("it never said '{wanted}': {before}");
     }
 
+    /// Tells a program that takes orders what to do, and waits until it has.
+    #[track_caller]
+    pub(crate) fn order(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        writeln!(stdin, "{line}").expect("it reads");
+        self.await_line("done");
+    }
+
+    /// Tells it to become another program that takes orders, and waits until that is ready.
+    #[track_caller]
+    pub(crate) fn order_exec(&mut self, path: &str) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        writeln!(stdin, "exec {path}").expect("it reads");
+        self.await_line("ready");
+    }
+
     /// Lets a program that waits work.
     pub(crate) fn go(&mut self) {
         self.stdin.as_mut().expect("stdin is open").write_all(b"go\n").expect("it reads");
@@ -243,6 +266,21 @@ impl Tracer {
         command.args(args);
         command.envs(variables.iter().copied());
         Self { process: Process::start(command), folder }
+    }
+
+    /// Reads what it says up to a line with this in it.
+    #[track_caller]
+    pub(crate) fn await_said(&self, wanted: &str) {
+        self.process.await_said(wanted);
+    }
+
+    /// What it has written so far: what it was told of goes there some times a second.
+    pub(crate) fn so_far(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.folder.path().join("trace")).unwrap_or_default()).into_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Waits for its end.

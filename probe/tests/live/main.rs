@@ -3,6 +3,7 @@
 //!
 //! A test looks at its own processes only, and waits for words ("ready"), never for time to pass.
 
+mod arrivals;
 mod budget;
 mod chain;
 mod counts;
@@ -11,6 +12,7 @@ mod goroutines;
 mod harness;
 mod options;
 mod overhead;
+mod processes;
 mod scenarios;
 mod sources;
 mod stacks;

@@ -77,6 +77,8 @@ pub(crate) struct Trace {
     pub(crate) calls: Vec<Call>,
     pub(crate) points: Vec<Value>,
     pub(crate) shed: Vec<Value>,
+    /// Files that came later.
+    pub(crate) files: Vec<Value>,
     pub(crate) summary: Value,
 }
 
@@ -107,7 +109,7 @@ impl Trace {
     fn parse(path: &Path) -> Self {
         let mut file = BufReader::with_capacity(1 << 20, File::open(path).expect("the trace is there"));
         let (mut header, mut summary) = (Value::Null, Value::Null);
-        let (mut calls, mut points, mut shed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut calls, mut points, mut shed, mut files) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut texts = Texts::default();
         let mut line = String::new();
         while file.read_line(&mut line).expect("the trace is text") > 0 {
@@ -121,13 +123,14 @@ impl Trace {
                     Some("trace") if header.is_null() && calls.is_empty() => header = value,
                     Some("point") => points.push(value),
                     Some("shed") => shed.push(value),
+                    Some("file") => files.push(value),
                     Some("summary") => summary = value,
                     _ => panic!("an unexpected line: {line}"),
                 }
             }
             line.clear();
         }
-        Self { header, calls, points, shed, summary }
+        Self { header, calls, points, shed, files, summary }
     }
 
     /// The first and the last line say what lies between them.

@@ -215,6 +215,11 @@ impl Index {
         texts.filter(|text| seen.insert(text.clone())).skip(1).collect()
     }
 
+    /// Whether there is anything that [`Self::learn_ifuncs`] could learn.
+    pub fn has_ifuncs(&self) -> bool {
+        !plt::resolved(&self.binary).is_empty()
+    }
+
     /// Learns from a running process which implementations its IFUNC resolvers chose: `word` reads the address that a word
     /// of the file holds there, as an address of this file. Then the symbols select what was chosen.
     pub fn learn_ifuncs(&mut self, mut word: impl FnMut(Vaddr) -> Option<Vaddr>) {

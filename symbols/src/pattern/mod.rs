@@ -108,6 +108,11 @@ impl Pattern {
         self.negated
     }
 
+    /// Whether it is a bare address, which says nothing of another file.
+    pub fn is_address(&self) -> bool {
+        matches!(self.form, Form::Address(_))
+    }
+
     /// What all matches of a glob or regular expression begin with.
     pub(crate) fn beginning(&self) -> &str {
         match &self.form {

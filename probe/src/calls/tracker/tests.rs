@@ -1,7 +1,10 @@
 //! The tracker on made-up events. Depths are bytes below the stack's top, as on a goroutine.
 
 use super::*;
-use crate::{calls::TraceInfo, calls::TracedFunction, events::decode};
+use crate::{
+    calls::{NewFile, TraceInfo, TracedFunction},
+    events::decode,
+};
 use probe_ebpf::abi::{SECTION_FRAMES, WALK_END, goroutine_depth, thread_depth};
 use symbols::{addr::FileOffset, code::EntryCost};
 
@@ -112,6 +115,9 @@ impl Sink for Told {
     }
     fn point(&mut self, p: &Point) -> io::Result<()> {
         self.0.push(format!("point {} depth {} in {:?}", p.function, p.depth, p.parent));
+        Ok(())
+    }
+    fn grown(&mut self, _: &TraceInfo, _: &NewFile) -> io::Result<()> {
         Ok(())
     }
     fn shed(&mut self, s: &Shed) -> io::Result<()> {
@@ -297,6 +303,37 @@ fn points_that_no_plan_knows_are_nothing() {
     let mut b = bench();
     b.at(1, 100, 4000).at(2, 100, POINT_RESERVED + 7);
     b.tells(&[]);
+}
+
+#[test]
+fn a_function_that_comes_later_is_paired_and_its_returns_count_from_then_on() {
+    let mut b = bench();
+    let mut points = Vec::new();
+    for kind in [PointKind::Entry, PointKind::Return] {
+        let cookie = probe_ebpf::abi::Cookie::native(0);
+        points.push(PlannedPoint { file: 1, offset: FileOffset(0), kind, function: 5, cookie });
+    }
+    let new = b.tracker.points.len() as u32;
+    let all = [vec![points[0]; new as usize], points].concat();
+    let function = PlannedFunction {
+        traced: TracedFunction { name: "new".to_owned(), binary: String::new(), address: 0, point: None },
+        may_repeat: false,
+        unprobed_jumps: false,
+        cost: EntryCost::Emulated,
+        exact: true,
+        standard: false,
+    };
+    b.at(1, 100, entry(F));
+    b.tracker.grow(&all, &vec![function; 6], 10);
+    // Begun before its entry was probed.
+    b.at(9, 150, new + 1);
+    b.at(11, 150, new).at(12, 150, new + 1).at(13, 160, new + 1).at(14, 100, exit(F));
+    let summary = b.tracker.finish(&mut b.told).expect("made-up sinks do not fail");
+    assert_eq!(
+        b.told.0,
+        ["1 enter 0 in - at 1", "2 enter 5 in 1 at 11", "2 Return after 1 on 1", "1 Return after 13 on 1"]
+    );
+    assert_eq!(summary.unmatched_returns, 1);
 }
 
 #[test]

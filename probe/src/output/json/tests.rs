@@ -40,6 +40,32 @@ fn the_first_line_says_what_is_traced() {
 }
 
 #[test]
+fn a_file_that_comes_later_has_a_line_and_its_functions_have_names() {
+    let mut story = story();
+    let skipped = vec![Skipped { function: "odd".to_owned(), reason: "why".to_owned() }];
+    let file = NewFile {
+        binary: "/srv\"2".to_owned(),
+        cause: Cause::Replaced,
+        at_ns: crate::output::testing::ORIGIN_NS + 5,
+        attached: 1,
+        matched: 2,
+        skipped,
+    };
+    story.grown(&["new"], &file);
+    story.enter(1, 3, MS);
+    story.leave(1, 2 * MS);
+    let lines = calls(story);
+    assert_eq!(
+        lines[0],
+        json!({
+            "type": "file", "binary": "/srv\"2", "cause": "replaced", "at_ns": 5, "matched": 2, "attached": 1,
+            "skipped": [{"function": "odd", "reason": "why"}],
+        })
+    );
+    assert_eq!((&lines[1]["function"], &lines[1]["binary"]), (&json!("new"), &json!("/srv\"2")));
+}
+
+#[test]
 fn a_call_has_every_field_of_the_contract() {
     let mut story = story();
     let go_statement = Some(frame("main.serve", "/src/main.go", 12));

@@ -1,7 +1,10 @@
 //! What the probes cost is taken off durations.
 
 use super::*;
-use crate::calls::overhead::{Cost, TrapKind};
+use crate::calls::{
+    NewFile,
+    overhead::{Cost, TrapKind},
+};
 
 /// The tracker's functions begin at emulated instructions. An entry: 100 ns, of them 30 behind its time; a return: 1000,
 /// 20 before it; a jump: 50, 5 before it; a point: 400.
@@ -156,6 +159,9 @@ impl Sink for Begun {
         Ok(())
     }
     fn point(&mut self, _: &Point) -> io::Result<()> {
+        Ok(())
+    }
+    fn grown(&mut self, _: &TraceInfo, _: &NewFile) -> io::Result<()> {
         Ok(())
     }
     fn shed(&mut self, _: &Shed) -> io::Result<()> {

@@ -1,0 +1,61 @@
+//! Whom a trace is of: the kernel half keeps the set of traced processes, which grows with their children and shrinks with
+//! their ends.
+
+use aya::maps::{HashMap, MapData};
+
+use super::{Attachment, Scope};
+use crate::target;
+
+impl Attachment {
+    /// The kernel half's set of traced processes (or threads); none where everyone is traced.
+    pub(super) fn traced_ids(&self) -> Option<HashMap<&MapData, u32, u32>> {
+        let map = self.ebpf.map("PIDS").filter(|_| self.scope != Scope::Everyone)?;
+        map.try_into().ok()
+    }
+
+    /// Whether a process is one that was chosen: never where everyone is traced.
+    pub fn has_target(&self, pid: u32) -> bool {
+        match &self.scope {
+            Scope::Everyone => false,
+            Scope::Threads(_) => self.targets().contains(&pid),
+            _ => self.traced_ids().is_some_and(|traced| traced.get(&pid, 0).is_ok()),
+        }
+    }
+
+    /// The processes that were chosen and run: none where everyone is traced.
+    pub fn targets(&self) -> Vec<u32> {
+        let ids = self.traced_ids().map(|traced| traced.keys().flatten().collect::<Vec<u32>>()).unwrap_or_default();
+        match &self.scope {
+            Scope::Threads(_) => ids.into_iter().filter_map(target::process_of_thread).collect(),
+            _ => ids,
+        }
+    }
+
+    /// Whether unwinders can be watched in files that programs which are not traced run too.
+    pub fn watches_shared_files(&self) -> bool {
+        self.shared_unwinders || self.scope != Scope::Everyone
+    }
+
+    /// A process has a new name, of its own will: who gets the name that is traced is traced from then on.
+    pub fn renamed(&mut self, pid: u32) {
+        let Scope::Comm { comm, .. } = &self.scope else { return };
+        // It may be called otherwise by now, or be gone.
+        let has_it = target::comm_of(pid).is_some_and(|now| now == *comm) && target::runs(pid);
+        let map = self.ebpf.map_mut("PIDS").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
+        let Some(mut traced) = map else { return };
+        let _ = if has_it { traced.insert(&pid, &1, 0) } else { traced.remove(&pid) };
+    }
+
+    /// Takes out of the set who ended before the kernel half could see it; whether anybody did.
+    pub fn forget_ended(&mut self) -> bool {
+        let ids = self.traced_ids().map(|traced| traced.keys().flatten().collect::<Vec<u32>>()).unwrap_or_default();
+        let ended: Vec<u32> = ids.into_iter().filter(|&id| !target::runs(id)).collect();
+        let map = self.ebpf.map_mut("PIDS").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
+        if let Some(mut traced) = map {
+            for id in &ended {
+                let _ = traced.remove(id);
+            }
+        }
+        !ended.is_empty()
+    }
+}

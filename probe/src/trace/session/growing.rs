@@ -1,0 +1,213 @@
+//! Files that come and go while the trace runs: what is at their paths, and taking in those that come.
+
+use std::{io, path::Path};
+
+use anyhow::Result;
+
+use super::{Ended, Session};
+use crate::{
+    attach::monotonic_ns,
+    calls::{Cause, NewFile, Skipped},
+    output::{escape::escaped, talk},
+    plan::{NO_FUNCTION, Plan},
+    target::{Change, TracedFile},
+    trace::arrivals::{Arrival, Candidate, Taken},
+};
+
+/// Where no events come that they belong to, records of mappings are applied up to so long ago.
+const BEHIND_NS: u64 = 100_000_000;
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FileState {
+    /// The change that was said.
+    said: Option<Change>,
+    /// Another file has its path for good: what happens there is no matter of this one.
+    is_superseded: bool,
+    /// Its probes were removed.
+    is_gone: bool,
+}
+
+impl FileState {
+    /// Whether its probes are there, and it is not what was read any more.
+    pub(super) fn is_spoilt_by(self, change: Option<Change>) -> bool {
+        !self.is_gone && change == Some(Change::Overwritten)
+    }
+}
+
+impl Session<'_> {
+    /// A file is traced, or watched.
+    pub(super) fn know_file(&mut self, number: usize) {
+        let Some(file) = self.files.get(number).filter(|_| !self.plan.only_unwinds(number)) else { return };
+        self.world.modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
+        self.arrivals.know(file);
+    }
+
+    /// Looks at the files' paths, and takes in what has come. `is_idle`: no event waits.
+    pub(super) fn watch_files(&mut self, is_idle: bool) -> io::Result<Option<Ended>> {
+        if is_idle {
+            let before = monotonic_ns();
+            self.horizon_ns = before;
+            let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
+            super::read_recorder(recorder, world, arrivals, renamed, remarks);
+            self.world.processes.advance(before.saturating_sub(BEHIND_NS));
+        }
+        for pid in std::mem::take(&mut self.renamed) {
+            self.attachment.renamed(pid);
+        }
+        self.look_at_paths();
+        if let Some(arrival) = self.arrivals.next(&self.plan.go_programs, &self.attachment) {
+            self.take_in(arrival)?;
+        }
+        let mut traced = (0..self.files.len()).filter(|&number| !self.plan.only_unwinds(number)).peekable();
+        let all_gone = traced.peek().is_some() && traced.all(|number| self.states[number].is_gone);
+        Ok(all_gone.then_some(Ended::Detached))
+    }
+
+    fn look_at_paths(&mut self) {
+        for number in 0..self.files.len() {
+            let (file, state) = (&self.files[number], self.states[number]);
+            if state.is_gone {
+                continue;
+            }
+            let change = file.change();
+            let has_successor = change == Some(Change::Replaced) && !state.is_superseded;
+            if change != state.said {
+                self.file_changed(number, change);
+            }
+            if has_successor
+                && !self.plan.only_unwinds(number)
+                && let Some(why) = self.arrivals.look_at_successor(number, &self.files[number])
+            {
+                let shown = escaped(&self.files[number].shown);
+                talk::say(format_args!("the new {shown} is not traced: {why}"));
+            }
+        }
+    }
+
+    fn file_changed(&mut self, number: usize, change: Option<Change>) {
+        let (state, shown) = (&mut self.states[number], escaped(&self.files[number].shown));
+        state.said = change;
+        let is_no_matter = state.is_superseded || self.plan.only_unwinds(number);
+        match change {
+            None => {}
+            Some(Change::Overwritten) => {
+                state.is_gone = true;
+                self.attachment.detach_file(&self.plan, number);
+                talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
+            }
+            Some(Change::Replaced | Change::Deleted) if is_no_matter => {}
+            Some(Change::Replaced) => {
+                talk::say(format_args!("{shown} was replaced: processes that run the old file are still traced"));
+            }
+            Some(Change::Deleted) => {
+                talk::say(format_args!("{shown} was deleted: running processes are still traced"));
+            }
+        }
+    }
+
+    fn take_in(&mut self, Arrival { candidate, taken }: Arrival) -> io::Result<()> {
+        match taken {
+            Ok(taken) => match self.add(&candidate, *taken) {
+                Ok(Some(file)) => {
+                    say_arrival(&candidate, &file);
+                    self.sink.grown(&self.info, &file)?;
+                }
+                Ok(None) => {}
+                Err(why) => self.say_refusal(&candidate, why.to_string()),
+            },
+            Err(error) => self.say_refusal(&candidate, escaped(&format!("{error:#}"))),
+        }
+        Ok(())
+    }
+
+    fn say_refusal(&mut self, candidate: &Candidate, why: String) {
+        match candidate.replaces {
+            // It may still be written to.
+            Some(number) => self.arrivals.is_no_successor(number, why),
+            None => talk::say(format_args!("{} is not traced: {why}", escaped(&candidate.shown))),
+        }
+    }
+
+    /// Traces a file from now on; none where it is traced already.
+    fn add(&mut self, candidate: &Candidate, taken: Taken) -> Result<Option<NewFile>> {
+        let Taken { file, libraries, mut plan } = taken;
+        let known = self.position(&file).filter(|&known| !self.plan.only_unwinds(known));
+        if known.is_some() {
+            self.supersede(candidate);
+            return Ok(None);
+        }
+        if plan.functions.is_empty() {
+            anyhow::bail!("{}", nothing_of(&plan));
+        }
+        if !self.attachment.has_room(&self.plan, &plan) {
+            anyhow::bail!("there is no room for its {} points: end this trace, and start anew", plan.points.len());
+        }
+        if !self.attachment.can_tell(&plan) {
+            anyhow::bail!("it has points or makes coroutines, which --min-duration cannot leave out: start anew");
+        }
+        if !self.attachment.watches_shared_files() {
+            plan.points.retain(|point| point.function != NO_FUNCTION || point.file == 0);
+        }
+        let (matched, mut skipped) = (plan.matched, std::mem::take(&mut plan.skipped));
+        let binary = file.shown.clone();
+        let positions: Vec<usize> = [file].into_iter().chain(libraries).map(|file| self.place(file)).collect();
+        let new = positions[0];
+        let added = self.plan.append(plan, &positions);
+        let refused = self.attachment.grow(&self.plan, &self.files, &added);
+        let at_ns = monotonic_ns();
+        self.tracker.grow(&self.plan.points, &self.plan.functions, at_ns);
+        if let Some(shedding) = &mut self.shedding {
+            shedding.grow(&self.plan);
+        }
+        let functions = &self.plan.functions[added.functions.clone()];
+        self.info.functions.extend(functions.iter().map(|function| function.traced.clone()));
+        self.supersede(candidate);
+        self.know_file(new);
+        let refused = refused.inspect_err(|_| self.states[new].is_gone = true)?;
+        let attached = (added.functions.len() - refused.len()) as u64;
+        let name = |function: u32| self.info.functions.get(function as usize).map(|function| function.name.clone());
+        let refused = refused.into_iter().filter_map(|(function, reason)| Some((name(function)?, reason)));
+        skipped.extend(refused.map(|(function, reason)| Skipped { function, reason }));
+        Ok(Some(NewFile { binary, cause: candidate.cause, at_ns, attached, matched, skipped }))
+    }
+
+    /// The position of a file that is to be in the plan.
+    fn place(&mut self, file: TracedFile) -> usize {
+        self.position(&file).unwrap_or_else(|| {
+            self.files.push(file);
+            self.states.push(FileState::default());
+            self.files.len() - 1
+        })
+    }
+
+    fn position(&self, file: &TracedFile) -> Option<usize> {
+        let is_it = |(known, state): (&TracedFile, &FileState)| known.identity == file.identity && !state.is_gone;
+        self.files.iter().zip(&self.states).position(is_it)
+    }
+
+    fn supersede(&mut self, candidate: &Candidate) {
+        if let Some(state) = candidate.replaces.and_then(|old| self.states.get_mut(old)) {
+            state.is_superseded = true;
+        }
+    }
+}
+
+fn nothing_of(plan: &Plan) -> String {
+    match plan.skipped.first() {
+        Some(first) => format!("{} cannot be probed: {}", escaped(&first.function), first.reason),
+        None => "no function in it matches".to_owned(),
+    }
+}
+
+fn say_arrival(candidate: &Candidate, file: &NewFile) {
+    let (n, shown) = (file.attached, escaped(&file.binary));
+    let functions = if n == 1 { "function" } else { "functions" };
+    let why = match (candidate.cause, candidate.through) {
+        (Cause::Loaded, Some(pid)) => format!("loaded by process {pid}"),
+        _ => "a new file at this path".to_owned(),
+    };
+    let not =
+        if file.skipped.is_empty() { String::new() } else { format!("; {} cannot be probed", file.skipped.len()) };
+    talk::say(format_args!("now also tracing {n} {functions} of {shown} ({why}){not}"));
+}

@@ -1,0 +1,200 @@
+//! Processes that come and go while they are traced: by name, in bursts, at once; with tens of thousands of mappings.
+
+use std::{
+    collections::HashSet,
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use crate::harness::{Process, Tracer, host, path, private_copy, probe, program};
+
+/// Starts a program that waits for a line, and is ready.
+fn waiting(program: &str, args: &[&str]) -> Process {
+    let mut command = Command::new(path(program));
+    command.args(args);
+    let mut process = Process::start(command);
+    process.await_line("ready");
+    process
+}
+
+/// What a program that was renamed calls, and what threads of it do that have other names.
+#[test]
+fn a_name_is_the_processs_whenever_it_got_it_and_whatever_its_threads_are_called() {
+    let (folder, named) = private_copy("c/host", "bythatname");
+    let named = named.display().to_string();
+    let other = folder.path().join("byanother").display().to_string();
+    fs::copy(&named, &other).expect("a copy can be made");
+    let plug = path("c/libplug.so");
+    let open = format!("open {plug}");
+    let mut before = host(&named);
+    let mut execs = host(&other);
+    let mut renames = host(&other);
+    let mut never = host(&other);
+    for process in [&mut before, &mut execs, &mut renames, &mut never] {
+        process.order(&open);
+    }
+    let tracer = Tracer::start(&["-x", &plug, "--comm", "bythatname", "plugged"]);
+    before.order("call 3");
+    before.order("thread worker 4");
+    before.order("thread byanother 5");
+    execs.order("call 100");
+    execs.order_exec(&named);
+    execs.order(&open);
+    execs.order("call 6");
+    never.order("thread bythatname 100");
+    renames.order("call 100");
+    renames.order("name bythatname");
+    // It is heard of within milliseconds; until then calls are another name's.
+    let of_it = format!("\"pid\":{},", renames.pid());
+    while !tracer.so_far().contains(&of_it) {
+        renames.order("call 1");
+    }
+    renames.order("call 7000");
+    let pids = [&before, &execs, &renames].map(Process::pid);
+    for process in [before, execs, renames, never] {
+        process.finish().success();
+    }
+    let traced = tracer.interrupt();
+    let of = |pid: u32| traced.trace.calls.iter().filter(|call| call.pid == pid).count();
+    let [before, execs, renames] = pids.map(of);
+    assert_eq!([before, execs], [12, 6], "{}", traced.ended.stderr);
+    assert!(renames > 7000, "{renames}");
+    assert_eq!(traced.trace.calls.len(), 18 + renames, "calls of other names");
+}
+
+/// Nothing of theirs is missed: the file's probes are there before the first of them starts.
+#[test]
+fn the_first_call_of_each_of_500_processes_a_second_is_seen() {
+    let burst = path("c/burst-static");
+    let mut process = waiting("c/burst-static", &["2500", "500"]);
+    let tracer = Tracer::start(&["-x", &burst, "--stack=none", "first_call", "=main"]);
+    process.go();
+    let said = process.finish().success();
+    let traced = tracer.interrupt();
+    println!("{said}{}", traced.ended.stderr);
+    assert_eq!(traced.lost_total(), 0);
+    let calls = traced.trace.of("first_call");
+    let pids: HashSet<u32> = calls.iter().map(|call| call.pid).collect();
+    assert_eq!((calls.len(), pids.len()), (2500, 2500), "{said}");
+    // The one that starts them was there before.
+    assert_eq!(traced.trace.of("main").len(), 2500);
+}
+
+#[test]
+fn a_process_with_60_000_mappings_is_traced_at_once_and_with_its_callers() {
+    let small = start_of("1000");
+    let large = start_of("60000");
+    println!("start: {small:?} with 1,000 mappings, {large:?} with 60,000");
+    assert!(large < small + Duration::from_secs(1), "{small:?} {large:?}");
+}
+
+/// How long it takes until a process with so many mappings is traced.
+fn start_of(mappings: &str) -> Duration {
+    let mut process = waiting("c/maps", &[mappings]);
+    let maps = fs::read_to_string(format!("/proc/{}/maps", process.pid())).expect("it runs").lines().count();
+    assert!(maps >= mappings.parse().expect("a number"), "{maps}");
+    let begun = Instant::now();
+    let tracer = Tracer::start(&["-p", &process.pid().to_string(), "work"]);
+    let took = begun.elapsed();
+    process.go();
+    process.finish().success();
+    let traced = tracer.finish();
+    assert_eq!(traced.trace.of("work").len(), 1000, "{}", traced.ended.stderr);
+    for call in &traced.trace.calls {
+        assert_eq!(crate::trace::callers(call)[..2], ["call_work", "main"], "{call:?}");
+    }
+    took
+}
+
+#[test]
+fn processes_that_end_while_probes_are_attached_end_the_trace_or_leave_the_others_traced() {
+    for round in 0..5 {
+        let mut processes: Vec<Process> =
+            (0..6).map(|_| Process::waiting(program("c/counts"), &["recurse", "-n", "1"])).collect();
+        let pids: Vec<String> = processes.iter().map(|process| process.pid().to_string()).collect();
+        let mut last = processes.pop().expect("six");
+        let mut tracer = Command::new(env!("CARGO_BIN_EXE_probe"));
+        tracer.args(["-p", &pids.join(","), "--stack=none", "recurse"]);
+        let tracer = Process::start(tracer);
+        // At different moments of its start.
+        let begun = Instant::now();
+        for (number, mut process) in (0_u32..).zip(processes) {
+            while begun.elapsed() < Duration::from_millis(30) * round * number {
+                std::thread::yield_now();
+            }
+            process.go();
+            process.finish().success();
+        }
+        last.go();
+        last.finish().success();
+        let ended = tracer.finish();
+        // They may have been gone before it looked.
+        let gone = ended.code() == 1 && ended.stderr.contains("no process");
+        assert!(gone || ended.code() == 0, "{ended:?}");
+    }
+}
+
+#[test]
+fn a_process_that_has_ended_and_was_not_waited_for_is_none_to_trace() {
+    let mut child = Command::new("true").spawn().expect("it starts");
+    let stat = format!("/proc/{}/stat", child.id());
+    while !fs::read_to_string(&stat).expect("not waited for").contains(") Z ") {
+        std::thread::yield_now();
+    }
+    let ended = probe(&["-p", &child.id().to_string(), "func_a"]);
+    child.wait().expect("it is a child");
+    assert_eq!(ended.code(), 1, "{ended:?}");
+    assert!(ended.stderr.contains("has ended"), "{ended:?}");
+}
+
+/// SCENARIOS row 9: a library's name and a process, instead of a search through its mappings.
+#[test]
+fn a_library_of_debians_is_traced_in_a_process_by_its_name() {
+    const SCRIPT: &str = "import ctypes, sys
+library = ctypes.CDLL('libsqlite3.so.0')
+print('ready', flush=True)
+sys.stdin.readline()
+database, statement = ctypes.c_void_p(), ctypes.c_void_p()
+assert library.sqlite3_open(b':memory:', ctypes.byref(database)) == 0
+library.sqlite3_prepare_v2.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+sql = b'with recursive n(i) as (select 1 union all select i + 1 from n where i < 50) select i from n'
+for _ in range(20):
+    assert library.sqlite3_prepare_v2(database, sql, -1, ctypes.byref(statement), None) == 0
+    for row in range(50):
+        assert library.sqlite3_step(statement) == 100
+        assert library.sqlite3_column_int(statement, 0) == row + 1
+    assert library.sqlite3_step(statement) == 101
+    assert library.sqlite3_finalize(statement) == 0
+";
+    let python = || {
+        let mut command = Command::new("/usr/bin/python3");
+        command.args(["-c", SCRIPT]);
+        let mut process = Process::start(command);
+        process.await_line("ready");
+        process
+    };
+    let (mut process, mut other) = (python(), python());
+    let tracer = Tracer::start(&["-x", "libsqlite3", "-p", &process.pid().to_string(), "*"]);
+    other.go();
+    other.finish().success();
+    let pid = process.pid();
+    process.go();
+    process.finish().success();
+    let traced = tracer.finish();
+    assert_eq!(traced.ended.code(), 0, "{}", traced.ended.stderr);
+    assert!(traced.trace.calls.iter().all(|call| call.pid == pid && &*call.comm == "python3"));
+    // What SQLite calls of itself is inside of other calls.
+    let outermost = |name: &str| traced.trace.of(name).iter().filter(|call| call.depth == 0).count();
+    let expected =
+        [("sqlite3_prepare_v2", 20), ("sqlite3_step", 1020), ("sqlite3_column_int", 1000), ("sqlite3_finalize", 20)];
+    for (name, calls) in expected {
+        assert_eq!(outermost(name), calls, "{name}: {}", traced.ended.stderr);
+    }
+    assert!(traced.trace.calls.iter().any(|call| call.depth > 0), "the tree shows what those call");
+    let called_from_python = traced.trace.of("sqlite3_step").iter().all(|call| {
+        let stack = call.stack.as_ref();
+        stack.is_none_or(|stack| stack.iter().any(|frame| frame.binary.as_deref().is_some_and(|b| b.contains("ffi"))))
+    });
+    assert!(called_from_python, "callers lie in what calls it");
+}
