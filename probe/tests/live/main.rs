@@ -13,6 +13,7 @@ mod harness;
 mod options;
 mod overhead;
 mod processes;
+mod rights;
 mod scenarios;
 mod sources;
 mod stacks;
