@@ -47,7 +47,7 @@ pub fn denied(what: &str, error: anyhow::Error) -> anyhow::Error {
         return anyhow!("{what}: permission denied: {}", rights::how_to_get(&missing));
     }
     let obstacles = rights::obstacles();
-    let code = error.chain().find_map(|cause| os_error(cause));
+    let code = error.chain().find_map(os_error);
     if obstacles.is_empty() && !matches!(code, Some(libc::EPERM | libc::EACCES)) {
         return error.context(what.to_owned());
     }
