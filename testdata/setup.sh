@@ -155,6 +155,7 @@ setup_test() {
     apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     apt redis-server redis-tools sqlite3 ripgrep libboost-context1.74.0 libsqlite3-0 python3-minimal
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
+    apt_for setcap libcap2-bin
     apt_for npm npm
     testdata/corpus.sh
 }

@@ -13,6 +13,7 @@ mod links;
 pub mod losses;
 pub mod recorder;
 mod rehearsal;
+pub mod rights;
 pub mod specimens;
 mod targets;
 
@@ -32,8 +33,8 @@ use crate::{
 };
 pub use counters::Counters;
 pub use deferred::Deferred;
+pub use error::denied;
 use error::explain;
-pub use error::how_to_be_permitted;
 use features::{Feature, Features};
 pub use links::Exchange;
 use links::Links;

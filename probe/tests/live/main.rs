@@ -15,6 +15,7 @@ mod options;
 mod overhead;
 mod processes;
 mod real;
+mod rights;
 mod scenarios;
 mod sources;
 mod stacks;
