@@ -169,7 +169,10 @@ impl Session<'_> {
                     self.sink.grown(&self.info, &file)?;
                 }
                 Ok(None) => {}
-                Err(why) => self.say_refusal(&candidate, why.to_string()),
+                // What the kernel's verifier says goes on for pages.
+                Err(why) => {
+                    self.say_refusal(&candidate, escaped(format!("{why:#}").lines().next().unwrap_or_default()))
+                }
             },
             Err(error) => self.say_refusal(&candidate, escaped(&format!("{error:#}"))),
         }
