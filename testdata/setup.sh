@@ -134,6 +134,8 @@ setup_test() {
     apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     apt redis-server redis-tools libboost-context1.74.0 libsqlite3-0 python3-minimal
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
+    # Engines that the tests start themselves: containers to trace.
+    apt docker.io runc
     apt_for npm npm
     testdata/corpus.sh
 }
