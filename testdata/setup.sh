@@ -156,6 +156,8 @@ setup_test() {
     apt redis-server redis-tools sqlite3 ripgrep libboost-context1.74.0 libsqlite3-0 python3-minimal
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
     apt_for setcap libcap2-bin
+    # Engines that the tests start themselves: containers to trace.
+    apt docker.io runc
     apt_for npm npm
     testdata/corpus.sh
 }

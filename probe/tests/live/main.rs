@@ -6,7 +6,9 @@
 mod arrivals;
 mod budget;
 mod chain;
+mod containers;
 mod counts;
+mod engine;
 mod foreign;
 mod goroutines;
 mod harness;
