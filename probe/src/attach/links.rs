@@ -128,6 +128,25 @@ impl Links {
         }
     }
 
+    /// Loads the programs of usual functions, where none is there yet: the kernel's verifier takes its time, and what is awaited
+    /// is to be traced at once when it comes.
+    pub(super) fn load_programs(&self, ebpf: &mut Ebpf) -> Result<()> {
+        let usual = [PointKind::Return, PointKind::MaybeJump, PointKind::Entry];
+        for group in GROUPS.iter().filter(|group| group.kinds.iter().any(|kind| usual.contains(kind))) {
+            load(program(ebpf, self.program_of(group))?)?;
+        }
+        Ok(())
+    }
+
+    fn program_of(&self, group: &Group) -> &'static str {
+        match (self.multi, self.defers) {
+            (true, true) => group.deferred_multi,
+            (true, false) => group.multi,
+            (false, true) => group.deferred,
+            (false, false) => group.single,
+        }
+    }
+
     /// Attaches what was appended to the plan. What the kernel refuses of it is left out: functions and the reason.
     ///
     /// # Errors
@@ -357,17 +376,10 @@ impl Links {
         let shown = &file.shown;
         // Through our own descriptor: what was read is what is probed, whatever has its name by now.
         let path = &PathBuf::from(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
-        let name = match (self.multi, self.defers) {
-            (true, true) => group.deferred_multi,
-            (true, false) => group.multi,
-            (false, true) => group.deferred,
-            (false, false) => group.single,
-        };
+        let name = self.program_of(group);
         let generation = self.generations.get(bundle).copied().flatten().unwrap_or_default();
         let program = program(ebpf, name)?;
-        if program.fd().is_err() {
-            program.load().map_err(|error| explain("failed to load the kernel half", error))?;
-        }
+        load(program)?;
         match program.attach(points.iter().map(|p| attach_point(p, generation)), path, scope) {
             Ok(id) => {
                 let file = points.first().map_or(0, |point| point.file);
@@ -399,6 +411,13 @@ impl Links {
                 log::warn!("failed to remove a link: {error}");
             }
         }
+    }
+}
+
+fn load(program: &mut UProbe) -> Result<()> {
+    match program.fd() {
+        Ok(_) => Ok(()),
+        Err(_) => program.load().map_err(|error| explain("failed to load the kernel half", error)),
     }
 }
 

@@ -400,6 +400,9 @@ impl Attachment {
         }
         let attached = self.links.attach_all(&mut self.ebpf, plan, files)?;
         plan.unwatched.append(&mut self.links.unwatched);
+        if plan.functions.is_empty() {
+            self.links.load_programs(&mut self.ebpf)?;
+        }
         Ok(attached)
     }
 
