@@ -81,6 +81,7 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
     let mut plan = subject.plan(&file, Returns::None)?;
     let options = attach::Options {
         scope: Scope::Everyone,
+        groups: None,
         stack_depth: limit,
         stack_all: true,
         origins: false,

@@ -233,6 +233,7 @@ fn unread(subject: &Subject, told: Told, calls: u64, threads: u64) -> Result<Mea
     let mut plan = subject.plan(&file, told.returns())?;
     let options = attach::Options {
         scope: Scope::Everyone,
+        groups: None,
         stack_depth: if told == Told::Stacks { 64 } else { 0 },
         stack_copy: attach::StackCopies::None,
         stack_all: false,
