@@ -161,6 +161,28 @@ fn a_container_that_starts_anew_under_its_name_is_traced_again() {
 }
 
 #[test]
+fn a_new_build_under_the_same_name_is_traced_when_it_comes() {
+    let docker = engine_with_image();
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let newer = folder.path().join("counts");
+    fs::copy(program("c/counts-static"), &newer).expect("a copy can be made");
+    let mut bytes = fs::read(&newer).expect("it was copied");
+    bytes.push(0);
+    fs::write(&newer, bytes).expect("it can be written");
+    docker.image("counts:2", &[(&newer, "/counts")]);
+    let web = unique("web");
+    docker.counts(IMAGE, &web, &[]);
+    let tracer = Tracer::start(&["--container", &web, "recurse"]);
+    docker.recurse(&web, 1);
+    docker.tool(&["rm", "--force", &web]);
+    docker.counts("counts:2", &web, &[]);
+    tracer.await_said("now also tracing 1 function of /counts");
+    docker.recurse(&web, 2);
+    let traced = tracer.interrupt();
+    assert_eq!(calls_in(&traced, Some(&web)), 600, "{}", traced.ended.stderr);
+}
+
+#[test]
 fn a_process_is_named_by_its_number_inside_and_by_its_number_outside() {
     let docker = engine_with_image();
     let web = unique("web");
