@@ -132,17 +132,31 @@ pub const COPY_UNREADABLE: u16 = 2;
 /// return address.
 pub const COPY_AT_ENTRY: u16 = 1 << 8;
 
-/// A part of another stack, on which this one goes on: that of the goroutine which called C. [`OuterStack`]; before a
-/// [`SECTION_STACK`].
+/// A part of another stack, on which this one goes on: that of the goroutine which called C, or the one that a signal
+/// handler on an alternate stack interrupted. [`OuterStack`]; before a [`SECTION_STACK`].
 pub const SECTION_OUTER_STACK: u16 = 3;
 
-/// Bytes of an outer stack that are copied at most.
-pub const MAX_OUTER: usize = 4096;
+/// Return addresses that return probes have replaced by their own: [`HiddenReturn`]s, the detail says how many; before a
+/// [`SECTION_STACK`].
+pub const SECTION_HIDDEN_RETURNS: u16 = 6;
+
+/// [`HiddenReturn`]s of one record at most.
+pub const MAX_HIDDEN_RETURNS: usize = 32;
+
+/// A return address that is not on the stack any more.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HiddenReturn {
+    /// Where on the stack it was.
+    pub place: u64,
+    /// What it was.
+    pub address: u64,
+}
 
 /// See [`SECTION_OUTER_STACK`].
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct OuterStack {
+pub struct OuterStack<const M: usize> {
     /// Address of the first byte.
     pub start: u64,
     /// Where that stack ends: Go writes places down as distances from it.
@@ -150,25 +164,30 @@ pub struct OuterStack {
     /// How many bytes are used.
     pub used: u64,
     /// Those bytes, and room.
-    pub bytes: [u8; MAX_OUTER],
+    pub bytes: [u8; M],
 }
 
-/// A record with a copy of at most `N` bytes of the stack, and a part of another one.
+/// A record with a copy of at most `N` bytes of the stack, of `M` bytes of another one, and with what the stack does not
+/// say any more.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct EventWithOuterStack<const N: usize> {
+pub struct EventWithOuterStack<const N: usize, const M: usize> {
     /// The event.
     pub head: EventWithOrigin,
+    /// Of what return probes have replaced.
+    pub hidden_section: Section,
+    /// What they have replaced.
+    pub hidden: [HiddenReturn; MAX_HIDDEN_RETURNS],
     /// Of the outer stack.
     pub outer_section: Section,
     /// Where the stack goes on.
-    pub outer: OuterStack,
+    pub outer: OuterStack<M>,
     /// The copy.
     pub stack: StackSection<N>,
 }
 
 /// Bytes of a stack that are copied at most.
-pub const MAX_COPY: u32 = 64 << 10;
+pub const MAX_COPY: u32 = 128 << 10;
 
 /// What unwinding starts from: the registers that a caller finds unchanged, and where it is.
 #[repr(C)]
@@ -457,7 +476,9 @@ const _: () = assert!(size_of::<Section>() == 8);
 const _: () = assert!(size_of::<Registers>() == 64);
 const _: () = assert!(size_of::<EventWithOrigin>() == 40 + 8 + 16);
 const _: () = assert!(size_of::<EventWithStack<1024>>() == 64 + 8 + 64 + 1024);
-const _: () = assert!(size_of::<EventWithOuterStack<1024>>() == 64 + 8 + 24 + MAX_OUTER + 8 + 64 + 1024);
+const _: () = assert!(
+    size_of::<EventWithOuterStack<1024, 2048>>() == 64 + 8 + 16 * MAX_HIDDEN_RETURNS + 8 + 24 + 2048 + 8 + 64 + 1024
+);
 const _: () = assert!(size_of::<EventWithFrames<24>>() == 64 + 8 + 8 * 24);
 const _: () = assert!(size_of::<GoProgram>() == 32);
 const _: () = assert!(size_of::<Jump>() == 64);

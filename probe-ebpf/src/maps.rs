@@ -87,6 +87,21 @@ pub(crate) static MM_START_STACK: Global<u32> = Global::new(0);
 /// `task_struct.sas_ss_sp`, the alternate signal stack; its size stands behind it.
 #[unsafe(no_mangle)]
 pub(crate) static TASK_ALTERNATE: Global<u32> = Global::new(0);
+/// `task_struct.utask`: what probes know of the thread; with the next four all or none.
+#[unsafe(no_mangle)]
+pub(crate) static TASK_UTASK: Global<u32> = Global::new(0);
+/// `uprobe_task.return_instances`: the innermost return that a probe waits for.
+#[unsafe(no_mangle)]
+pub(crate) static UTASK_RETURNS: Global<u32> = Global::new(0);
+/// `return_instance.stack`: where the return address was.
+#[unsafe(no_mangle)]
+pub(crate) static RETURN_STACK: Global<u32> = Global::new(0);
+/// `return_instance.orig_ret_vaddr`: what it was.
+#[unsafe(no_mangle)]
+pub(crate) static RETURN_ADDRESS: Global<u32> = Global::new(0);
+/// `return_instance.next`: the next one further out.
+#[unsafe(no_mangle)]
+pub(crate) static RETURN_NEXT: Global<u32> = Global::new(0);
 
 /// 1: unwinders in files that other programs share are watched in every process; see [`RUNS`].
 #[unsafe(no_mangle)]

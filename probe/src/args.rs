@@ -71,7 +71,8 @@ pub enum LowCommand {
 #[command(next_help_heading = "Select")]
 pub struct SelectArgs {
     /// Program or library: a path, or a library's name (`libssl`, `libc.so.6`): what the process of -p has mapped, what
-    /// the COMMAND needs, else what any program would be given. Repeatable. May be left out with -p and with a COMMAND: their own program is meant
+    /// the COMMAND needs, else what any program would be given; with a target also what it loads later. What takes a file's
+    /// place while it is traced is traced too. Repeatable. May be left out with -p and with a COMMAND: their own program is meant
     #[arg(short = 'x', value_name = "FILE")]
     pub binaries: Vec<PathBuf>,
     /// All threads of these processes. With --container also by the PIDs that they have inside
@@ -124,7 +125,7 @@ pub struct TraceArgs {
     #[arg(long = "tid", value_name = "TID", value_delimiter = ',', help_heading = "Target",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub tids: Vec<u32>,
-    /// Only processes of this name (15 bytes at most, as `ps -o comm` shows it)
+    /// Only processes of this name (15 bytes at most, as `ps -o comm` shows it), also those that take it later
     #[arg(long, value_name = "NAME", help_heading = "Target")]
     pub comm: Option<String>,
     /// Child processes too. The default with a COMMAND

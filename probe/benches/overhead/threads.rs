@@ -232,8 +232,8 @@ fn unread(subject: &Subject, told: Told, calls: u64, threads: u64) -> Result<Mea
     let file = subject.open()?;
     let mut plan = subject.plan(&file, told.returns())?;
     let options = attach::Options {
-        scope: Scope::Everyone,
         groups: None,
+        scope: Scope::Everyone,
         stack_depth: if told == Told::Stacks { 64 } else { 0 },
         stack_copy: attach::StackCopies::None,
         stack_all: false,

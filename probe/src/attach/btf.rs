@@ -41,6 +41,23 @@ pub struct KernelOffsets {
     pub mm_start_stack: u32,
     /// `task_struct.sas_ss_sp`, with `sas_ss_size` right behind it.
     pub task_alternate: u32,
+    /// What the kernel keeps of return probes; all 0 where one is not known.
+    pub returns: ReturnOffsets,
+}
+
+/// Offsets on the way to the returns that a thread's return probes wait for, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReturnOffsets {
+    /// `task_struct.utask`
+    pub task_utask: u32,
+    /// `uprobe_task.return_instances`
+    pub first: u32,
+    /// `return_instance.stack`
+    pub stack: u32,
+    /// `return_instance.orig_ret_vaddr`
+    pub address: u32,
+    /// `return_instance.next`
+    pub next: u32,
 }
 
 /// Reads the offsets; none when the bytes are no BTF or lack the members.
@@ -58,6 +75,7 @@ pub fn kernel_offsets(btf: &[u8]) -> Option<KernelOffsets> {
         task_mm: types.offset(task, &["mm"])?,
         mm_start_stack: types.find("mm_struct").and_then(|mm| types.offset(mm, &["start_stack"])).unwrap_or(0),
         task_alternate: alternate_stack(&types, task).unwrap_or(0),
+        returns: returns(&types, task).unwrap_or_default(),
     })
 }
 
@@ -119,6 +137,17 @@ pub fn group_offsets(btf: &[u8], kind: &Kind) -> Option<GroupOffsets> {
 fn alternate_stack(types: &Types<'_>, task: usize) -> Option<u32> {
     let (lowest, size) = (types.offset(task, &["sas_ss_sp"])?, types.offset(task, &["sas_ss_size"])?);
     (lowest.checked_add(8)? == size).then_some(lowest)
+}
+
+fn returns(types: &Types<'_>, task: usize) -> Option<ReturnOffsets> {
+    let instance = types.find("return_instance")?;
+    Some(ReturnOffsets {
+        task_utask: types.offset(task, &["utask"])?,
+        first: types.offset(types.find("uprobe_task")?, &["return_instances"])?,
+        stack: types.offset(instance, &["stack"])?,
+        address: types.offset(instance, &["orig_ret_vaddr"])?,
+        next: types.offset(instance, &["next"])?,
+    })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -281,6 +310,14 @@ mod tests {
         assert_eq!(offsets.signal_live, oracle("signal_struct", "live"));
         assert_eq!(offsets.task_tp, oracle("task_struct", "thread") + oracle("thread_struct", "fsbase"));
         assert_eq!(offsets.task_alternate, oracle("task_struct", "sas_ss_sp"));
+        let returns = ReturnOffsets {
+            task_utask: oracle("task_struct", "utask"),
+            first: oracle("uprobe_task", "return_instances"),
+            stack: oracle("return_instance", "stack"),
+            address: oracle("return_instance", "orig_ret_vaddr"),
+            next: oracle("return_instance", "next"),
+        };
+        assert_eq!(offsets.returns, returns);
     }
 
     #[test]

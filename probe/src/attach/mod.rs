@@ -14,6 +14,7 @@ mod links;
 pub mod losses;
 pub mod recorder;
 mod rehearsal;
+pub mod rights;
 pub mod specimens;
 mod targets;
 
@@ -33,8 +34,8 @@ use crate::{
 };
 pub use counters::Counters;
 pub use deferred::Deferred;
+pub use error::denied;
 use error::explain;
-pub use error::how_to_be_permitted;
 use features::{Feature, Features};
 pub use groups::Groups;
 pub use links::Exchange;
@@ -83,7 +84,8 @@ pub enum StackCopies {
     Everywhere,
 }
 
-/// Bytes of a stack that are copied at most: main loops of real servers lie within a few KiB.
+/// Bytes of a stack that are copied where it is not known how much of it is in use: main loops of real servers lie within a
+/// few KiB.
 const STACK_COPY_BYTES: u32 = 16 << 10;
 
 /// How to attach.
@@ -262,6 +264,11 @@ impl Attachment {
             .override_global("COUNTS_ROW", &counted, true)
             .override_global("COUNTS_LAST_ROW", &(rows - 1), true)
             .override_global("TASK_ALTERNATE", &kernel.task_alternate, true)
+            .override_global("TASK_UTASK", &kernel.returns.task_utask, true)
+            .override_global("UTASK_RETURNS", &kernel.returns.first, true)
+            .override_global("RETURN_STACK", &kernel.returns.stack, true)
+            .override_global("RETURN_ADDRESS", &kernel.returns.address, true)
+            .override_global("RETURN_NEXT", &kernel.returns.next, true)
             .map_max_entries("EVENTS", options.buffer_bytes)
             .map_max_entries("COUNTS", counted.max(1).saturating_mul(rows))
             .map_max_entries("LOST_AT", points)

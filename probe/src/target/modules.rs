@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use symbols::{
     addr::{FileOffset, RuntimeAddr, Vaddr},
     binary::Binary,
-    index::Index,
+    index::{Function, Index, LeftOut},
     unwind::{self, Rule, Tables},
 };
 
@@ -146,18 +146,11 @@ pub fn nameless(address: CodeAddress) -> Frame {
     Frame { function: None, file: None, line: None, binary: None, address: None, ip: address.ip().0, inlined: false }
 }
 
-/// Whether a function with a return probe returns there: to a page near the end of the address space, which no record of
-/// mappings tells of (Linux: kernel/events/uprobes.c, `xol_add_vma`).
-pub fn is_return_probe(address: CodeAddress) -> bool {
-    // Of four levels of page tables, and of five.
-    [47, 56].iter().any(|bits| address.ip().0 & !0xfff == (1 << bits) - 0x2000)
-}
-
 /// Functions that nothing calls: where threads and goroutines begin.
 pub fn is_root(function: &str) -> bool {
     matches!(
         function,
-        "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | "_start" | "clone" | "__clone" | "clone3" | "__clone3"
+        "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | START | "clone" | "__clone" | "clone3" | "__clone3"
     )
 }
 
@@ -280,13 +273,23 @@ fn functions_at(index: &Index, vaddr: Vaddr) -> Vec<NamedPlace> {
     let mut functions: Vec<_> = inlined.collect();
     if functions.is_empty() {
         let (function, line) = (index.at(vaddr), index.line(vaddr));
+        let name =
+            |function: Function<'_>| if is_nameless_start(index, &function) { START } else { function.name }.into();
         functions.push(NamedPlace {
-            function: function.map(|function| function.name.into()),
+            function: function.map(name),
             file: line.map(|line| line.file.to_owned()),
             line: line.map(|line| line.line),
         });
     }
     functions
+}
+
+/// Where a program begins, whatever it is called.
+const START: &str = "_start";
+
+/// Whether the program begins with this function and nothing names it: the file is stripped.
+fn is_nameless_start(index: &Index, function: &Function<'_>) -> bool {
+    function.left_out == Some(LeftOut::Nameless) && function.address == index.binary().entry()
 }
 
 /// The code that the kernel maps into every process: all 64-bit ones have the same.

@@ -13,7 +13,7 @@ use std::{
     fs::{self, File},
     io::{self, IsTerminal as _, Write},
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -21,7 +21,7 @@ use symbols::{binary::Machine, pattern::Pattern};
 
 use self::inside::Inside;
 use crate::{
-    attach::{self, Scope, StackCopies, features::Features, how_to_be_permitted},
+    attach::{self, Scope, StackCopies, features::Features, rights},
     calls::{
         overhead::{Costs, Trap},
         tracker::Limits,
@@ -47,22 +47,16 @@ pub fn run(request: &Trace) -> Result<u8> {
     let (inside, located) =
         Inside::find(request)?.map_or((None, None), |(inside, located)| (Some(inside), Some(located)));
     let request = located.as_ref().unwrap_or(request);
-    let sought = files(request, inside.as_ref());
-    target::whole_files()?;
-    let Sought { mut files, names, awaited } = sought?;
-    of_this_machine(&files)?;
     let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
-    let planned = match awaited.is_empty() {
-        true => plan::plan(&files, &patterns, options),
-        // What matches nothing now may match in what comes.
-        false => Ok(plan::plan_so_far(&files, &patterns, options).0),
+    let wanted = Wanted {
+        binaries: &request.binaries,
+        target: &request.target,
+        inside: inside.as_ref(),
+        debuginfod: request.debuginfod.as_deref(),
+        quiet: request.quiet,
     };
-    target::whole_files()?;
-    let mut plan = planned?;
-    if request.returns != Returns::None {
-        files.extend(watch_unwinders(request, &mut plan, &files, inside.as_ref())?);
-        target::whole_files()?;
-    }
+    let read = rights::only_reading(request.debuginfod.is_some(), || read(wanted, &patterns, options))?;
+    let (Sought { files, names, awaited }, mut plan) = read?;
     if request.dry_run {
         plan.print(&mut io::stdout().lock())?;
         return Ok(0);
@@ -76,7 +70,8 @@ pub fn run(request: &Trace) -> Result<u8> {
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
     let signals = signals::Signals::install(request.target.command.is_some())?;
     let clocks = session::Clocks::now();
-    let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
+    let recorder = attach::recorder::Recorder::start()
+        .map_err(|error| attach::denied("failed to record what processes map", error))?;
     let waiting = match &request.target.command {
         Some(command) => Some(Waiting::fork(command, request.target.user.as_deref())?),
         None => None,
@@ -106,6 +101,7 @@ pub fn run(request: &Trace) -> Result<u8> {
             return Err(error);
         }
     };
+    rights::keep_what_a_trace_needs().context("failed to give up capabilities")?;
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
         // Whether anybody listens is no matter of the trace.
@@ -133,17 +129,43 @@ pub fn run(request: &Trace) -> Result<u8> {
     Ok(status)
 }
 
+/// What files the request means.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    binaries: &'a [PathBuf],
+    target: &'a TargetRequest,
+    inside: Option<&'a Inside>,
+    debuginfod: Option<&'a str>,
+    quiet: bool,
+}
+
+/// Finds and reads the files, and plans: all that is done with files that nobody vouches for, before anything is attached.
+fn read(wanted: Wanted<'_>, patterns: &[Pattern], options: plan::Options) -> Result<(Sought, Plan)> {
+    let sought = files(wanted);
+    target::whole_files()?;
+    let mut sought = sought?;
+    of_this_machine(&sought.files)?;
+    let planned = match sought.awaited.is_empty() {
+        true => plan::plan(&sought.files, patterns, options),
+        // What matches nothing now may match in what comes.
+        false => Ok(plan::plan_so_far(&sought.files, patterns, options).0),
+    };
+    target::whole_files()?;
+    let mut plan = planned?;
+    if options.returns != Returns::None {
+        let libraries = watch_unwinders(wanted, &mut plan, &sought.files)?;
+        sought.files.extend(libraries);
+        target::whole_files()?;
+    }
+    Ok((sought, plan))
+}
+
 /// Has the unwinders of what is traced watched: the libraries that they are in.
-fn watch_unwinders(
-    request: &Trace,
-    plan: &mut Plan,
-    files: &[TracedFile],
-    inside: Option<&Inside>,
-) -> Result<Vec<TracedFile>> {
-    let named = processes(&request.target)?;
+fn watch_unwinders(wanted: Wanted<'_>, plan: &mut Plan, files: &[TracedFile]) -> Result<Vec<TracedFile>> {
+    let named = processes(wanted.target)?;
     // What the loader would give is known for our own root only.
     let starts = named.is_empty() && files.iter().all(|file| file.through.is_none());
-    let running = if named.is_empty() { running(&Scope::Everyone, files, inside) } else { named };
+    let running = if named.is_empty() { running(&Scope::Everyone, files, wanted.inside) } else { named };
     let target::unwinders::Unwinders { files: libraries, missing } = target::unwinders::find(files, &running, starts);
     plan.watch_unwinders(files, &libraries);
     plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", output::escape::escaped(name))));
@@ -207,14 +229,14 @@ struct Sought {
 }
 
 /// The files to trace: those that were named, else the processes' programs, else the command's.
-fn files(request: &Trace, inside: Option<&Inside>) -> Result<Sought> {
+fn files(wanted: Wanted<'_>) -> Result<Sought> {
     let mut sought = Sought { files: Vec::new(), names: Vec::new(), awaited: Vec::new() };
-    let target = &request.target;
+    let target = wanted.target;
     let pids = processes(target)?;
-    let debuginfod = request.debuginfod.as_deref().map(|given| Debuginfod::new(given, request.quiet)).transpose()?;
+    let debuginfod = wanted.debuginfod.map(|given| Debuginfod::new(given, wanted.quiet)).transpose()?;
     let debuginfod = debuginfod.as_ref();
-    if let Some(inside) = inside.filter(|_| pids.is_empty()) {
-        for path in &request.binaries {
+    if let Some(inside) = wanted.inside.filter(|_| pids.is_empty()) {
+        for path in wanted.binaries {
             let found = containers::files::named(inside.selected(), path, debuginfod)?;
             if let Some(name) = target::library_name(path) {
                 sought.names.push(name.to_owned());
@@ -222,7 +244,7 @@ fn files(request: &Trace, inside: Option<&Inside>) -> Result<Sought> {
             }
             sought.files.extend(found);
         }
-        if request.binaries.is_empty() {
+        if wanted.binaries.is_empty() {
             sought.files = containers::files::programs(inside.selected(), debuginfod)?;
         }
         sought.files = distinct(sought.files);
@@ -231,7 +253,7 @@ fn files(request: &Trace, inside: Option<&Inside>) -> Result<Sought> {
     // A command that cannot be started is better known before anything is attached.
     let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
     let program = program.transpose()?;
-    if request.binaries.is_empty() {
+    if wanted.binaries.is_empty() {
         if let Some(path) = &program {
             sought.files = vec![TracedFile::fetching(path, &path.display().to_string(), debuginfod)?];
             return Ok(sought);
@@ -241,7 +263,7 @@ fn files(request: &Trace, inside: Option<&Inside>) -> Result<Sought> {
         return Ok(sought);
     }
     let named = running_by_name(target);
-    for path in &request.binaries {
+    for path in wanted.binaries {
         let library = target::library_name(path).filter(|_| program.is_some() || named.is_some() || !pids.is_empty());
         let found = match (library, pids.first()) {
             (Some(_), Some(_)) => target::libraries_of(&pids, path, debuginfod)?,
@@ -353,15 +375,7 @@ fn running(scope: &Scope, files: &[TracedFile], inside: Option<&Inside>) -> Vec<
 }
 
 fn features() -> Result<Features> {
-    Features::detect().map_err(|error| not_permitted(error.into()))
-}
-
-fn not_permitted(error: anyhow::Error) -> anyhow::Error {
-    let missing = attach::features::missing_capabilities();
-    if missing.is_empty() {
-        return error.context("failed to ask the kernel what it can do");
-    }
-    anyhow::anyhow!("permission denied: {}", how_to_be_permitted(&missing))
+    Features::detect().map_err(|error| attach::denied("failed to ask the kernel what it can do", error.into()))
 }
 
 struct Destination {
