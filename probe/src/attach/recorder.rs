@@ -125,7 +125,8 @@ fn recorded(record: data::Record<'_>, exec: bool, time_ns: u64) -> Option<Record
         data::Record::Exit(exit) if exit.pid == exit.tid => (exit.pid, Change::Exit),
         _ => return None,
     };
-    Some(Recorded { time_ns, pid, change })
+    // The kernel writes numbers of our own PID namespace. In a container that has one, other processes have none.
+    (pid != 0 && pid != u32::MAX).then_some(Recorded { time_ns, pid, change })
 }
 
 /// The kernel's list, such as `0-3,8`.

@@ -124,6 +124,11 @@ fn contradictions_are_named() {
         ("-x a --tid 1 --follow f", "--follow needs"),
         ("-p 1 --comm srv f", "--comm chooses"),
         ("--comm srv f", "nothing to trace"),
+        ("--cgroup docker/1 f", "nothing to trace"),
+        ("--container web f -- true", "exclude -- COMMAND"),
+        ("--pod web --tid 1 f", "--tid names a thread"),
+        ("-x a --container web --cgroup docker/1 f", "--cgroup excludes"),
+        ("list --cgroup docker/1", "nothing to list"),
         ("-x a --json --layout=tree f", "--json and --layout"),
         ("-x a --json --time=clock f", "--json and --time"),
         ("-x a --returns=none --slow 1s f", "need returns"),
@@ -148,6 +153,22 @@ fn contradictions_are_named() {
         assert_eq!(status, 2, "{line}");
         assert!(message.contains(words), "{line}: {message}");
     }
+}
+
+#[test]
+fn a_place_is_a_container_or_a_pod_or_one_of_a_pods_containers_or_a_cgroup() {
+    let container = |name: &str| Some(Within::Container(name.to_owned()));
+    for (line, within) in [
+        ("--container web f", container("web")),
+        ("--pod web f", Some(Within::Pod("web".to_owned()))),
+        ("--pod shop/web --container app f", container("shop/web/app")),
+        ("-x a --cgroup docker/1 f", Some(Within::Cgroup(PathBuf::from("docker/1")))),
+        ("-p 1 --container web --follow f", container("web")),
+        ("-x a f", None),
+    ] {
+        assert_eq!(traced(line).target.within, within, "{line}");
+    }
+    assert_eq!(traced("-x a --proc /host/proc f").proc, Some(PathBuf::from("/host/proc")));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -48,6 +49,16 @@ pub fn of(pid: u32) -> PathBuf {
 /// Where the root of the machine is, from here: `/`, or of another `/proc` the root of its first process.
 pub fn host_root() -> PathBuf {
     if is_own() { PathBuf::from("/") } else { of(1).join("root") }
+}
+
+/// Where the machine's own files may be: in our root, and where we are in a container ourselves and see the machine's processes, in
+/// that of its first one.
+pub fn host_roots() -> Vec<PathBuf> {
+    let first = of(1).join("root");
+    let place = |path: &Path| fs::metadata(path).ok().map(|root| (root.dev(), root.ino()));
+    let (own, machines) = (place(Path::new("/")), place(&first));
+    let elsewhere = (machines.is_some() && machines != own).then_some(first);
+    [PathBuf::from("/")].into_iter().chain(elsewhere).collect()
 }
 
 /// Whether it is our own `/proc`.

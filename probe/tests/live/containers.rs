@@ -93,6 +93,52 @@ fn a_container_is_told_by_its_pid_namespace_where_its_cgroup_cannot_be_seen() {
     assert_eq!(trace.calls.len(), 600, "{ended:?}");
 }
 
+/// An image of our own program and the libraries that it needs.
+fn image_of_probe(docker: &Docker) {
+    let own = Path::new(env!("CARGO_BIN_EXE_probe"));
+    let listed = tool("ldd", &[own]);
+    let libraries = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let mut files: Vec<(&Path, &str)> = libraries.map(|path| (Path::new(path), path)).collect();
+    files.push((own, "/probe"));
+    docker.image("probe:1", &files);
+}
+
+#[test]
+fn from_inside_a_container_others_are_traced_through_the_hosts_proc() {
+    let docker = engine_with_image();
+    image_of_probe(&docker);
+    let (web, db) = (unique("web"), unique("db"));
+    docker.counts(IMAGE, &web, &[]);
+    docker.counts(IMAGE, &db, &[]);
+    let allowed = ["--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE", "--cap-add=DAC_READ_SEARCH", "--net=none"];
+    let unconfined = ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"];
+    let inside = |options: &[&str], args: &[&str]| {
+        let own = unique("probe");
+        let run =
+            [&["run", "--rm", "--name", &own], &allowed[..], &unconfined, options, &["probe:1", "/probe"]].concat();
+        (docker.spawn(&[&run[..], args, &["--container", &web, "recurse"]].concat()), own)
+    };
+    for (options, args) in [
+        (&["--volume=/proc:/host/proc:ro"][..], &["--proc", "/host/proc", "--json"][..]),
+        (&["--pid=host"], &["--json"]),
+    ] {
+        let (tracer, own) = inside(options, args);
+        tracer.await_said("probe: tracing");
+        docker.recurse(&db, 3);
+        docker.recurse(&web, 2);
+        docker.tool(&["kill", "--signal", "INT", &own]);
+        let ended = tracer.finish();
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        let calls: Vec<&str> = ended.stdout.lines().filter(|line| line.starts_with(r#"{"type":"call""#)).collect();
+        assert_eq!(calls.len(), 400, "{args:?}: {}", ended.stderr);
+        let container = format!(r#""container":"{web}""#);
+        assert!(calls.iter().all(|line| line.contains(&container)), "{}", calls[0]);
+    }
+    let (blind, _) = inside(&[], &[]);
+    let ended = blind.finish();
+    assert!(ended.code() == 1 && ended.stderr.contains("--proc /host/proc"), "{ended:?}");
+}
+
 #[test]
 fn a_container_that_starts_anew_under_its_name_is_traced_again() {
     let docker = engine_with_image();
@@ -112,6 +158,28 @@ fn a_container_that_starts_anew_under_its_name_is_traced_again() {
     assert_eq!(calls_in(&traced, Some(&web)), 1200, "{}", traced.ended.stderr);
     assert!(!traced.ended.stderr.contains("was deleted"), "{}", traced.ended.stderr);
     assert!(!traced.ended.stderr.contains("was replaced"), "the file is the same: {}", traced.ended.stderr);
+}
+
+#[test]
+fn a_new_build_under_the_same_name_is_traced_when_it_comes() {
+    let docker = engine_with_image();
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let newer = folder.path().join("counts");
+    fs::copy(program("c/counts-static"), &newer).expect("a copy can be made");
+    let mut bytes = fs::read(&newer).expect("it was copied");
+    bytes.push(0);
+    fs::write(&newer, bytes).expect("it can be written");
+    docker.image("counts:2", &[(&newer, "/counts")]);
+    let web = unique("web");
+    docker.counts(IMAGE, &web, &[]);
+    let tracer = Tracer::start(&["--container", &web, "recurse"]);
+    docker.recurse(&web, 1);
+    docker.tool(&["rm", "--force", &web]);
+    docker.counts("counts:2", &web, &[]);
+    tracer.await_said("now also tracing 1 function of /counts");
+    docker.recurse(&web, 2);
+    let traced = tracer.interrupt();
+    assert_eq!(calls_in(&traced, Some(&web)), 600, "{}", traced.ended.stderr);
 }
 
 #[test]

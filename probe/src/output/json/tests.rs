@@ -66,6 +66,16 @@ fn a_file_that_comes_later_has_a_line_and_its_functions_have_names() {
 }
 
 #[test]
+fn a_container_and_the_number_inside_are_null_only_where_they_are_not_known() {
+    let mut story = story();
+    story.home = Rc::new(Home { container: Some("we\"b".into()), inner_pid: Some(7) });
+    story.enter(1, 0, MS);
+    story.leave(1, 2 * MS);
+    let lines = calls(story);
+    assert_eq!((&lines[0]["container"], &lines[0]["inner_pid"]), (&json!("we\"b"), &json!(7)));
+}
+
+#[test]
 fn a_call_has_every_field_of_the_contract() {
     let mut story = story();
     let go_statement = Some(frame("main.serve", "/src/main.go", 12));

@@ -3,7 +3,7 @@
 use super::super::TimeFormat;
 use super::super::testing::{MS, SECOND, Story, US, frame};
 use super::*;
-use crate::calls::{Cut, End, Frame};
+use crate::calls::{Cut, End, Frame, Home};
 
 const FUNCTIONS: [&str; 5] =
     ["main.(*Store).Handler", "main.(*Store).Get", "encoding/json.(*Encoder).Encode", "main.rare", "main.work+0x12"];
@@ -316,6 +316,23 @@ fn deep_recursion_stays_readable() {
     let second = story.tick(4 * SECOND);
     assert_eq!(second.lines().count(), 1 + 32 + 1 + 1);
     assert_eq!(second.lines().nth(17), Some("            ⋮  368 more open calls"));
+}
+
+#[test]
+fn the_header_names_the_container_and_the_number_inside_where_they_are() {
+    for (container, inner_pid, header) in [
+        (None, None, "srv 4711/4715 g42"),
+        (Some("web"), Some(1), "srv 4711/4715 g42 (web, pid 1)"),
+        (Some("web"), None, "srv 4711/4715 g42 (web)"),
+        (None, Some(1), "srv 4711/4715 g42 (inner pid 1)"),
+        (Some("a\x1b[2Jb"), Some(1), "srv 4711/4715 g42 (a\\x1b[2Jb, pid 1)"),
+    ] {
+        let mut story = Story::new(&OutputOptions::default(), &["f"]);
+        story.home = Rc::new(Home { container: container.map(Rc::from), inner_pid });
+        story.enter(1, 0, 0);
+        story.leave(1, 10);
+        assert_eq!(shown(story).lines().next(), Some(&*format!("12:00:00.000000  {header}")));
+    }
 }
 
 #[test]

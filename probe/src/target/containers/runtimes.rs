@@ -14,6 +14,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::cgroups;
 use crate::target::{all_pids, comm_of, proc};
 
 /// A container that a runtime knows.
@@ -98,17 +99,17 @@ fn folders(path: &Path) -> Vec<(String, PathBuf)> {
 
 /// All containers that runtimes of this machine know, each once.
 pub(super) fn all() -> Vec<Known> {
-    let root = proc::host_root();
-    let at = |path: &str| root.join(path);
-    let sources = [
-        docker_roots(&root).iter().flat_map(|root| docker(root)).collect::<Vec<_>>(),
-        containerd(&at("run/containerd/io.containerd.runtime.v2.task")),
-        storage(&at("var/lib/containers/storage"), &at("run/containers/storage")),
-        named_freely(),
-    ];
+    let mut found = daemons().iter().flat_map(|root| docker(root)).collect::<Vec<_>>();
+    for root in proc::host_roots() {
+        let at = |path: &str| root.join(path);
+        found.extend(docker_roots(&root).iter().flat_map(|root| docker(root)));
+        found.extend(containerd(&at("run/containerd/io.containerd.runtime.v2.task")));
+        found.extend(storage(&at("var/lib/containers/storage"), &at("run/containers/storage")));
+    }
+    found.extend(named_freely());
     let mut by_id: BTreeMap<String, Known> = BTreeMap::new();
-    for known in sources.into_iter().flatten() {
-        // What is below a container engine (runc's state of a Docker container) adds what the engine does not say.
+    for known in found {
+        // What is below a container engine (containerd's state of a Docker container) adds what the engine does not say.
         match by_id.get_mut(&known.id) {
             Some(before) => {
                 before.pid = before.pid.or(known.pid);
@@ -122,32 +123,34 @@ pub(super) fn all() -> Vec<Known> {
 
 /// Those whose IDs are no numbers: of the lowest runtimes, used alone. Their cgroups tell their processes.
 pub(super) fn named_freely() -> Vec<Known> {
-    let root = proc::host_root();
-    [runc(&root.join("run/runc")), crun(&root.join("run/crun"))].concat()
+    let of = |root: PathBuf| [runc(&root.join("run/runc")), crun(&root.join("run/crun"))].concat();
+    proc::host_roots().into_iter().flat_map(of).collect()
 }
 
-/// Docker's data folders: the usual ones, the one of its configuration, those that running daemons were told.
+/// Docker's data folders below a root: the usual ones, and the one of its configuration.
 fn docker_roots(root: &Path) -> Vec<PathBuf> {
-    let mut roots = vec![root.join("var/lib/docker"), root.join("var/snap/docker/common/var-lib-docker")];
     let configured = json(&root.join("etc/docker/daemon.json"));
     let configured = configured.as_ref().and_then(|value| text(value, "data-root")).map(str::to_owned);
-    let daemons = all_pids().into_iter().filter(|&pid| is_daemon(pid, root));
-    let told = daemons.filter_map(|pid| data_root(&fs::read(proc::of(pid).join("cmdline")).ok()?));
-    for path in configured.into_iter().chain(told) {
-        let path = root.join(path.trim_start_matches('/'));
-        if !roots.contains(&path) {
-            roots.push(path);
-        }
-    }
-    roots
+    let mut paths = vec!["var/lib/docker".to_owned(), "var/snap/docker/common/var-lib-docker".to_owned()];
+    paths.extend(configured);
+    paths.iter().map(|path| root.join(path.trim_start_matches('/'))).collect()
 }
 
-/// Root's own, in the machine's root: anybody can call a program `dockerd`.
-fn is_daemon(pid: u32, root: &Path) -> bool {
-    let place = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+/// The data folders that running Docker daemons were told, or have by default, each in its own root.
+fn daemons() -> Vec<PathBuf> {
+    let data = |pid: u32| {
+        let told = data_root(&fs::read(proc::of(pid).join("cmdline")).ok()?);
+        let path = told.unwrap_or_else(|| "/var/lib/docker".to_owned());
+        Some(proc::of(pid).join("root").join(path.trim_start_matches('/')))
+    };
+    all_pids().into_iter().filter(|&pid| is_daemon(pid)).filter_map(data).collect()
+}
+
+/// Root's own, and in no container: anybody can call a program `dockerd`.
+fn is_daemon(pid: u32) -> bool {
     comm_of(pid).as_deref() == Some("dockerd")
         && fs::metadata(proc::of(pid)).is_ok_and(|process| process.uid() == 0)
-        && place(root).is_some_and(|machines| place(&proc::of(pid).join("root")) == Some(machines))
+        && cgroups::of(pid).iter().all(|place| cgroups::container_id(&place.path).is_none())
 }
 
 /// `--data-root DIR`, `--data-root=DIR`, `-g DIR`, `--graph DIR`, in a command line as `/proc` shows it.
