@@ -7,7 +7,8 @@
 
 /// Callers walked at most, for one event.
 pub const MAX_FRAMES: usize = 127;
-/// `Event::point` of records that no probe point made.
+/// `Event::point` of records that no probe point made: a process executed a program. `Event::depth` is the process's number in
+/// its own PID namespace, or 0.
 pub const POINT_EXEC: u32 = 0xffff_ff01;
 /// A thread ended, others of its process live on.
 pub const POINT_THREAD_EXIT: u32 = 0xffff_ff02;
@@ -131,17 +132,31 @@ pub const COPY_UNREADABLE: u16 = 2;
 /// return address.
 pub const COPY_AT_ENTRY: u16 = 1 << 8;
 
-/// A part of another stack, on which this one goes on: that of the goroutine which called C. [`OuterStack`]; before a
-/// [`SECTION_STACK`].
+/// A part of another stack, on which this one goes on: that of the goroutine which called C, or the one that a signal
+/// handler on an alternate stack interrupted. [`OuterStack`]; before a [`SECTION_STACK`].
 pub const SECTION_OUTER_STACK: u16 = 3;
 
-/// Bytes of an outer stack that are copied at most.
-pub const MAX_OUTER: usize = 4096;
+/// Return addresses that return probes have replaced by their own: [`HiddenReturn`]s, the detail says how many; before a
+/// [`SECTION_STACK`].
+pub const SECTION_HIDDEN_RETURNS: u16 = 6;
+
+/// [`HiddenReturn`]s of one record at most.
+pub const MAX_HIDDEN_RETURNS: usize = 32;
+
+/// A return address that is not on the stack any more.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HiddenReturn {
+    /// Where on the stack it was.
+    pub place: u64,
+    /// What it was.
+    pub address: u64,
+}
 
 /// See [`SECTION_OUTER_STACK`].
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct OuterStack {
+pub struct OuterStack<const M: usize> {
     /// Address of the first byte.
     pub start: u64,
     /// Where that stack ends: Go writes places down as distances from it.
@@ -149,25 +164,30 @@ pub struct OuterStack {
     /// How many bytes are used.
     pub used: u64,
     /// Those bytes, and room.
-    pub bytes: [u8; MAX_OUTER],
+    pub bytes: [u8; M],
 }
 
-/// A record with a copy of at most `N` bytes of the stack, and a part of another one.
+/// A record with a copy of at most `N` bytes of the stack, of `M` bytes of another one, and with what the stack does not
+/// say any more.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct EventWithOuterStack<const N: usize> {
+pub struct EventWithOuterStack<const N: usize, const M: usize> {
     /// The event.
     pub head: EventWithOrigin,
+    /// Of what return probes have replaced.
+    pub hidden_section: Section,
+    /// What they have replaced.
+    pub hidden: [HiddenReturn; MAX_HIDDEN_RETURNS],
     /// Of the outer stack.
     pub outer_section: Section,
     /// Where the stack goes on.
-    pub outer: OuterStack,
+    pub outer: OuterStack<M>,
     /// The copy.
     pub stack: StackSection<N>,
 }
 
 /// Bytes of a stack that are copied at most.
-pub const MAX_COPY: u32 = 64 << 10;
+pub const MAX_COPY: u32 = 128 << 10;
 
 /// What unwinding starts from: the registers that a caller finds unchanged, and where it is.
 #[repr(C)]
@@ -402,6 +422,52 @@ pub const FILTER_PIDS: u32 = 1;
 /// Only threads in `PIDS`.
 pub const FILTER_TIDS: u32 = 2;
 
+/// Values of the global `GROUPS_BY`, which holds beside `PID_FILTER`.
+pub const GROUPS_ALL: u32 = 0;
+/// Only processes whose PID namespace, or one that it is nested in, has its inode in `GROUPS`.
+pub const GROUPS_BY_NAMESPACE: u32 = 1;
+/// Only processes whose cgroup, or one that it is below of, has its id in `GROUPS`.
+pub const GROUPS_BY_CGROUP: u32 = 2;
+
+/// Of [`GroupOffsets::group_through`]: nothing stands between.
+pub const NOT_THROUGH: u32 = u32::MAX;
+
+/// Offsets in kernel structures, bytes, by which a process's groups are found. Those that are not known are 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupOffsets {
+    /// `task_struct.thread_pid`
+    pub task_thread_pid: u32,
+    /// `pid.level`
+    pub pid_level: u32,
+    /// `pid.numbers`
+    pub pid_numbers: u32,
+    /// Bytes of a `struct upid`.
+    pub upid_size: u32,
+    /// `upid.nr`
+    pub upid_nr: u32,
+    /// `upid.ns`
+    pub upid_ns: u32,
+    /// `pid_namespace.ns.inum`
+    pub namespace_inum: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`; in the first version a place of `css_set.subsys`.
+    pub set_group: u32,
+    /// In the first version `cgroup_subsys_state.cgroup`: what `set_group` leads to has the group; else [`NOT_THROUGH`].
+    pub group_through: u32,
+    /// `cgroup.level`
+    pub cgroup_level: u32,
+    /// `cgroup.ancestors`, before Linux 6.1 `cgroup.ancestor_ids`
+    pub cgroup_ancestors: u32,
+    /// 1: these are ids, 0: pointers.
+    pub ancestors_are_ids: u32,
+    /// `cgroup.kn`
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`
+    pub node_id: u32,
+}
+
 /// Bytes of a `comm`, the terminating 0 included.
 pub const COMM_LEN: usize = 16;
 
@@ -410,8 +476,11 @@ const _: () = assert!(size_of::<Section>() == 8);
 const _: () = assert!(size_of::<Registers>() == 64);
 const _: () = assert!(size_of::<EventWithOrigin>() == 40 + 8 + 16);
 const _: () = assert!(size_of::<EventWithStack<1024>>() == 64 + 8 + 64 + 1024);
-const _: () = assert!(size_of::<EventWithOuterStack<1024>>() == 64 + 8 + 24 + MAX_OUTER + 8 + 64 + 1024);
+const _: () = assert!(
+    size_of::<EventWithOuterStack<1024, 2048>>() == 64 + 8 + 16 * MAX_HIDDEN_RETURNS + 8 + 24 + 2048 + 8 + 64 + 1024
+);
 const _: () = assert!(size_of::<EventWithFrames<24>>() == 64 + 8 + 8 * 24);
 const _: () = assert!(size_of::<GoProgram>() == 32);
 const _: () = assert!(size_of::<Jump>() == 64);
 const _: () = assert!(size_of::<Lane>() == 16);
+const _: () = assert!(size_of::<GroupOffsets>() == 60);

@@ -5,14 +5,18 @@
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, programs::ProbeContext};
 use probe_ebpf::abi::{
-    COPY_LIMIT, COPY_UNREADABLE, COPY_WHOLE, Cookie, EventWithOuterStack, EventWithStack, MAX_COPY, MAX_OUTER, Origin,
-    OuterStack, Registers, SECTION_OUTER_STACK, SECTION_STACK, Section, StackSection,
+    COPY_LIMIT, COPY_UNREADABLE, COPY_WHOLE, Cookie, EventWithOuterStack, EventWithStack, HiddenReturn, MAX_COPY,
+    MAX_HIDDEN_RETURNS, Origin, OuterStack, Registers, SECTION_HIDDEN_RETURNS, SECTION_OUTER_STACK, SECTION_STACK,
+    Section, StackSection,
 };
 
 use crate::{
     emit,
     lane::{self, Place},
-    maps::{EVENTS, MM_START_STACK, STACK_COPY, STACK_COPY_GO, TASK_MM},
+    maps::{
+        EVENTS, MM_START_STACK, RETURN_ADDRESS, RETURN_NEXT, RETURN_STACK, STACK_COPY, STACK_COPY_GO, TASK_MM,
+        TASK_UTASK, UTASK_RETURNS,
+    },
     memory, regs,
 };
 
@@ -45,17 +49,22 @@ macro_rules! in_class {
 pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, origin: Option<Origin>, at_entry: u16) -> bool {
     let point = cookie.numbers();
     let registers = regs::all(ctx);
-    let (bytes, detail) = reach(registers.sp);
+    let outer = Outer::of(cookie, place, registers.sp);
+    let (bytes, detail) = reach(place, registers.sp);
     let copy = StackCopy { registers, bytes, detail: detail | at_entry };
-    let done = if place.goid != 0
-        && !place.is_on_goroutine()
-        && let Some(outer) = lane::goroutine_below_c(cookie)
-    {
-        in_class!(bytes, [4096], 16384, record_with_outer(&copy, place, point, origin, outer))
+    let hidden = innermost_hidden_return();
+    let done = if outer.bytes > MAX_BESIDE_C {
+        record_with_outer::<16384, 16384>(&copy, place, point, origin, &outer, hidden)
+    } else if outer.bytes != 0 || hidden != 0 {
+        match bytes {
+            0..=4096 => record_with_outer::<4096, 4096>(&copy, place, point, origin, &outer, hidden),
+            4097..=16384 => record_with_outer::<16384, 4096>(&copy, place, point, origin, &outer, hidden),
+            _ => record_with_outer::<{ MAX_COPY as usize }, 4096>(&copy, place, point, origin, &outer, hidden),
+        }
     } else {
         in_class!(
             bytes,
-            [1024 2048 3072 4096 6144 8192 12288 16384 32768],
+            [1024 2048 3072 4096 6144 8192 12288 16384 24576 32768 49152 65536 98304],
             MAX_COPY as usize,
             record(&copy, place, point, origin)
         )
@@ -66,6 +75,42 @@ pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, origin: O
     done
 }
 
+/// Bytes of a goroutine's stack that are copied beside that of C, at most.
+const MAX_BESIDE_C: u32 = 4096;
+/// Bytes of a stack that a handler interrupted, at most.
+const MAX_INTERRUPTED: u32 = 16384;
+
+/// Another stack, on which this one goes on.
+struct Outer {
+    start: u64,
+    /// To copy; 0: there is no such stack.
+    bytes: u32,
+    /// Where it ends.
+    end: u64,
+}
+
+impl Outer {
+    #[inline(always)]
+    fn of(cookie: Cookie, place: &Place, sp: u64) -> Self {
+        let mut outer = Self { start: 0, bytes: 0, end: 0 };
+        if place.is_on_alternate() {
+            outer.start = interrupted_sp(sp);
+            if outer.start != 0 {
+                outer.bytes = reach_of_thread(outer.start).0.min(MAX_INTERRUPTED);
+                outer.end = outer.start + u64::from(outer.bytes);
+            }
+        } else if place.goid != 0
+            && !place.is_on_goroutine()
+            && let Some((sp, end)) = lane::goroutine_below_c(cookie)
+        {
+            outer.start = sp.wrapping_sub(PUSHED);
+            outer.end = end;
+            outer.bytes = end.wrapping_sub(outer.start).min(u64::from(MAX_BESIDE_C)) as u32;
+        }
+        outer
+    }
+}
+
 /// What is to be copied, and why not more.
 struct StackCopy {
     registers: Registers,
@@ -73,22 +118,69 @@ struct StackCopy {
     detail: u16,
 }
 
-/// How many bytes to copy from `sp` on, and why not more. The thread pointer is where a thread's stack of glibc and musl
-/// begins; the first thread's is elsewhere, and the kernel knows it. No stack that is in use reaches beyond either.
+/// How many bytes to copy from `sp` on, and why not more.
 #[inline(always)]
-fn reach(sp: u64) -> (u32, u16) {
+fn reach(place: &Place, sp: u64) -> (u32, u16) {
+    if place.is_on_alternate() {
+        let [lowest, size] = lane::alternate_stack();
+        let used = (lowest + size).wrapping_sub(sp);
+        return if used <= u64::from(MAX_COPY) { (used as u32, COPY_WHOLE) } else { (STACK_COPY.load(), COPY_LIMIT) };
+    }
+    reach_of_thread(sp)
+}
+
+/// The same for a thread's own stack. The thread pointer is where a thread's stack of glibc and musl begins; the first
+/// thread's is elsewhere, and the kernel knows it. No stack that is in use reaches beyond either.
+#[inline(always)]
+fn reach_of_thread(sp: u64) -> (u32, u16) {
     let (mut bytes, mut detail) = (u64::from(STACK_COPY.load()), COPY_LIMIT);
+    let mut nearest = u64::from(MAX_COPY);
     // Not in a loop: what a `None` holds is not defined, and the verifier wants everything defined that is moved.
     let mut ends_at = |base: Option<u64>| {
         if let Some(base) = base
-            && base.wrapping_sub(sp) <= bytes
+            && base.wrapping_sub(sp) <= nearest
         {
-            (bytes, detail) = (base.wrapping_sub(sp), COPY_WHOLE);
+            nearest = base.wrapping_sub(sp);
+            (bytes, detail) = (nearest, COPY_WHOLE);
         }
     };
     ends_at(lane::thread_pointer());
     ends_at(start_stack());
     (bytes as u32, detail)
+}
+
+/// On an alternate stack: the stack pointer of what its first handler interrupted; 0: not known. The kernel pushes there: the
+/// floating-point registers, as many as the processor has, from an address that is a multiple of 64; below them, 448 bytes
+/// on, a `ucontext_t`, which knows where they are, and which stack this is (Linux: arch/x86/kernel/signal_64.c,
+/// `struct rt_sigframe`; arch/x86/include/uapi/asm/{ucontext,sigcontext}.h).
+#[inline(always)]
+fn interrupted_sp(sp: u64) -> u64 {
+    /// Bytes of the registers that `fxsave` stores.
+    const LEAST: u64 = 512;
+    /// More than 12 KiB, with AMX's tiles, are not needed.
+    const STEPS: u32 = 192;
+    if !cfg!(bpf_target_arch = "x86_64") {
+        return 0;
+    }
+    let [lowest, size] = lane::alternate_stack();
+    let mut registers = (lowest + size).wrapping_sub(LEAST) & !63;
+    let mut steps = 0;
+    while steps < STEPS {
+        let context = registers.wrapping_sub(448);
+        if context < sp {
+            return 0;
+        }
+        let known: u64 = memory::user(context + 40 + 23 * 8).unwrap_or(0);
+        if known == registers {
+            let [this, _flags, bytes] = memory::user::<[u64; 3]>(context + 16).unwrap_or([0; 3]);
+            if this == lowest && bytes == size {
+                return memory::user(context + 40 + 15 * 8).unwrap_or(0);
+            }
+        }
+        registers -= 64;
+        steps += 1;
+    }
+    0
 }
 
 /// Where the first thread's stack began.
@@ -118,25 +210,27 @@ fn record<const N: usize>(copy: &StackCopy, place: &Place, point: u32, origin: O
 /// What a Go function has pushed below the stack pointer that its runtime wrote down: a return address and rbp, at least.
 const PUSHED: u64 = 32;
 
-/// The same with the stack of the goroutine that called C: from `outer.0`, it ends at `outer.1`.
+/// The same with another stack beside, and what return probes hide.
 #[inline(always)]
-fn record_with_outer<const N: usize>(
+fn record_with_outer<const N: usize, const M: usize>(
     copy: &StackCopy,
     place: &Place,
     point: u32,
     origin: Option<Origin>,
-    outer: (u64, u64),
+    outer: &Outer,
+    hidden: u64,
 ) -> bool {
-    let Some(mut record) = EVENTS.reserve::<EventWithOuterStack<N>>(0) else { return false };
+    let Some(mut record) = EVENTS.reserve::<EventWithOuterStack<N, M>>(0) else { return false };
     let record_at = record.as_mut_ptr();
-    let start = outer.0.wrapping_sub(PUSHED);
-    let used = outer.1.wrapping_sub(start).min(MAX_OUTER as u64);
-    let outer_section = Section { kind: SECTION_OUTER_STACK, detail: 0, bytes: size_of::<OuterStack>() as u32 };
+    let outer_section = Section { kind: SECTION_OUTER_STACK, detail: 0, bytes: size_of::<OuterStack<M>>() as u32 };
     // SAFETY: a record is as large as its type; each part is written in place and none is read.
     unsafe {
-        let (used, _) = read::<MAX_OUTER>((&raw mut (*record_at).outer.bytes).cast(), start, used as u32);
-        (&raw mut (*record_at).outer.start).write(start);
-        (&raw mut (*record_at).outer.end).write(outer.1);
+        let detail = hidden_returns((&raw mut (*record_at).hidden).cast(), hidden);
+        let bytes = size_of::<[HiddenReturn; MAX_HIDDEN_RETURNS]>() as u32;
+        (&raw mut (*record_at).hidden_section).write(Section { kind: SECTION_HIDDEN_RETURNS, detail, bytes });
+        let (used, _) = read::<M>((&raw mut (*record_at).outer.bytes).cast(), outer.start, outer.bytes);
+        (&raw mut (*record_at).outer.start).write(outer.start);
+        (&raw mut (*record_at).outer.end).write(outer.end);
         (&raw mut (*record_at).outer.used).write(u64::from(used));
         (&raw mut (*record_at).outer_section).write(outer_section);
         copy.write(&raw mut (*record_at).stack);
@@ -144,6 +238,41 @@ fn record_with_outer<const N: usize>(
     }
     record.submit(emit::NO_WAKEUP);
     true
+}
+
+/// Address of what the kernel keeps of the innermost return that a return probe waits for, anybody's; 0: there is none.
+#[inline(always)]
+fn innermost_hidden_return() -> u64 {
+    let offset = TASK_UTASK.load();
+    if offset == 0 {
+        return 0;
+    }
+    let known: u64 = memory::kernel(memory::current_task() + u64::from(offset)).unwrap_or(0);
+    if known == 0 { 0 } else { memory::kernel(known + u64::from(UTASK_RETURNS.load())).unwrap_or(0) }
+}
+
+/// Writes down where return probes have replaced return addresses, from inside out, and what these were: how many.
+/// (Linux: include/linux/uprobes.h, `struct return_instance`; only the thread itself changes its list.)
+///
+/// # Safety
+/// There is room for [`MAX_HIDDEN_RETURNS`].
+#[inline(always)]
+unsafe fn hidden_returns(to: *mut HiddenReturn, innermost: u64) -> u16 {
+    let (stack, address, next) = (RETURN_STACK.load(), RETURN_ADDRESS.load(), RETURN_NEXT.load());
+    let mut instance = innermost;
+    let mut count = 0;
+    while count < MAX_HIDDEN_RETURNS {
+        if instance == 0 {
+            break;
+        }
+        let place = memory::kernel(instance + u64::from(stack)).unwrap_or(0);
+        let address = memory::kernel(instance + u64::from(address)).unwrap_or(0);
+        // SAFETY: `count` is within the room that there is.
+        unsafe { to.add(count).write(HiddenReturn { place, address }) };
+        instance = memory::kernel(instance + u64::from(next)).unwrap_or(0);
+        count += 1;
+    }
+    count as u16
 }
 
 impl StackCopy {

@@ -1,7 +1,7 @@
 //! Which goroutine or thread an event belongs to, and how deep its stack is.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
-use probe_ebpf::abi::{Cookie, GoProgram, Lane, Origin, goroutine_depth, is_gos_own, thread_depth};
+use probe_ebpf::abi::{Cookie, DEPTH_ALTERNATE, GoProgram, Lane, Origin, goroutine_depth, is_gos_own, thread_depth};
 
 use crate::{
     maps::{GO_PROGRAMS, ORIGINS, TASK_ALTERNATE, TASK_TP},
@@ -29,6 +29,12 @@ impl Place {
     pub(crate) fn is_on_goroutine(&self) -> bool {
         self.goid != 0 && is_gos_own(self.depth)
     }
+
+    /// Whether this is a signal handler's, on an alternate stack.
+    #[inline(always)]
+    pub(crate) fn is_on_alternate(&self) -> bool {
+        self.goid == 0 && self.depth & DEPTH_ALTERNATE != 0
+    }
 }
 
 #[inline(always)]
@@ -45,13 +51,19 @@ pub(crate) fn place(ctx: &ProbeContext, cookie: Cookie, sp: u64) -> Place {
 /// Whether a signal handler runs, on the stack that `sigaltstack` has set.
 #[inline(always)]
 fn on_alternate_stack(sp: u64) -> bool {
+    let [lowest, bytes] = alternate_stack();
+    sp.wrapping_sub(lowest).wrapping_sub(1) < bytes
+}
+
+/// The stack that `sigaltstack` has set: its lowest address and its size, 0 where there is none.
+#[inline(always)]
+pub(crate) fn alternate_stack() -> [u64; 2] {
     let offset = TASK_ALTERNATE.load();
     if offset == 0 {
-        return false;
+        return [0; 2];
     }
     // Linux: include/linux/sched.h, task_struct: sas_ss_sp, sas_ss_size.
-    let stack = memory::kernel::<[u64; 2]>(memory::current_task() + u64::from(offset));
-    stack.is_some_and(|[lowest, bytes]| sp.wrapping_sub(lowest).wrapping_sub(1) < bytes)
+    memory::kernel(memory::current_task() + u64::from(offset)).unwrap_or([0; 2])
 }
 
 /// Where thread-local storage is.

@@ -12,7 +12,7 @@ static uint64_t cpu_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void run(uint64_t n) {
+TRACED void run(uint64_t n) {
     uint64_t start = now_ns(), cpu_start = cpu_ns();
     for (uint64_t i = 0; i < n; i++)
         sink = hot(i);
@@ -21,14 +21,15 @@ static void run(uint64_t n) {
            cpu / calls, calls * 1e9 / ns);
 }
 
+static uint64_t (*volatile deeper)(uint64_t left, uint64_t n);
+
+// Calls itself by way of a pointer: of a plain recursion the compiler makes a loop.
 TRACED uint64_t descend(uint64_t left, uint64_t n) {
     if (!left) {
         run(n);
         return 0;
     }
-    uint64_t below = descend(left - 1, n);
-    // Something to do after the call: else gcc makes a loop of it.
-    sink = below;
+    uint64_t below = deeper(left - 1, n);
     return below * left + n;
 }
 
@@ -36,6 +37,7 @@ int main(int argc, char **argv) {
     struct options options = truth_start(argc, argv, 0);
     // run, descend(0) and main are frames too.
     uint64_t frames = options.threads > 3 ? options.threads - 3 : 0;
+    deeper = descend;
     sink = descend(frames, options.n ? options.n : 100000);
     return 0;
 }

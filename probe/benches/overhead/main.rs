@@ -59,7 +59,7 @@ fn main() -> Result<()> {
         accuracy::bench(&mut verdicts)?;
     }
     if wanted("stacks")? {
-        stacks::bench(&mut verdicts)?;
+        stacks::bench(&tools, &mut verdicts)?;
     }
 
     println!("\nWanted");

@@ -1,11 +1,16 @@
 //! Other tools: perf, uftrace and a bpftrace that prints, each run on a test program, and what they lost.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
 
 use crate::{
-    run::{Subject, bpftrace, in_tracefs},
+    run::{Measured, Subject, bpftrace, cpu_of_children_ns, in_tracefs},
     threads::Round,
 };
 
@@ -63,7 +68,69 @@ pub(crate) fn printing_bpftrace(
     Ok(Round { measured, lost, cores: None })
 }
 
-/// `perf record` of a uprobe at the first instruction, and a uretprobe.
+/// What `perf record` wrote.
+pub(crate) struct Recording {
+    /// Holds the file.
+    folder: TempDir,
+    pub(crate) measured: Measured,
+}
+
+impl Recording {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("perf.data")
+    }
+
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        Ok(fs::metadata(self.path())?.len())
+    }
+
+    /// CPU time of `perf script`, which unwinds and names every stack, ns.
+    pub(crate) fn reading_ns(&self) -> Result<u64> {
+        let before = cpu_of_children_ns()?;
+        let mut command = Command::new("perf");
+        command.args(["script", "--no-inline", "-i"]).arg(self.path());
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        ensure!(status.success(), "perf script failed: {status}");
+        Ok(cpu_of_children_ns()? - before)
+    }
+
+    /// Events that it holds.
+    pub(crate) fn samples(&self) -> Result<u64> {
+        let report = Command::new("perf").args(["report", "--stats", "-i"]).arg(self.path()).output()?;
+        let stats = text(&report.stdout);
+        let count = stats.lines().find_map(|line| line.trim().strip_prefix("SAMPLE events:"));
+        let count = count.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        count.with_context(|| format!("perf report says no count: {stats}"))
+    }
+}
+
+/// `perf record` of a uprobe at the first instruction, and a uretprobe; `options` are what callers want.
+pub(crate) fn perf_recording(
+    subject: &Subject,
+    first: u64,
+    returns: bool,
+    options: &[&str],
+    calls: u64,
+    threads: u64,
+) -> Result<Recording> {
+    const SCRIPT: &str = "events=/sys/kernel/tracing/uprobe_events; place=$1 out=$2 returns=$3 options=$4; shift 4; \
+                          trap 'echo -:probe_bench/entry >>$events; [ -z \"$returns\" ] || echo -:probe_bench/return \
+                          >>$events' EXIT; echo \"p:probe_bench/entry $place\" >>$events || exit; set -- -- \"$@\"; \
+                          if [ -n \"$returns\" ]; then echo \"r:probe_bench/return $place\" >>$events || exit; \
+                          set -- -e probe_bench:return \"$@\"; fi; \
+                          perf record -q $options -o \"$out\" -e probe_bench:entry \"$@\"";
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("perf.data");
+    let place = format!("{}:{first:#x}", subject.path.display());
+    let mut command = in_tracefs(SCRIPT);
+    command.arg(place).arg(&out).args([if returns { "yes" } else { "" }, &options.join(" ")]);
+    command.arg(&subject.path).args(["-n", &calls.to_string(), "-t", &threads.to_string()]);
+    let output = command.output().context("failed to run perf")?;
+    let measured = subject.measured(&text(&output.stdout)).with_context(|| text(&output.stderr))?;
+    Ok(Recording { folder, measured })
+}
+
+/// The same, and what was lost.
 pub(crate) fn perf_record(
     subject: &Subject,
     first: u64,
@@ -72,31 +139,11 @@ pub(crate) fn perf_record(
     calls: u64,
     threads: u64,
 ) -> Result<Round> {
-    const SCRIPT: &str = "events=/sys/kernel/tracing/uprobe_events; place=$1 out=$2 returns=$3 stacks=$4; shift 4; \
-                          trap 'echo -:probe_bench/entry >>$events; [ -z \"$returns\" ] || echo -:probe_bench/return \
-                          >>$events' EXIT; echo \"p:probe_bench/entry $place\" >>$events || exit; set -- -- \"$@\"; \
-                          if [ -n \"$returns\" ]; then echo \"r:probe_bench/return $place\" >>$events || exit; \
-                          set -- -e probe_bench:return \"$@\"; fi; \
-                          perf record -q $stacks -o \"$out\" -e probe_bench:entry \"$@\"";
-    let folder = tempfile::tempdir()?;
-    let out = folder.path().join("perf.data");
-    let place = format!("{}:{first:#x}", subject.path.display());
-    let mut command = in_tracefs(SCRIPT);
-    command.arg(place).arg(&out).args([if returns { "yes" } else { "" }, if stacks { "-g" } else { "" }]);
-    command.arg(&subject.path).args(["-n", &calls.to_string(), "-t", &threads.to_string()]);
-    let output = command.output().context("failed to run perf")?;
-    let measured = subject.measured(&text(&output.stdout)).with_context(|| text(&output.stderr))?;
-    let lost = events(measured.calls, returns).saturating_sub(samples(&out)?);
+    let options: &[&str] = if stacks { &["-g"] } else { &[] };
+    let recording = perf_recording(subject, first, returns, options, calls, threads)?;
+    let measured = recording.measured;
+    let lost = events(measured.calls, returns).saturating_sub(recording.samples()?);
     Ok(Round { measured, lost, cores: None })
-}
-
-/// Events that a recording of perf's holds.
-fn samples(recording: &Path) -> Result<u64> {
-    let report = Command::new("perf").args(["report", "--stats", "-i"]).arg(recording).output()?;
-    let stats = text(&report.stdout);
-    let count = stats.lines().find_map(|line| line.trim().strip_prefix("SAMPLE events:"));
-    let count = count.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    count.with_context(|| format!("perf report says no count: {stats}"))
 }
 
 /// `uftrace record`, which rewrites the function's first instructions as the program starts.

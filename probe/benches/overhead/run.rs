@@ -173,6 +173,30 @@ fn cpu_ns(pid: u32) -> Result<u64> {
     text.split(' ').next().and_then(|n| n.parse().ok()).with_context(|| format!("not a CPU time: {text}"))
 }
 
+/// CPU time of this process, ns.
+pub(crate) fn own_cpu_ns() -> Result<u64> {
+    used_ns(libc::RUSAGE_SELF)
+}
+
+/// CPU time of all children that were waited for, ns.
+pub(crate) fn cpu_of_children_ns() -> Result<u64> {
+    used_ns(libc::RUSAGE_CHILDREN)
+}
+
+#[expect(unsafe_code, reason = "a system call")]
+fn used_ns(who: i32) -> Result<u64> {
+    let mut used = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: there is room for what is written; all bits 0 are a value too.
+    let used = unsafe {
+        if libc::getrusage(who, used.as_mut_ptr()) != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        used.assume_init()
+    };
+    let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    Ok(ns(used.ru_utime) + ns(used.ru_stime))
+}
+
 #[expect(unsafe_code, reason = "a system call")]
 fn interrupt(child: &Child) -> Result<()> {
     // SAFETY: no memory is involved; the child is ours and not yet waited for.

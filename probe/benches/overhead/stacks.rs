@@ -20,14 +20,17 @@ use symbols::{binary::Binary, unwind::Tables};
 
 use crate::{
     ROUNDS,
-    report::{Series, Verdicts, Wanted, beside, figure, single},
-    run::{Measured, Subject, built, under_bpftrace},
+    others::{Tools, perf_recording},
+    report::{Series, Verdicts, Wanted, beside, figure, number, single},
+    run::{Measured, Subject, built, first_instruction, own_cpu_ns, under_bpftrace},
 };
 
 const DEPTHS: [u64; 3] = [5, 20, 100];
 /// Of a round: the buffer holds all records.
 const CALLS: u64 = 20_000;
 const BUFFER: u32 = 512 << 20;
+/// Of perf's rounds: more are lost, and take a minute to unwind.
+const PERF_CALLS: u64 = 4_000;
 
 /// How callers are collected: what to call it, callers at most, where stacks are copied.
 const WAYS: [(&str, u32, StackCopies); 3] = [
@@ -35,44 +38,104 @@ const WAYS: [(&str, u32, StackCopies); 3] = [
     ("frame pointers", 127, StackCopies::None),
     ("a copy of the stack", 127, StackCopies::WithoutFramePointers),
 ];
+const NO_STACK: usize = 0;
+const FRAME_POINTERS: usize = 1;
+const COPY: usize = 2;
+
+/// The same of bpftrace: what it does at each call. What it keeps is not told for each call.
+const SCRIPTS: [(&str, &str); 2] =
+    [("bpftrace, @ = count()", "@ = count();"), ("bpftrace, @[ustack(127)] = count()", "@[ustack(127)] = count();")];
+
+/// And of `perf record`: its options.
+const RECORDINGS: [(&str, &[&str]); 3] = [
+    ("perf record", &[]),
+    ("perf record -g", &["-g"]),
+    ("perf record --call-graph dwarf (8 KiB of stack)", &["--call-graph", "dwarf"]),
+];
+const PERF_DWARF: usize = 2;
 
 /// Measures and prints.
-pub(crate) fn bench(verdicts: &mut Verdicts) -> Result<()> {
+pub(crate) fn bench(tools: &Tools, verdicts: &mut Verdicts) -> Result<()> {
     let subject = Subject { name: "C", path: built("c/deep-fp")?, function: "hot" };
     for depth in DEPTHS {
-        collecting(&subject, depth, verdicts)?;
+        collecting(&subject, depth, tools, verdicts)?;
     }
-    unwinding(&subject, verdicts)?;
+    let subject = Subject { path: built("c/deep")?, ..subject };
+    unwinding(&subject, tools, verdicts)?;
     tables(verdicts)
 }
 
-/// What a call of `hot` costs at this depth, and what each record takes.
-fn collecting(subject: &Subject, depth: u64, verdicts: &mut Verdicts) -> Result<()> {
-    let script = format!("uprobe:{}:hot {{ @[ustack(127)] = count(); }}", subject.path.display());
-    let (mut cpu, mut clock) = ([(); 4].map(|()| Series::default()), [(); 4].map(|()| Series::default()));
-    let mut bytes = [0.0; 3];
-    for _ in 0..ROUNDS {
-        for (way, (_, depth_limit, copies)) in WAYS.into_iter().enumerate() {
-            let (measured, records) = collected(subject, depth, depth_limit, copies)?;
-            cpu[way].push(measured.cpu_ns_per_call);
-            clock[way].push(measured.ns_per_call);
-            bytes[way] = records.iter().map(Vec::len).sum::<usize>() as f64 / records.len() as f64;
+/// What a way costs.
+#[derive(Default)]
+struct Cost {
+    cpu: Series,
+    clock: Series,
+    bytes: Series,
+}
+
+impl Cost {
+    fn push(&mut self, measured: Measured) {
+        self.cpu.push(measured.cpu_ns_per_call);
+        self.clock.push(measured.ns_per_call);
+    }
+
+    fn print(&self, name: &str) {
+        if self.cpu.is_empty() {
+            return;
         }
-        let measured = under_bpftrace(subject, &script, CALLS, depth)?;
-        cpu[3].push(measured.cpu_ns_per_call);
-        clock[3].push(measured.ns_per_call);
+        beside(name, &self.cpu, "ns", &self.clock);
+        if !self.bytes.is_empty() {
+            single("  bytes", &number(self.bytes.median()), "");
+        }
+    }
+}
+
+/// What a call of `hot` costs at this depth, and what each record takes.
+fn collecting(subject: &Subject, depth: u64, tools: &Tools, verdicts: &mut Verdicts) -> Result<()> {
+    let file = subject.open()?;
+    let first = first_instruction(&file, &subject.plan(&file, Returns::None)?, 0)?;
+    let mut ours: [Cost; 3] = Default::default();
+    let mut bpftraces: [Cost; 2] = Default::default();
+    let mut perfs: [Cost; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        for (cost, (_, limit, copies)) in ours.iter_mut().zip(WAYS) {
+            let (measured, records) = collected(subject, depth, limit, copies)?;
+            ensure!(records.iter().all(|record| reaches(record, depth)), "not {depth} callers");
+            cost.push(measured);
+            cost.bytes.push(records.iter().map(Vec::len).sum::<usize>() as f64 / records.len() as f64);
+        }
+        for (cost, (_, action)) in bpftraces.iter_mut().zip(SCRIPTS).filter(|_| tools.bpftrace.is_ok()) {
+            let script = format!("uprobe:{}:hot {{ {action} }}", subject.path.display());
+            cost.push(under_bpftrace(subject, &script, CALLS, depth)?);
+        }
+        for (cost, (_, options)) in perfs.iter_mut().zip(RECORDINGS).filter(|_| tools.perf.is_ok()) {
+            let recording = perf_recording(subject, first, false, options, PERF_CALLS, depth)?;
+            cost.push(recording.measured);
+            cost.bytes.push(recording.bytes()? as f64 / recording.samples()? as f64);
+        }
     }
     println!("\nCost per call of hot, {depth} frames deep: CPU time, and (right) by the clock");
-    for (way, (name, ..)) in WAYS.into_iter().enumerate() {
-        beside(name, &cpu[way], "ns", &clock[way]);
-        single("  in the ring buffer, per call", &format!("{:.0}", bytes[way]), "bytes");
-    }
-    beside("bpftrace, @[ustack(127)] = count()", &cpu[3], "ns", &clock[3]);
+    let names = WAYS.map(|(name, ..)| name).into_iter();
+    let names = names.chain(SCRIPTS.map(|(name, _)| name)).chain(RECORDINGS.map(|(name, _)| name));
+    names.zip(ours.iter().chain(&bpftraces).chain(&perfs)).for_each(|(name, cost)| cost.print(name));
     if depth == 20 {
-        let ratio = cpu[1].median() / cpu[0].median();
-        verdicts.want("frame pointers at depth 20, to no stack".to_owned(), Wanted::AtMost(1.3), ratio);
+        let ratio = ours[FRAME_POINTERS].cpu.median() / ours[NO_STACK].cpu.median();
+        verdicts.want("frame pointers at depth 20, to no stack", Wanted::AtMost(1.3), ratio);
+    }
+    if tools.perf.is_ok() {
+        let (copy, perf) = (&ours[COPY], &perfs[PERF_DWARF]);
+        let ratio = copy.cpu.median() / perf.cpu.median();
+        verdicts.want(format!("a copy at depth {depth}, to perf's: time"), Wanted::AtMost(1.0), ratio);
+        let ratio = copy.bytes.median() / perf.bytes.median();
+        verdicts.want(format!("a copy at depth {depth}, to perf's: bytes"), Wanted::AtMost(1.0), ratio);
     }
     Ok(())
+}
+
+/// Whether what was walked is this deep.
+fn reaches(record: &[u8], depth: u64) -> bool {
+    let frames = events::decode(record).and_then(|record| record.frames);
+    frames.is_none_or(|frames| frames.stack.is_some() || frames.addresses().count() as u64 >= depth)
 }
 
 /// Nobody reads until the end: what the calls cost, and all records.
@@ -80,6 +143,7 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
     let file = subject.open()?;
     let mut plan = subject.plan(&file, Returns::None)?;
     let options = attach::Options {
+        groups: None,
         scope: Scope::Everyone,
         stack_depth: limit,
         stack_all: true,
@@ -106,9 +170,9 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
     Ok((measured, records))
 }
 
-/// How many copied stacks a second are unwound, on one core: everything is looked up for the first time in each round.
-fn unwinding(subject: &Subject, verdicts: &mut Verdicts) -> Result<()> {
-    println!("\nStacks unwound a second, on one core");
+/// How many copied stacks a second of CPU time are unwound: everything is looked up for the first time in each round.
+fn unwinding(subject: &Subject, tools: &Tools, verdicts: &mut Verdicts) -> Result<()> {
+    println!("\nStacks unwound in a second of CPU time");
     for depth in DEPTHS {
         let mut recorder = Recorder::start()?;
         let (_, records) = collected(subject, depth, 127, StackCopies::WithoutFramePointers)?;
@@ -118,13 +182,20 @@ fn unwinding(subject: &Subject, verdicts: &mut Verdicts) -> Result<()> {
         processes.advance(last);
         let mut series = Series::default();
         for _ in 0..ROUNDS {
-            let start = Instant::now();
+            let before = own_cpu_ns()?;
             unwind(&records, depth, &mut processes)?;
-            series.push(records.len() as f64 / start.elapsed().as_secs_f64());
+            series.push(records.len() as f64 * 1e9 / (own_cpu_ns()? - before) as f64);
         }
-        figure(&format!("{depth} frames deep"), &series, "stacks/s");
+        figure(&format!("{depth} frames deep"), &series, "/s");
         if depth == 20 {
             verdicts.want("stacks unwound a second, 20 deep", Wanted::AtLeast(50_000.0), series.median());
+        }
+        if tools.perf.is_ok() {
+            let file = subject.open()?;
+            let first = first_instruction(&file, &subject.plan(&file, Returns::None)?, 0)?;
+            let recording = perf_recording(subject, first, false, RECORDINGS[PERF_DWARF].1, PERF_CALLS, depth)?;
+            let rate = recording.samples()? as f64 * 1e9 / recording.reading_ns()? as f64;
+            single(&format!("{depth} frames deep, perf script, with names"), &number(rate), "/s");
         }
     }
     Ok(())

@@ -3,13 +3,13 @@
 //! In: the bytes of one ring buffer record. Out: a [`Record`] that borrows them. No allocation.
 
 use probe_ebpf::abi::{
-    Event, Origin, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_ORIGIN, SECTION_OUTER_STACK, SECTION_STACK,
-    Section, WALK_UNREADABLE, generation, position,
+    Event, Origin, POINT_RESERVED, Registers, SECTION_FRAMES, SECTION_HIDDEN_RETURNS, SECTION_ORIGIN,
+    SECTION_OUTER_STACK, SECTION_STACK, Section, WALK_UNREADABLE, generation, position,
 };
 
 use crate::{
     calls::overhead::Callers,
-    stacks::{OuterStack, Region, StackCopy},
+    stacks::{HiddenReturns, OuterStack, Region, StackCopy},
 };
 
 /// One record.
@@ -98,7 +98,7 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
         point: half(head, 32),
         lost: half(head, 36),
     });
-    let mut outer = OuterStack::default();
+    let (mut outer, mut hidden) = (OuterStack::default(), HiddenReturns::default());
     while let Some((head, data)) = rest.split_at_checked(size_of::<Section>()) {
         let section = Section { kind: quarter(head, 0), detail: quarter(head, 2), bytes: half(head, 4) };
         let Some((data, after)) = data.split_at_checked(section.bytes as usize) else { break };
@@ -109,8 +109,10 @@ pub fn decode(record: &[u8]) -> Option<Record<'_>> {
             record.origin = Some(Origin { parent: word(data, 0), go_statement: word(data, 8) });
         } else if section.kind == SECTION_OUTER_STACK {
             outer = outer_stack(data).unwrap_or_default();
+        } else if section.kind == SECTION_HIDDEN_RETURNS {
+            hidden = HiddenReturns::of(data, section.detail.into());
         } else if section.kind == SECTION_STACK {
-            record.frames = stack(data, section.detail, outer).map(Frames::from_stack).or(record.frames);
+            record.frames = stack(data, section.detail, (outer, hidden)).map(Frames::from_stack).or(record.frames);
             break;
         }
         let padding = data.len().next_multiple_of(8) - data.len();
@@ -125,11 +127,15 @@ fn outer_stack(data: &[u8]) -> Option<OuterStack<'_>> {
     Some(OuterStack { copied, end: word(data, 8) })
 }
 
-fn stack<'a>(data: &'a [u8], detail: u16, outer: OuterStack<'a>) -> Option<StackCopy<'a>> {
+fn stack<'a>(
+    data: &'a [u8],
+    detail: u16,
+    (outer, hidden): (OuterStack<'a>, HiddenReturns<'a>),
+) -> Option<StackCopy<'a>> {
     let (registers, bytes) = data.split_at_checked(size_of::<Registers>())?;
     let saved = [24, 32, 40, 48, 56].map(|at| word(registers, at));
     let registers = Registers { ip: word(registers, 0), sp: word(registers, 8), fp: word(registers, 16), saved };
-    Some(StackCopy { registers, bytes, outer, detail })
+    Some(StackCopy { registers, bytes, outer, hidden, detail })
 }
 
 #[cfg(test)]
@@ -228,6 +234,16 @@ mod tests {
         let stack = decode(&bytes).and_then(|r| r.frames?.stack).expect("there is a stack");
         let outer = stack.outer.copied;
         assert_eq!((outer.start, outer.bytes, stack.outer.end), (0xc000, &77_u64.to_ne_bytes()[..], 0xd000));
+    }
+
+    #[test]
+    fn of_hidden_returns_only_those_count_that_are_there() {
+        let mut bytes = event_bytes(5);
+        let words: Vec<u8> = [0x1000, 71, 0x2000, 72, 0x3000, 73].into_iter().flat_map(u64::to_ne_bytes).collect();
+        bytes.extend(section(SECTION_HIDDEN_RETURNS, 2, &words));
+        bytes.extend(section(SECTION_STACK, 0, &[0; 64]));
+        let stack = decode(&bytes).and_then(|r| r.frames?.stack).expect("there is a stack");
+        assert_eq!([0x1000, 0x2000, 0x3000].map(|place| stack.hidden.at(place)), [Some(71), Some(72), None]);
     }
 
     #[test]

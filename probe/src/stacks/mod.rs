@@ -50,6 +50,13 @@ impl CodeAddress {
         RuntimeAddr(if self.0 & Self::EXACT != 0 { self.ip().0 } else { self.0.wrapping_sub(1) })
     }
 
+    /// Whether a function with a return probe returns there: to a page near the end of the address space, which no record
+    /// of mappings tells of (Linux: kernel/events/uprobes.c, `xol_add_vma`).
+    pub fn is_return_probe(self) -> bool {
+        // Of four levels of page tables, and of five.
+        [47, 56].iter().any(|bits| self.ip().0 & !0xfff == (1 << bits) - 0x2000)
+    }
+
     /// Whether the instruction there is the next to execute, and not the one after a call.
     pub fn is_exact(self) -> bool {
         self.0 & Self::EXACT != 0
@@ -98,7 +105,28 @@ impl Region<'_> {
     }
 }
 
-/// A part of the stack of a goroutine.
+/// Return addresses that return probes have replaced on a stack: pairs of words, where it was and what it was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HiddenReturns<'a>(&'a [u8]);
+
+impl<'a> HiddenReturns<'a> {
+    const PAIR: usize = size_of::<abi::HiddenReturn>();
+
+    /// The first `count` of these.
+    pub fn of(bytes: &'a [u8], count: usize) -> Self {
+        let used = count.saturating_mul(Self::PAIR).min(bytes.len());
+        Self(bytes.get(..used).unwrap_or_default())
+    }
+
+    /// The return address that was at this place.
+    pub fn at(&self, place: u64) -> Option<u64> {
+        let word = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).ok();
+        let mut pairs = self.0.chunks_exact(Self::PAIR).filter_map(|pair| pair.split_at_checked(8));
+        pairs.find(|(at, _)| word(at) == Some(place)).and_then(|(_, address)| word(address))
+    }
+}
+
+/// A part of the stack of a goroutine that called C, or of one that a signal handler interrupted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OuterStack<'a> {
     /// What was copied; empty where there is none.
@@ -114,8 +142,10 @@ pub struct StackCopy<'a> {
     pub registers: abi::Registers,
     /// From the stack pointer on.
     pub bytes: &'a [u8],
-    /// Where it goes on: the stack of the goroutine that called C.
+    /// Where it goes on: the stack of the goroutine that called C, or what a handler on an alternate stack interrupted.
     pub outer: OuterStack<'a>,
+    /// What return probes have put their own address in the place of.
+    pub hidden: HiddenReturns<'a>,
     /// `COPY_…`
     pub detail: u16,
 }
@@ -126,7 +156,10 @@ impl StackCopy<'_> {
     }
 
     fn word(&self, address: u64) -> Option<u64> {
-        self.inner().word(address).or_else(|| self.outer.copied.word(address))
+        let word = self.inner().word(address).or_else(|| self.outer.copied.word(address))?;
+        // What the kernel keeps of a frame that `longjmp` took away is out of date, and not to be looked at.
+        let hidden = || if CodeAddress::exact(word).is_return_probe() { self.hidden.at(address) } else { None };
+        Some(hidden().unwrap_or(word))
     }
 
     /// Why an address could not be read.

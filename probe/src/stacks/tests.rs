@@ -11,6 +11,7 @@ fn copy(bytes: &[u8], fp: u64, detail: u16) -> StackCopy<'_> {
         registers: abi::Registers { ip: 0x1000, sp: SP, fp, saved: [0; 5] },
         bytes,
         outer: OuterStack::default(),
+        hidden: HiddenReturns::default(),
         detail,
     }
 }
@@ -41,6 +42,20 @@ fn at_an_entry_the_word_on_the_stack_is_the_first_caller() {
     let bytes = chain();
     let stack = copy(&bytes, SP + 32, COPY_WHOLE | COPY_AT_ENTRY);
     assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000, 0x4000], None));
+}
+
+#[test]
+fn where_a_return_probe_stands_the_caller_is_what_the_kernel_has_kept_of_it() {
+    const PROBE: u64 = (1 << 47) - 0x2000;
+    let bytes = words(&[PROBE, 7, SP + 32, 0, SP + 48, PROBE, 0, 0x4000]);
+    // The last is out of date: another frame has taken its place.
+    let hidden = words(&[SP, 0x2000, SP + 40, 0x3000, SP + 56, 0x5000]);
+    let stack =
+        StackCopy { hidden: HiddenReturns::of(&hidden, 3), ..copy(&bytes, SP + 32, COPY_WHOLE | COPY_AT_ENTRY) };
+    assert_eq!(unwound(&stack, 9, &[]), (vec![0x2000, 0x3000, 0x4000], None));
+    // Of the second nothing is known.
+    let stack = StackCopy { hidden: HiddenReturns::of(&hidden, 1), ..stack };
+    assert_eq!(unwound(&stack, 2, &[]).0, [0x2000, PROBE]);
 }
 
 #[test]

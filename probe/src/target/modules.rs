@@ -3,7 +3,7 @@
 //! In: a process's mapping and an address. Out: [`Frame`]s and [`Step`]s, made once for each address of each file.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     rc::Rc,
@@ -14,13 +14,14 @@ use rustc_hash::FxHashMap;
 use symbols::{
     addr::{FileOffset, RuntimeAddr, Vaddr},
     binary::Binary,
-    index::Index,
+    index::{Function, Index, LeftOut},
     unwind::{self, Rule, Tables},
 };
 
 use super::{
     debugfiles,
     jit::PerfMap,
+    proc,
     processes::{self, Mapping},
 };
 use crate::{
@@ -145,18 +146,11 @@ pub fn nameless(address: CodeAddress) -> Frame {
     Frame { function: None, file: None, line: None, binary: None, address: None, ip: address.ip().0, inlined: false }
 }
 
-/// Whether a function with a return probe returns there: to a page near the end of the address space, which no record of
-/// mappings tells of (Linux: kernel/events/uprobes.c, `xol_add_vma`).
-pub fn is_return_probe(address: CodeAddress) -> bool {
-    // Of four levels of page tables, and of five.
-    [47, 56].iter().any(|bits| address.ip().0 & !0xfff == (1 << bits) - 0x2000)
-}
-
 /// Functions that nothing calls: where threads and goroutines begin.
 pub fn is_root(function: &str) -> bool {
     matches!(
         function,
-        "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | "_start" | "clone" | "__clone" | "clone3" | "__clone3"
+        "runtime.goexit" | "runtime.mstart" | "runtime.rt0_go" | START | "clone" | "__clone" | "clone3" | "__clone3"
     )
 }
 
@@ -279,8 +273,10 @@ fn functions_at(index: &Index, vaddr: Vaddr) -> Vec<NamedPlace> {
     let mut functions: Vec<_> = inlined.collect();
     if functions.is_empty() {
         let (function, line) = (index.at(vaddr), index.line(vaddr));
+        let name =
+            |function: Function<'_>| if is_nameless_start(index, &function) { START } else { function.name }.into();
         functions.push(NamedPlace {
-            function: function.map(|function| function.name.into()),
+            function: function.map(name),
             file: line.map(|line| line.file.to_owned()),
             line: line.map(|line| line.line),
         });
@@ -288,9 +284,17 @@ fn functions_at(index: &Index, vaddr: Vaddr) -> Vec<NamedPlace> {
     functions
 }
 
+/// Where a program begins, whatever it is called.
+const START: &str = "_start";
+
+/// Whether the program begins with this function and nothing names it: the file is stripped.
+fn is_nameless_start(index: &Index, function: &Function<'_>) -> bool {
+    function.left_out == Some(LeftOut::Nameless) && function.address == index.binary().entry()
+}
+
 /// The code that the kernel maps into every process: all 64-bit ones have the same.
 fn own_vdso() -> Option<Binary> {
-    let mapping = processes::mappings_of(std::process::id()).into_iter().find(|m| m.path == Path::new(VDSO))?;
+    let mapping = processes::mappings_of(proc::own_pid()).into_iter().find(|m| m.path == Path::new(VDSO))?;
     let mut bytes = vec![0; usize::try_from(mapping.end.checked_sub(mapping.start)?).ok()?];
     File::open("/proc/self/mem").ok()?.read_exact_at(&mut bytes, mapping.start).ok()?;
     Binary::from_bytes(bytes).ok()
@@ -300,16 +304,12 @@ fn own_vdso() -> Option<Binary> {
 /// table of mapped files (which holds deleted ones too), or by name when the process is gone.
 fn open_same_file(pid: u32, mapping: &Mapping) -> Option<File> {
     let in_root = super::in_root_of(pid, &mapping.path);
-    let by_address = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end));
+    let by_address = proc::of(pid).join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
     [in_root, by_address, mapping.path.clone()].into_iter().find_map(|path| open_inode(&path, mapping.inode))
 }
 
 fn open_inode(path: &Path, inode: u64) -> Option<File> {
-    // Opening a device or a pipe could block or act; the inode number alone does not say what it is.
-    let metadata = fs::metadata(path).ok()?;
-    if !metadata.is_file() || metadata.ino() != inode {
-        return None;
-    }
-    let file = File::open(path).ok()?;
+    // No link of a process's root leads out of that, and nothing but a regular file is opened.
+    let file = debugfiles::open(path).ok()?;
     (file.metadata().ok()?.ino() == inode).then_some(file)
 }

@@ -333,7 +333,7 @@ fn place(candidate: &Candidate) -> Result<(PathBuf, Option<u32>)> {
     let (Some(mapping), Some(pid)) = (&candidate.mapping, candidate.through) else {
         return Ok((candidate.path.clone(), candidate.through));
     };
-    let by_address = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end));
+    let by_address = target::proc::of(pid).join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
     let is_it = |(path, _): &(PathBuf, Option<u32>)| {
         target::debugfiles::metadata(path).is_ok_and(|metadata| metadata.ino() == mapping.inode)
     };

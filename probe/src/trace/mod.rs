@@ -3,6 +3,7 @@
 mod arrivals;
 mod budget;
 mod calibration;
+mod inside;
 mod session;
 mod shedding;
 mod signals;
@@ -18,6 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use symbols::{binary::Machine, pattern::Pattern};
 
+use self::inside::Inside;
 use crate::{
     attach::{self, Scope, StackCopies, features::Features, rights},
     calls::{
@@ -27,7 +29,7 @@ use crate::{
     output::{self, Format, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
-    target::{self, TracedFile, command::Waiting, debuginfod::Debuginfod, processes::Processes},
+    target::{self, TracedFile, command::Waiting, containers, debuginfod::Debuginfod, processes::Processes},
 };
 
 /// Traces; the exit status.
@@ -41,10 +43,15 @@ pub fn run(request: &Trace) -> Result<u8> {
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
+    request.proc.as_deref().map_or(Ok(()), target::proc::set)?;
+    let (inside, located) =
+        Inside::find(request)?.map_or((None, None), |(inside, located)| (Some(inside), Some(located)));
+    let request = located.as_ref().unwrap_or(request);
     let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
     let wanted = Wanted {
         binaries: &request.binaries,
         target: &request.target,
+        inside: inside.as_ref(),
         debuginfod: request.debuginfod.as_deref(),
         quiet: request.quiet,
     };
@@ -56,7 +63,7 @@ pub fn run(request: &Trace) -> Result<u8> {
     }
     let features = features()?;
     let costs = match request.subtract_overhead {
-        true => Some(probe_costs(request, &plan, &features)?),
+        true => Some(probe_costs(request, &plan, &features, inside.as_ref())?),
         false => None,
     };
     let mut out = destination(request)?;
@@ -70,10 +77,11 @@ pub fn run(request: &Trace) -> Result<u8> {
         None => None,
     };
     let mut processes = Processes::default();
+    processes.all_live_in(inside.as_ref().and_then(Inside::only_container));
     let mut shed = Vec::new();
     let attached = scope(&request.target, waiting.as_ref()).and_then(|scope| {
         if waiting.is_none() {
-            running(&scope, &files).into_iter().for_each(|pid| processes.know(pid));
+            running(&scope, &files, inside.as_ref()).into_iter().for_each(|pid| processes.know(pid));
         }
         // A command does not run yet: there is nothing to see of it.
         let budget = request.budget.filter(|_| waiting.is_none());
@@ -82,7 +90,7 @@ pub fn run(request: &Trace) -> Result<u8> {
             shed.iter().map(|shed| shed.function).collect()
         };
         let choose: Option<&mut attach::Choose<'_>> = if budget.is_some() { Some(&mut choose) } else { None };
-        attach::attach(&mut plan, &files, &features, &attach_options(request, scope), choose)
+        attach::attach(&mut plan, &files, &features, &attach_options(request, scope, inside.as_ref()), choose)
     });
     let attachment = match attached {
         Ok(attachment) => attachment,
@@ -108,10 +116,10 @@ pub fn run(request: &Trace) -> Result<u8> {
         patterns,
         options,
         debuginfod: request.debuginfod.clone().map(|given| (given, request.quiet)),
-        starts: request.target.pids.is_empty() && request.target.tids.is_empty(),
+        starts: request.target.pids.is_empty() && request.target.tids.is_empty() && inside.is_none(),
     };
     let arrivals = arrivals::Arrivals::new(names, planning);
-    let sources = session::Sources { attachment, shed, recorder, signals, clocks, processes, costs, arrivals };
+    let sources = session::Sources { inside, attachment, shed, recorder, signals, clocks, processes, costs, arrivals };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
@@ -126,6 +134,7 @@ pub fn run(request: &Trace) -> Result<u8> {
 struct Wanted<'a> {
     binaries: &'a [PathBuf],
     target: &'a TargetRequest,
+    inside: Option<&'a Inside>,
     debuginfod: Option<&'a str>,
     quiet: bool,
 }
@@ -144,7 +153,7 @@ fn read(wanted: Wanted<'_>, patterns: &[Pattern], options: plan::Options) -> Res
     target::whole_files()?;
     let mut plan = planned?;
     if options.returns != Returns::None {
-        let libraries = watch_unwinders(wanted.target, &mut plan, &sought.files)?;
+        let libraries = watch_unwinders(wanted, &mut plan, &sought.files)?;
         sought.files.extend(libraries);
         target::whole_files()?;
     }
@@ -152,10 +161,11 @@ fn read(wanted: Wanted<'_>, patterns: &[Pattern], options: plan::Options) -> Res
 }
 
 /// Has the unwinders of what is traced watched: the libraries that they are in.
-fn watch_unwinders(target: &TargetRequest, plan: &mut Plan, files: &[TracedFile]) -> Result<Vec<TracedFile>> {
-    let named = processes(target)?;
-    let starts = named.is_empty();
-    let running = if starts { running(&Scope::Everyone, files) } else { named };
+fn watch_unwinders(wanted: Wanted<'_>, plan: &mut Plan, files: &[TracedFile]) -> Result<Vec<TracedFile>> {
+    let named = processes(wanted.target)?;
+    // What the loader would give is known for our own root only.
+    let starts = named.is_empty() && files.iter().all(|file| file.through.is_none());
+    let running = if named.is_empty() { running(&Scope::Everyone, files, wanted.inside) } else { named };
     let target::unwinders::Unwinders { files: libraries, missing } = target::unwinders::find(files, &running, starts);
     plan.watch_unwinders(files, &libraries);
     plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", output::escape::escaped(name))));
@@ -171,9 +181,10 @@ fn limits(request: &Trace) -> Limits {
     Limits { outermost: request.limit, entries_only: request.returns == Returns::None }
 }
 
-fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
+fn attach_options(request: &Trace, scope: Scope, inside: Option<&Inside>) -> attach::Options {
     attach::Options {
         scope,
+        groups: inside.map(Inside::groups),
         stack_depth: if request.stack == StackMode::None { 0 } else { request.stack_depth },
         stack_all: request.stack_all || request.returns == Returns::None,
         origins: request.goroutines,
@@ -190,12 +201,12 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
 }
 
 /// What the probes of the plan cost here and now.
-fn probe_costs(request: &Trace, plan: &Plan, features: &Features) -> Result<Costs> {
+fn probe_costs(request: &Trace, plan: &Plan, features: &Features, inside: Option<&Inside>) -> Result<Costs> {
     let command = request.target.command.is_some();
     // A command is not there yet: its process is to be followed.
     let scope =
         if command { Scope::Processes { pids: Vec::new(), follow: true } } else { scope(&request.target, None)? };
-    calibration::measure(plan, features, &attach_options(request, scope), request.returns)
+    calibration::measure(plan, features, &attach_options(request, scope, inside), request.returns)
 }
 
 /// Calls that take less need not be told of, ns; 0: all are needed. JSON lines tell of a call at its end; other outputs
@@ -224,6 +235,21 @@ fn files(wanted: Wanted<'_>) -> Result<Sought> {
     let pids = processes(target)?;
     let debuginfod = wanted.debuginfod.map(|given| Debuginfod::new(given, wanted.quiet)).transpose()?;
     let debuginfod = debuginfod.as_ref();
+    if let Some(inside) = wanted.inside.filter(|_| pids.is_empty()) {
+        for path in wanted.binaries {
+            let found = containers::files::named(inside.selected(), path, debuginfod)?;
+            if let Some(name) = target::library_name(path) {
+                sought.names.push(name.to_owned());
+                sought.awaited.extend(found.is_empty().then(|| name.to_owned()));
+            }
+            sought.files.extend(found);
+        }
+        if wanted.binaries.is_empty() {
+            sought.files = containers::files::programs(inside.selected(), debuginfod)?;
+        }
+        sought.files = distinct(sought.files);
+        return Ok(sought);
+    }
     // A command that cannot be started is better known before anything is attached.
     let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
     let program = program.transpose()?;
@@ -288,7 +314,7 @@ fn of_this_machine(files: &[TracedFile]) -> Result<()> {
 fn distinct(files: Vec<TracedFile>) -> Vec<TracedFile> {
     let mut kept: Vec<TracedFile> = Vec::new();
     for file in files {
-        if !kept.iter().any(|k| k.identity == file.identity) {
+        if !kept.iter().any(|known| containers::files::is_same(known, &file)) {
             kept.push(file);
         }
     }
@@ -333,15 +359,18 @@ fn scope(target: &TargetRequest, waiting: Option<&Waiting>) -> Result<Scope> {
 
 /// Processes that are traced and run already. Of those that only have a traced library mapped, it is found out when
 /// they call.
-fn running(scope: &Scope, files: &[TracedFile]) -> Vec<u32> {
+fn running(scope: &Scope, files: &[TracedFile], inside: Option<&Inside>) -> Vec<u32> {
     let runs_one = |pid: &u32| {
-        let program = fs::metadata(format!("/proc/{pid}/exe"));
+        let program = fs::metadata(target::proc::of(*pid).join("exe"));
         program.is_ok_and(|p| files.iter().any(|f| (f.identity.device, f.identity.inode) == (p.dev(), p.ino())))
     };
     match scope {
         Scope::Processes { pids, .. } | Scope::Comm { pids, .. } => pids.clone(),
         Scope::Threads(tids) => tids.iter().filter_map(|&tid| target::process_of_thread(tid)).collect(),
-        Scope::Everyone => target::all_pids().into_iter().filter(runs_one).collect(),
+        Scope::Everyone => match inside {
+            Some(inside) => inside.selected().processes(),
+            None => target::all_pids().into_iter().filter(runs_one).collect(),
+        },
     }
 }
 

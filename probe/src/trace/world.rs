@@ -10,11 +10,11 @@ use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::{
     attach::losses::Losses,
-    calls::{CallerStack, Cut, tracker::World},
+    calls::{CallerStack, Cut, Home, tracker::World},
     events::Frames,
     stacks::{CodeAddress, StackCopy, Step, Unwinder},
     target::{
-        modules::{self, Modules, Named, is_return_probe},
+        modules::{self, Modules, Named},
         processes::Processes,
     },
 };
@@ -146,7 +146,7 @@ impl Live {
 
     fn name_unwound(&mut self, pid: u32, callers: &[CodeAddress], cut: Option<Cut>) -> CallerStack {
         let mut stack = CallerStack { frames: Vec::with_capacity(callers.len()), cut };
-        for &address in callers.iter().filter(|&&address| !is_return_probe(address)) {
+        for &address in callers.iter().filter(|&&address| !address.is_return_probe()) {
             match self.name_address(pid, address) {
                 Some(named) => stack.frames.extend(named.frames.iter().cloned()),
                 None => stack.frames.push(Rc::new(modules::nameless(address))),
@@ -193,12 +193,16 @@ impl Live {
 
 /// Why a stack that leads to where nothing is mapped is cut.
 fn unmapped(address: CodeAddress) -> Cut {
-    if is_return_probe(address) { Cut::ReturnProbe } else { Cut::UnknownCode }
+    if address.is_return_probe() { Cut::ReturnProbe } else { Cut::UnknownCode }
 }
 
 impl World for Live {
     fn comm(&mut self, pid: u32) -> Rc<str> {
         self.processes.comm(pid)
+    }
+
+    fn home(&mut self, pid: u32) -> Rc<Home> {
+        self.processes.home(pid)
     }
 
     fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {

@@ -6,13 +6,17 @@
 mod arrivals;
 mod budget;
 mod chain;
+mod containers;
 mod counts;
+mod engine;
 mod foreign;
 mod goroutines;
 mod harness;
+mod kernel;
 mod options;
 mod overhead;
 mod processes;
+mod real;
 mod rights;
 mod scenarios;
 mod sources;

@@ -193,15 +193,38 @@ fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
 }
 
 #[test]
-fn a_return_probe_in_the_place_of_a_caller_is_said_and_not_shown_as_one() {
-    for how in ["auto", "fp"] {
-        let options = ["--returns=uretprobe", "--stack-all", "--stack", how, "func_*"];
-        let traced = trace(&options, &[path("c/test")]);
-        for (function, expected) in [("func_d", "func_c"), ("func_c", "func_b"), ("func_b", "func_a")] {
-            let call = traced.trace.of(function)[0];
-            assert_eq!(callers(call), [expected], "{call:?}");
-            assert_eq!(call.stack_cut.as_deref(), Some("a return probe hides the caller"), "{call:?}");
-        }
+fn callers_whose_return_address_a_return_probe_has_replaced_are_shown_all_the_same() {
+    let traced = trace(&["--returns=uretprobe", "--stack-all", "func_*"], &[path("c/test")]);
+    for (function, expected) in CHAIN {
+        assert_c_callers(traced.trace.of(function)[0], expected);
+    }
+}
+
+#[test]
+fn return_probes_of_others_hide_no_caller() {
+    let (_folder, copy) = private_copy("c/test-O2", "hijacked");
+    let shown = copy.to_str().expect("UTF-8");
+    let functions = ["func_a", "func_b", "func_c", "func_d"];
+    let script: String = functions.iter().map(|f| format!("uretprobe:{shown}:{f} {{ @{f} = count(); }}\n")).collect();
+    let tracer = Tracer::start(&["--stack-all", "-x", shown, "func_*"]);
+    let bpftrace = harness::run("bpftrace", &["-e", &script, "-c", &format!("{shown} 5")]);
+    assert_eq!(bpftrace.stdout.lines().filter(|line| line.ends_with(": 5")).count(), 4, "{bpftrace:?}");
+    let traced = tracer.interrupt();
+    for (function, expected) in CHAIN {
+        let calls = traced.trace.of(function);
+        assert_eq!(calls.len(), 5, "{}", traced.ended.stderr);
+        calls.iter().for_each(|call| assert_c_callers(call, expected));
+    }
+}
+
+#[test]
+fn by_frame_pointers_a_return_probe_in_the_place_of_a_caller_is_said_and_not_shown_as_one() {
+    let options = ["--returns=uretprobe", "--stack-all", "--stack=fp", "func_*"];
+    let traced = trace(&options, &[path("c/test")]);
+    for (function, expected) in [("func_d", "func_c"), ("func_c", "func_b"), ("func_b", "func_a")] {
+        let call = traced.trace.of(function)[0];
+        assert_eq!(callers(call), [expected], "{call:?}");
+        assert_eq!(call.stack_cut.as_deref(), Some("a return probe hides the caller"), "{call:?}");
     }
 }
 

@@ -1,0 +1,113 @@
+//! Optimised programs without frame pointers that nobody here wrote, stripped, as they are installed: every outermost call
+//! has callers, and of 100 stacks at least 99 reach the thread's beginning.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    harness::{self, Process, Traced, Tracer, trace},
+    trace::Call,
+};
+
+/// Room for all stacks, however slow their reader is.
+const BUFFER: [&str; 2] = ["--buffer", "512M"];
+
+/// All that is said of stacks here, of at least so many calls.
+#[track_caller]
+fn assert_whole(traced: &Traced, least: usize) {
+    assert_eq!(traced.lost_total(), 0, "{}", traced.ended.stderr);
+    let outermost: Vec<&Call> = traced.trace.calls.iter().filter(|call| call.depth == 0).collect();
+    assert!(outermost.len() >= least, "{} outermost calls: {}", outermost.len(), traced.ended.stderr);
+    let cut: Vec<&&Call> = outermost.iter().filter(|call| !is_whole(call)).collect();
+    assert!(cut.len() * 100 <= outermost.len(), "{} of {} are cut: {:?}", cut.len(), outermost.len(), cut.first());
+}
+
+fn is_whole(call: &Call) -> bool {
+    let stack = call.stack.as_ref().unwrap_or_else(|| panic!("no callers: {call:?}"));
+    let root = stack.last().and_then(|frame| frame.function.as_deref());
+    call.stack_cut.is_none() && matches!(root, Some("_start" | "clone" | "__clone" | "clone3" | "__clone3"))
+}
+
+/// How many of the roots have this name.
+fn rooted_at(traced: &Traced, names: &[&str]) -> usize {
+    let root = |call: &&Call| call.stack.as_ref()?.last()?.function.clone();
+    traced.trace.calls.iter().filter_map(|call| root(&call)).filter(|root| names.contains(&root.as_str())).count()
+}
+
+#[test]
+fn redis_server_under_load() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let socket = folder.path().join("socket").display().to_string();
+    let mut command = Command::new("redis-server");
+    command.args(["--port", "0", "--save", "", "--unixsocket", &socket, "--dir"]).arg(folder.path());
+    let mut server = Process::start(command);
+    server.await_some(|line| line.contains("eady to accept connections")).expect("it gets ready");
+    let pid = server.pid().to_string();
+    let functions = ["zmalloc", "lookupKey*", "dictFind", "addReply*", "sdsnewlen", "quicklistPush*", "zslInsert"];
+    let tracer = Tracer::start(&[&["-p", &pid], &BUFFER[..], &functions].concat());
+    let load = ["-s", &socket, "-n", "400", "-c", "5", "-q", "-t", "set,get,lpush,lrange_100,zadd,hset"];
+    harness::run("redis-benchmark", &load).success();
+    let traced = tracer.interrupt();
+    server.signal("TERM");
+    server.finish().success();
+    assert_whole(&traced, 5000);
+}
+
+#[test]
+fn sqlite_sorting_and_searching() {
+    let statements = "create table t(a integer primary key, b text);\
+        with recursive c(x) as (select 1 union all select x + 1 from c where x < 500)\
+        insert into t select x, hex(x * 7919 % 65536) from c;\
+        create index i on t(b);\
+        select count(*), max(b) from t where b like '%3%' order by a;\
+        select a, group_concat(b) from t group by length(b) order by b desc limit 3;";
+    let functions = ["sqlite3Btree*", "sqlite3Pager*", "sqlite3Vdbe*", "sqlite3Parser*", "sqlite3_malloc*"];
+    let options = [&["--stack-all", "-x", "libsqlite3.so.0"], &BUFFER[..], &functions].concat();
+    let traced = trace(&options, &["sqlite3", ":memory:", statements]);
+    assert_whole(&traced, 100);
+    // All calls have callers here, and most lie in others.
+    let cut = traced.trace.calls.iter().filter(|call| !is_whole(call)).count();
+    assert!(cut * 100 <= traced.trace.calls.len(), "{cut} of {}", traced.trace.calls.len());
+}
+
+#[test]
+fn ripgrep_searching_with_four_threads() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").display().to_string();
+    let options = [&["-x", "libc.so.6"], &BUFFER[..], &["malloc", "read", "openat64"]].concat();
+    let traced = trace(&options, &["rg", "-j4", "fn [a-z]+_(of|is)", &sources]);
+    assert_whole(&traced, 2000);
+    // The first thread's and the others', which a file without symbols and the C library begin.
+    assert!(rooted_at(&traced, &["_start"]) > 500, "{}", traced.ended.stderr);
+    assert!(rooted_at(&traced, &["clone3", "__clone3", "clone"]) > 100, "{}", traced.ended.stderr);
+}
+
+/// One that `testdata/setup.sh` fetches.
+fn ruff() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/ruff/bin/ruff");
+    path.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; `testdata/setup.sh test` installs it", path.display()))
+}
+
+#[test]
+fn ruff_checking_python() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    for module in 0..12 {
+        let function = |n: usize| {
+            format!(
+                "class C{n}(object):\n    def f(self, a, b={n}):\n        if a == None: return [x for x in range({n}) if not x in b]\n\
+                 {:8}try:\n            import os, sys\n            return '%s' % (lambda: (a, b))()\n        except:\n            pass\n\n",
+                ""
+            )
+        };
+        let text: String = (0..20).map(function).collect();
+        fs::write(folder.path().join(format!("m{module}.py")), text).expect("it can be written");
+    }
+    let (ruff, sources) = (ruff().display().to_string(), folder.path().display().to_string());
+    // Nothing names its functions: some of all, by their addresses.
+    let options = [&["--all", "-x", &ruff], &BUFFER[..], &["/\\+0x[0-9a-f]*[37b]00$/"]].concat();
+    let traced = trace(&options, &[&ruff, "check", "--no-cache", "--isolated", "--select=ALL", "-q", &sources]);
+    assert_whole(&traced, 2000);
+    assert!(rooted_at(&traced, &["clone3", "__clone3", "clone"]) > 1000, "{}", traced.ended.stderr);
+}
