@@ -245,3 +245,21 @@ fn each_call_of_a_rust_recursion_has_as_many_of_it_for_callers_as_are_open() {
         }
     }
 }
+
+/// Records have sizes: 24 callers, 64, 127. What is found is the same at their edges.
+#[test]
+fn a_walk_by_frame_pointers_has_every_caller_whatever_the_records_size() {
+    for depth in [1, 23, 24, 25, 63, 64, 65, 126, 127] {
+        let options = ["--stack=fp", "--stack-all", "--stack-depth", &depth.to_string(), "recurse"];
+        let traced = trace(&options, &[&path("c/counts-O0"), "recurse", "-n", "1"]);
+        assert_eq!(traced.trace.calls.len(), 200, "{}", traced.ended.stderr);
+        for call in &traced.trace.calls {
+            let callers = callers(call);
+            let own = callers.iter().take_while(|name| *name == "recurse").count();
+            assert_eq!(own, depth.min(call.depth as usize), "--stack-depth {depth}: {call:?}");
+            if own == depth {
+                assert_eq!(call.stack_cut.as_deref(), Some("--stack-depth reached"), "--stack-depth {depth}: {call:?}");
+            }
+        }
+    }
+}
