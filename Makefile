@@ -2,6 +2,7 @@
 # make install  to $(DESTDIR)$(PREFIX): the program, its man page, completions for bash, zsh and fish
 # make demo     traces a real Go program and a real Rust program (root)
 # make test     everything: formatting, lints, the prebuilt objects, unit and live tests (root)
+# make test-kernels  a little of everything on Linux 6.1, emulated: a part of make test (root)
 # make soak     servers under load while probes come and go, for half an hour or SOAK_SECONDS (root)
 # make bench    what a traced call and a look-up cost, beside other tools (root)
 # make bpf      the kernel half's objects anew, after a change of it
@@ -26,7 +27,7 @@ export PROBE_TEST_GO ?= $(CURDIR)/.testdeps/go1.27/go/bin/go
 export PROBE_TEST_OLD_GO ?= /usr/bin/go
 export PROBE_TEST_ESBUILD ?= $(CURDIR)/.testdeps/esbuild/bin/esbuild
 
-.PHONY: build install demo test lint soak bench bpf fuzz setup-% programs as-root
+.PHONY: build install demo test test-kernels lint soak bench bpf fuzz setup-% programs as-root
 build:
 	cargo build --release --locked $(OLD) --target-dir target -p probe
 
@@ -82,7 +83,16 @@ test: as-root setup-test
 	test -z "$$($(dir $(PROBE_TEST_GO))gofmt -l testdata/go | tee /dev/stderr)"
 	probe-ebpf/check-prebuilt.sh --rebuild
 	$(MAKE) programs
+	$(MAKE) test-kernels
 	cargo test --locked $(OLD) -p symbols -p probe-ebpf -p probe
+
+# The live tests' program says where it is as it is built.
+test-kernels: as-root setup-kernels
+	$(MAKE) programs
+	cargo test --locked $(OLD) -p probe --test live --no-run
+	testdata/kernels/run.sh .testdeps/linux-6.1/boot/vmlinuz-* \
+		"$$(cargo test --locked $(OLD) -p probe --test live --no-run --message-format=json 2>/dev/null | \
+			sed -n 's/.*"name":"live".*"executable":"\([^"]*\)".*/\1/p')" kernel::
 
 # Half an hour of what `make test` does for two minutes.
 soak: as-root setup-test

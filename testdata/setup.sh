@@ -6,6 +6,7 @@
 #   testdata/setup.sh demo     + Go 1.27
 #   testdata/setup.sh bench    + a C compiler's tools, bpftrace, perf, uftrace, and large programs to look up names in
 #   testdata/setup.sh bpf      the toolchain of the kernel half
+#   testdata/setup.sh kernels  an emulator, and Linux 6.1
 #   testdata/setup.sh fuzz     cargo-fuzz, and the tools that its seeds are made with
 #   testdata/setup.sh test     all of these, and the tools that tests compare with
 set -eu
@@ -126,6 +127,20 @@ setup_fuzz() {
     cargo install --quiet cargo-fuzz --locked --version "$CARGO_FUZZ_VERSION" --root "$deps"
 }
 
+# Debian 12's kernel, as it is in its package: nothing of it is installed.
+setup_kernels() {
+    setup_build
+    apt qemu-system-x86 busybox-static cpio binutils
+    [ -n "$(find "$deps/linux-6.1/boot" -name 'vmlinuz-*' 2>/dev/null)" ] && return
+    local package
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p' | grep -m1 ^linux-image-6)
+    rm -rf "$deps/linux-6.1" "$deps/linux-6.1.new"
+    mkdir -p "$deps/linux-6.1.new"
+    (cd "$deps/linux-6.1.new" && apt-get -q download "$package" && dpkg-deb -x ./*.deb .)
+    rm -r "$deps/linux-6.1.new"/*.deb "$deps/linux-6.1.new/lib"
+    mv "$deps/linux-6.1.new" "$deps/linux-6.1"
+}
+
 # llvm: llvm-dwarfdump, llvm-symbolizer, llvm-dwp; elfutils: readelf and strip with another author; libc6-dbg: a debug
 # file found by its build id; dwz: what debug files share; debuginfod: a server of them; clang, npm: programs that corpus.sh
 # builds and fetches.
@@ -135,18 +150,22 @@ setup_test() {
     setup_esbuild
     setup_ruff
     setup_bpf
+    setup_kernels
     # Cross-built files, which nothing runs: the reading of AArch64 code is tested on them.
     apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     apt redis-server redis-tools sqlite3 ripgrep libboost-context1.74.0 libsqlite3-0 python3-minimal
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
+    apt_for setcap libcap2-bin
+    # Engines that the tests start themselves: containers to trace.
+    apt docker.io runc
     apt_for npm npm
     testdata/corpus.sh
 }
 
 case ${1:-} in
-build | demo | bench | bpf | fuzz | test) "setup_$1" ;;
+build | demo | bench | bpf | kernels | fuzz | test) "setup_$1" ;;
 *)
-    echo "usage: $0 build|demo|bench|bpf|fuzz|test" >&2
+    echo "usage: $0 build|demo|bench|bpf|kernels|fuzz|test" >&2
     exit 2
     ;;
 esac

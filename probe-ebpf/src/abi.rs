@@ -7,7 +7,8 @@
 
 /// Callers walked at most, for one event.
 pub const MAX_FRAMES: usize = 127;
-/// `Event::point` of records that no probe point made.
+/// `Event::point` of records that no probe point made: a process executed a program. `Event::depth` is the process's number in
+/// its own PID namespace, or 0.
 pub const POINT_EXEC: u32 = 0xffff_ff01;
 /// A thread ended, others of its process live on.
 pub const POINT_THREAD_EXIT: u32 = 0xffff_ff02;
@@ -421,6 +422,52 @@ pub const FILTER_PIDS: u32 = 1;
 /// Only threads in `PIDS`.
 pub const FILTER_TIDS: u32 = 2;
 
+/// Values of the global `GROUPS_BY`, which holds beside `PID_FILTER`.
+pub const GROUPS_ALL: u32 = 0;
+/// Only processes whose PID namespace, or one that it is nested in, has its inode in `GROUPS`.
+pub const GROUPS_BY_NAMESPACE: u32 = 1;
+/// Only processes whose cgroup, or one that it is below of, has its id in `GROUPS`.
+pub const GROUPS_BY_CGROUP: u32 = 2;
+
+/// Of [`GroupOffsets::group_through`]: nothing stands between.
+pub const NOT_THROUGH: u32 = u32::MAX;
+
+/// Offsets in kernel structures, bytes, by which a process's groups are found. Those that are not known are 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupOffsets {
+    /// `task_struct.thread_pid`
+    pub task_thread_pid: u32,
+    /// `pid.level`
+    pub pid_level: u32,
+    /// `pid.numbers`
+    pub pid_numbers: u32,
+    /// Bytes of a `struct upid`.
+    pub upid_size: u32,
+    /// `upid.nr`
+    pub upid_nr: u32,
+    /// `upid.ns`
+    pub upid_ns: u32,
+    /// `pid_namespace.ns.inum`
+    pub namespace_inum: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`; in the first version a place of `css_set.subsys`.
+    pub set_group: u32,
+    /// In the first version `cgroup_subsys_state.cgroup`: what `set_group` leads to has the group; else [`NOT_THROUGH`].
+    pub group_through: u32,
+    /// `cgroup.level`
+    pub cgroup_level: u32,
+    /// `cgroup.ancestors`, before Linux 6.1 `cgroup.ancestor_ids`
+    pub cgroup_ancestors: u32,
+    /// 1: these are ids, 0: pointers.
+    pub ancestors_are_ids: u32,
+    /// `cgroup.kn`
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`
+    pub node_id: u32,
+}
+
 /// Bytes of a `comm`, the terminating 0 included.
 pub const COMM_LEN: usize = 16;
 
@@ -436,3 +483,4 @@ const _: () = assert!(size_of::<EventWithFrames<24>>() == 64 + 8 + 8 * 24);
 const _: () = assert!(size_of::<GoProgram>() == 32);
 const _: () = assert!(size_of::<Jump>() == 64);
 const _: () = assert!(size_of::<Lane>() == 16);
+const _: () = assert!(size_of::<GroupOffsets>() == 60);

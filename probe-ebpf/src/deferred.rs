@@ -7,8 +7,8 @@
 
 use crate::abi::Event;
 
-/// Entries that a lane holds back at most: a power of two.
-pub const MAX_HELD: usize = 8;
+/// Entries that a lane holds back at most: one less than a power of two.
+pub const MAX_HELD: usize = 7;
 /// [`Deferred::outermost`]: no call is open that was told of.
 pub const NONE_OPEN: u64 = u64::MAX;
 /// Number of the function of points that belong to none.
@@ -22,22 +22,28 @@ pub struct Deferred {
     pub outermost: u64,
     /// Calls that were told of are open at this depth and at lesser ones only.
     pub floor: u64,
-    /// How many of `entries` are held back.
+    /// How many of `slots` are used.
     pub held: u64,
-    /// Entries, each deeper than the one before.
-    pub entries: [Event; MAX_HELD],
+    /// The first is never used. Then entries, each deeper than the one before: so `held` is the innermost one's place, and
+    /// nothing is taken off it (Linux 6.1: the verifier does not see that what is not 0 is at least 1).
+    slots: [Event; MAX_HELD + 1],
 }
 
 const NO_EVENT: Event = Event { time_ns: 0, depth: 0, goid: 0, pid_tgid: 0, point: 0, lost: 0 };
 
 impl Deferred {
     /// Of a lane in which nothing is open.
-    pub const EMPTY: Self = Self { outermost: NONE_OPEN, floor: 0, held: 0, entries: [NO_EVENT; MAX_HELD] };
+    pub const EMPTY: Self = Self { outermost: NONE_OPEN, floor: 0, held: 0, slots: [NO_EVENT; MAX_HELD + 1] };
 
     /// The innermost entry held back.
     #[inline(always)]
     pub fn top(&self) -> Option<&Event> {
-        if self.held == 0 { None } else { Some(&self.entries[(self.held - 1) as usize & (MAX_HELD - 1)]) }
+        if self.held == 0 { None } else { Some(&self.slots[self.held as usize & MAX_HELD]) }
+    }
+
+    /// What is held back, outermost first.
+    pub fn entries(&self) -> &[Event] {
+        self.slots.get(1..=self.held as usize).unwrap_or_default()
     }
 
     /// Whether what is held back has to be told before an entry at this depth: it cannot be inside of it, or there is no
@@ -56,8 +62,8 @@ impl Deferred {
     /// Holds an entry back.
     #[inline(always)]
     pub fn hold(&mut self, entry: Event) {
-        self.entries[self.held as usize & (MAX_HELD - 1)] = entry;
         self.held += 1;
+        self.slots[self.held as usize & MAX_HELD] = entry;
     }
 
     /// An entry is told.
@@ -83,11 +89,11 @@ impl Deferred {
     /// Tells what is held back, outermost first.
     #[inline(always)]
     pub fn tell(&mut self, mut tell: impl FnMut(&Event)) {
-        for at in 0..MAX_HELD {
-            if at as u64 >= self.held {
+        for at in 1..=MAX_HELD {
+            if at as u64 > self.held {
                 break;
             }
-            let entry = self.entries[at];
+            let entry = self.slots[at];
             tell(&entry);
             self.began(entry.depth);
         }
@@ -116,4 +122,4 @@ impl Deferred {
     }
 }
 
-const _: () = assert!(size_of::<Deferred>() == 24 + 40 * MAX_HELD);
+const _: () = assert!(size_of::<Deferred>() == 24 + 40 * (MAX_HELD + 1));

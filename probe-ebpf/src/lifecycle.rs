@@ -8,7 +8,7 @@ use aya_ebpf::{
 use probe_ebpf::abi::{FILTER_TIDS, POINT_EXEC, POINT_PROCESS_EXIT, POINT_THREAD_EXIT};
 
 use crate::{
-    defer, emit,
+    defer, emit, groups,
     lane::Place,
     maps::{BY_COMM, COMM, FOLLOW, NOT_TRACED, PID_FILTER, PIDS, SIGNAL_LIVE, TASK_SIGNAL, TASK_TGID},
     memory, runners,
@@ -55,9 +55,11 @@ fn process_exec(_ctx: RawTracePointContext) -> i32 {
             let _ = PIDS.remove(&pid);
         }
     }
-    if PID_FILTER.load() == 0 || member {
+    if (PID_FILTER.load() == 0 || member) && groups::hold_current() {
         defer::before_end(&place(pid_tgid));
-        emit::event(&place(pid_tgid), POINT_EXEC, 0);
+        // A process that ends soon cannot be asked for it.
+        let told = Place { depth: groups::number_inside().into(), ..place(pid_tgid) };
+        emit::event(&told, POINT_EXEC, 0);
     }
     0
 }
@@ -73,10 +75,12 @@ fn process_exit(_ctx: RawTracePointContext) -> i32 {
     if filter != 0 && PIDS.get_ptr(&id).is_none() {
         return 0;
     }
-    let point = if last { POINT_PROCESS_EXIT } else { POINT_THREAD_EXIT };
-    defer::before_end(&place(pid_tgid));
-    emit::event(&place(pid_tgid), point, 0);
-    defer::forget(&place(pid_tgid).lane());
+    if groups::hold_current() {
+        let point = if last { POINT_PROCESS_EXIT } else { POINT_THREAD_EXIT };
+        defer::before_end(&place(pid_tgid));
+        emit::event(&place(pid_tgid), point, 0);
+        defer::forget(&place(pid_tgid).lane());
+    }
     if filter == FILTER_TIDS || last {
         let _ = PIDS.remove(&id);
     }

@@ -11,6 +11,7 @@ mod copy;
 mod count;
 mod defer;
 mod emit;
+mod groups;
 mod jump;
 mod lane;
 mod lifecycle;
@@ -44,6 +45,12 @@ fn cookie(ctx: &ProbeContext) -> Cookie {
 /// Whether the running process (or thread) is one that is traced.
 #[inline(always)]
 fn wanted() -> bool {
+    is_named() && groups::hold_current()
+}
+
+/// The same by its number alone.
+#[inline(always)]
+fn is_named() -> bool {
     let filter = PID_FILTER.load();
     if filter == FILTER_NONE || LINKS_FILTER.load() != 0 {
         return true;
@@ -179,7 +186,7 @@ fn on_recovery(ctx: &ProbeContext) {
 /// library that all processes share it may be made before the first traced call.
 #[inline(always)]
 fn may_be_resumed() -> bool {
-    PID_FILTER.load() == FILTER_TIDS || wanted()
+    PID_FILTER.load() == FILTER_TIDS && groups::hold_current() || wanted()
 }
 
 /// `makecontext(ucp, …)`: a stack for a coroutine.

@@ -8,13 +8,36 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use probe_ebpf::{
-    abi::{COMM_LEN, FILTER_NONE, GoProgram, Jump, Lane},
+    abi::{COMM_LEN, FILTER_NONE, GROUPS_ALL, GoProgram, GroupOffsets, Jump, Lane},
     deferred::Deferred,
 };
 
 /// `FILTER_…`: what [`PIDS`] means.
 #[unsafe(no_mangle)]
 pub(crate) static PID_FILTER: Global<u32> = Global::new(FILTER_NONE);
+/// `GROUPS_…`: what [`GROUPS`] means.
+#[unsafe(no_mangle)]
+pub(crate) static GROUPS_BY: Global<u32> = Global::new(GROUPS_ALL);
+/// How a process's groups are found.
+#[unsafe(no_mangle)]
+pub(crate) static GROUP_OFFSETS: Global<GroupOffsets> = Global::new(NO_OFFSETS);
+const NO_OFFSETS: GroupOffsets = GroupOffsets {
+    task_thread_pid: 0,
+    pid_level: 0,
+    pid_numbers: 0,
+    upid_size: 0,
+    upid_nr: 0,
+    upid_ns: 0,
+    namespace_inum: 0,
+    task_cgroups: 0,
+    set_group: 0,
+    group_through: 0,
+    cgroup_level: 0,
+    cgroup_ancestors: 0,
+    ancestors_are_ids: 0,
+    cgroup_kn: 0,
+    node_id: 0,
+};
 /// 1: the links see only processes that are traced, so programs on points need not look into [`PIDS`].
 #[unsafe(no_mangle)]
 pub(crate) static LINKS_FILTER: Global<u32> = Global::new(0);
@@ -101,6 +124,9 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Processes (or threads) that are traced.
 #[map]
 pub(crate) static PIDS: HashMap<u32, u32> = HashMap::with_max_entries(65536, 0);
+/// Containers and cgroups that are traced, by the numbers that the kernel has for them. It changes when one starts anew.
+#[map]
+pub(crate) static GROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1024, 0);
 /// Processes that there was no room for in [`PIDS`]: they are not traced.
 #[map]
 pub(crate) static NOT_TRACED: Array<u64> = Array::with_max_entries(1, 0);

@@ -16,6 +16,7 @@ Examples:
   probe -p 4711 --slow 10ms 'main.*'    only what took 10 ms or more
   probe -x ./test '*' -- ./test         start a program, trace its functions
   probe -x libssl -p 4711 'SSL_*'       functions of a library
+  probe --container web 'main.*'        only in this container
   probe list -x ./srv '*[Ss]tore*'      what there is to trace
 
 Durations are written 500ns, 100us, 10ms, 1.5s, 2m.
@@ -51,7 +52,7 @@ pub struct LowArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum LowCommand {
     /// List what can be traced, where it is, and what cannot be traced and why
-    List(ListArgs),
+    List(Box<ListArgs>),
     /// Say what works on this machine (kernel, permissions), and what to do about what does not
     Doctor,
     /// Print a shell's completions
@@ -70,12 +71,27 @@ pub enum LowCommand {
 #[command(next_help_heading = "Select")]
 pub struct SelectArgs {
     /// Program or library: a path, or a library's name (`libssl`, `libc.so.6`): what the process of -p has mapped, what
-    /// the COMMAND needs, else what any program would be given. Repeatable. May be left out with -p and with a COMMAND: their own program is meant
+    /// the COMMAND needs, else what any program would be given; with a target also what it loads later. What takes a file's
+    /// place while it is traced is traced too. Repeatable. May be left out with -p and with a COMMAND: their own program is meant
     #[arg(short = 'x', value_name = "FILE")]
     pub binaries: Vec<PathBuf>,
-    /// All threads of these processes
+    /// All threads of these processes. With --container also by the PIDs that they have inside
     #[arg(short = 'p', value_name = "PID[,PID…]", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
+    /// Processes of this container, also those that start later, and when it starts anew: its name (Docker, podman, CRI-O,
+    /// containerd, runc), POD/NAME, or its ID's first digits (4 or more). Without -x, the program of its first process
+    #[arg(long, value_name = "ID|NAME", help_heading = "Target")]
+    pub container: Option<String>,
+    /// The same for all containers of a pod, or the one that --container names: the pod's name, or NAMESPACE/NAME
+    #[arg(long, value_name = "NAME", help_heading = "Target")]
+    pub pod: Option<String>,
+    /// Processes in this cgroup and below it, of version 1 or 2: a directory (`/sys/fs/cgroup/…`), or a path as
+    /// /proc/PID/cgroup shows it (`docker/9c22…`)
+    #[arg(long, value_name = "PATH", help_heading = "Target")]
+    pub cgroup: Option<PathBuf>,
+    /// Look processes up in this /proc: in a container, the host's
+    #[arg(long, value_name = "DIR", help_heading = "Target")]
+    pub proc: Option<PathBuf>,
     /// More patterns, one a line; empty lines and those that begin with # do not count
     #[arg(long, value_name = "PATTERNS")]
     pub from_file: Vec<PathBuf>,
@@ -109,7 +125,7 @@ pub struct TraceArgs {
     #[arg(long = "tid", value_name = "TID", value_delimiter = ',', help_heading = "Target",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub tids: Vec<u32>,
-    /// Only processes of this name (15 bytes at most, as `ps -o comm` shows it)
+    /// Only processes of this name (15 bytes at most, as `ps -o comm` shows it), also those that take it later
     #[arg(long, value_name = "NAME", help_heading = "Target")]
     pub comm: Option<String>,
     /// Child processes too. The default with a COMMAND

@@ -59,6 +59,9 @@ pub fn run(argv: impl IntoIterator<Item = OsString>) -> Result<u8> {
     match command {
         Command::Trace(trace) => trace::run(&trace),
         Command::List(list) => {
+            if list.debuginfod.is_none() {
+                attach::rights::keep_what_reading_needs().context("failed to give up capabilities")?;
+            }
             let listed = list::run(&list, &mut io::stdout().lock());
             // What was listed, or could not be found, is not to be trusted then.
             target::whole_files().and(listed)

@@ -20,7 +20,11 @@ use crate::{
     output::{escape, talk::say},
     plan::{self, Probeable, Reading},
     request::List,
-    target::{self, TracedFile, debuginfod::Debuginfod},
+    target::{
+        self, TracedFile,
+        containers::{self, Selected},
+        debuginfod::Debuginfod,
+    },
 };
 
 /// Functions that one thread describes at a time.
@@ -95,8 +99,19 @@ pub fn run(request: &List, out: &mut dyn Write) -> Result<u8> {
 fn files(request: &List) -> Result<Vec<TracedFile>> {
     let debuginfod = request.debuginfod.as_deref().map(|given| Debuginfod::new(given, false)).transpose()?;
     let debuginfod = debuginfod.as_ref();
+    request.proc.as_deref().map_or(Ok(()), target::proc::set)?;
+    let mut pids = request.pids.clone();
+    if let Some(within) = &request.within {
+        let selected = Selected::find(within)?;
+        if pids.is_empty() {
+            return containers::files::all(&selected, &request.binaries, debuginfod);
+        }
+        let said;
+        (pids, said) = selected.pids(&pids)?;
+        said.iter().for_each(say);
+    }
     let binaries = request.binaries.iter();
-    match (request.binaries.as_slice(), request.pids.as_slice()) {
+    match (request.binaries.as_slice(), pids.as_slice()) {
         ([], pids) => pids.iter().map(|&pid| target::program_file(pid, debuginfod)).collect(),
         (_, [pid, ..]) => binaries.map(|path| target::file_of(*pid, path, debuginfod)).collect(),
         (_, []) => binaries.map(|path| target::file_here(path, None, debuginfod)).collect(),

@@ -14,6 +14,7 @@ pub use clap_complete::Shell;
 pub use crate::args::Returns;
 use crate::args::{Layout, ListArgs, LowArgs, LowCommand, SelectArgs, Stack, Time, TraceArgs};
 use crate::output::{Format, Notes, OutputOptions, TimeFormat};
+use crate::target::containers::Within;
 
 /// Subcommands that are to come. As the first argument they are refused, so that a script which names one does not
 /// trace a function of that name instead.
@@ -44,6 +45,8 @@ pub struct Trace {
     pub binaries: Vec<PathBuf>,
     /// Whose calls.
     pub target: TargetRequest,
+    /// Another `/proc` to look processes up in.
+    pub proc: Option<PathBuf>,
     /// What functions: at least one.
     pub patterns: Vec<String>,
     /// How returns are seen.
@@ -89,6 +92,8 @@ pub struct Trace {
 pub struct TargetRequest {
     /// These processes; empty: all.
     pub pids: Vec<u32>,
+    /// Only in this container, pod or cgroup. The processes' numbers may be those inside.
+    pub within: Option<Within>,
     /// These threads; empty: all.
     pub tids: Vec<u32>,
     /// Processes of this name.
@@ -122,6 +127,10 @@ pub struct List {
     pub binaries: Vec<PathBuf>,
     /// Look where these processes see the files.
     pub pids: Vec<u32>,
+    /// Look in this container, pod or cgroup.
+    pub within: Option<Within>,
+    /// Another `/proc` to look processes up in.
+    pub proc: Option<PathBuf>,
     /// What functions; empty: all.
     pub patterns: Vec<String>,
     /// Take in what is left out by default.
@@ -149,7 +158,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, clap::
 fn from_args(args: LowArgs) -> Result<Command, clap::Error> {
     match args.command {
         None => trace(args.trace).map(|trace| Command::Trace(Box::new(trace))),
-        Some(LowCommand::List(args)) => list(args).map(Command::List),
+        Some(LowCommand::List(args)) => list(*args).map(Command::List),
         Some(LowCommand::Doctor) => Ok(Command::Doctor),
         Some(LowCommand::Completions { shell }) => Ok(Command::Completions(shell)),
         Some(LowCommand::Man) => Ok(Command::Man),
@@ -175,16 +184,19 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
     refuse_no_function(&args, &patterns)?;
     let output = output(&args);
     let command = (!args.command.is_empty()).then_some(args.command);
+    let within = within(&args.select);
     Ok(Trace {
         binaries: args.select.binaries,
         target: TargetRequest {
             pids: unique(args.select.pids),
+            within,
             tids: unique(args.tids),
             comm: args.comm,
             follow: args.follow || command.is_some(),
             command,
             user: args.user,
         },
+        proc: args.select.proc,
         patterns,
         returns: args.returns,
         subtract_overhead: args.subtract_overhead,
@@ -209,12 +221,21 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
 
 fn list(args: ListArgs) -> Result<List, clap::Error> {
     let patterns = patterns(&args.patterns, &args.select)?;
-    if args.select.binaries.is_empty() && args.select.pids.is_empty() {
-        return Err(usage("nothing to list: give a program or library with -x FILE, or a process with -p PID"));
+    if let Some(message) = places_exclude_each_other(&args.select) {
+        return Err(usage(message));
+    }
+    let within = within(&args.select);
+    if args.select.binaries.is_empty() && args.select.pids.is_empty() && !has_programs(within.as_ref()) {
+        return Err(usage(
+            "nothing to list: give a program or library with -x FILE, a process with -p PID, or a container with \
+             --container NAME",
+        ));
     }
     Ok(List {
         binaries: args.select.binaries,
         pids: unique(args.select.pids),
+        within,
+        proc: args.select.proc,
         patterns,
         all: args.select.all,
         debuginfod: args.select.debuginfod,
@@ -250,7 +271,16 @@ fn refuse_contradictions(args: &TraceArgs) -> Result<(), clap::Error> {
     let command = !args.command.is_empty();
     let some_pid = !args.select.pids.is_empty();
     let timed = args.min_duration.is_some() || args.slow.is_some();
+    let some_place = within(&args.select).is_some();
     let refused = [
+        (
+            some_place && command,
+            "--container, --pod and --cgroup choose among what runs by itself: they exclude -- COMMAND",
+        ),
+        (
+            some_place && !args.tids.is_empty(),
+            "--tid names a thread as the host does: it excludes --container, --pod and --cgroup",
+        ),
         (command && some_pid, "-p and -- COMMAND exclude each other: trace a running process, or start one"),
         (command && !args.tids.is_empty(), "--tid and -- COMMAND exclude each other: its threads are not there yet"),
         (some_pid && !args.tids.is_empty(), "-p and --tid exclude each other: a thread's process need not be named"),
@@ -272,18 +302,41 @@ fn refuse_contradictions(args: &TraceArgs) -> Result<(), clap::Error> {
         ),
         (args.stack == Stack::None && args.stack_all, "--stack-all and --stack=none exclude each other"),
     ];
-    match refused.into_iter().find(|(applies, _)| *applies) {
-        Some((_, message)) => Err(usage(message)),
+    let places = places_exclude_each_other(&args.select);
+    match places.or_else(|| refused.into_iter().find(|(applies, _)| *applies).map(|(_, message)| message)) {
+        Some(message) => Err(usage(message)),
         None => Ok(()),
     }
+}
+
+fn places_exclude_each_other(select: &SelectArgs) -> Option<&'static str> {
+    let some_container = select.container.is_some() || select.pod.is_some();
+    (some_container && select.cgroup.is_some())
+        .then_some("--cgroup excludes --container and --pod: it names processes by itself")
+}
+
+/// Where the processes are that are meant.
+fn within(select: &SelectArgs) -> Option<Within> {
+    match (&select.pod, &select.container) {
+        (Some(pod), Some(container)) => Some(Within::Container(format!("{pod}/{container}"))),
+        (None, Some(container)) => Some(Within::Container(container.clone())),
+        (Some(pod), None) => Some(Within::Pod(pod.clone())),
+        (None, None) => select.cgroup.clone().map(Within::Cgroup),
+    }
+}
+
+/// Whether it says what program is meant: a cgroup has no first process.
+fn has_programs(within: Option<&Within>) -> bool {
+    matches!(within, Some(Within::Container(_) | Within::Pod(_)))
 }
 
 /// A trace needs a file to look into and a function to look for.
 fn refuse_no_function(args: &TraceArgs, patterns: &[String]) -> Result<(), clap::Error> {
     let some_process = !args.select.pids.is_empty() || !args.tids.is_empty() || !args.command.is_empty();
+    let some_process = some_process || has_programs(within(&args.select).as_ref());
     if args.select.binaries.is_empty() && !some_process {
-        let message = "nothing to trace: give a program or library with -x FILE, a process with -p PID, or a command \
-                       after --";
+        let message = "nothing to trace: give a program or library with -x FILE, a process with -p PID, a container with \
+                       --container NAME, or a command after --";
         let subcommand = patterns.iter().find(|pattern| ["list", "doctor"].contains(&pattern.as_str()));
         return Err(usage(match subcommand {
             Some(name) => format!("{message}\n\n  tip: `{name}` is a subcommand only as the first argument"),

@@ -107,6 +107,7 @@ fn compare(plan: &mut Plan, file: &TracedFile, path: &Path, pid: u32) -> Result<
     let files = slice::from_ref(file);
     let features = Features::detect()?;
     let options = attach::Options {
+        groups: None,
         stack_copy: attach::StackCopies::None,
         scope: Scope::Processes { pids: vec![pid], follow: false },
         stack_depth: 64,

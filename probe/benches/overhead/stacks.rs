@@ -143,6 +143,7 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
     let file = subject.open()?;
     let mut plan = subject.plan(&file, Returns::None)?;
     let options = attach::Options {
+        groups: None,
         scope: Scope::Everyone,
         stack_depth: limit,
         stack_all: true,

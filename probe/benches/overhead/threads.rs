@@ -232,6 +232,7 @@ fn unread(subject: &Subject, told: Told, calls: u64, threads: u64) -> Result<Mea
     let file = subject.open()?;
     let mut plan = subject.plan(&file, told.returns())?;
     let options = attach::Options {
+        groups: None,
         scope: Scope::Everyone,
         stack_depth: if told == Told::Stacks { 64 } else { 0 },
         stack_copy: attach::StackCopies::None,

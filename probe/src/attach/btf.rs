@@ -5,6 +5,10 @@
 //!
 //! Source: Documentation/bpf/btf.rst.
 
+use probe_ebpf::abi::{GroupOffsets, NOT_THROUGH};
+
+use crate::target::containers::Kind;
+
 /// A struct or union, by its position in the type section.
 struct Types<'a> {
     types: &'a [u8],
@@ -15,6 +19,7 @@ struct Types<'a> {
 
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 const MAGIC: u16 = 0xeb9f;
 /// Structures within structures are followed so far.
 const MAX_DEPTH: u32 = 8;
@@ -71,6 +76,60 @@ pub fn kernel_offsets(btf: &[u8]) -> Option<KernelOffsets> {
         mm_start_stack: types.find("mm_struct").and_then(|mm| types.offset(mm, &["start_stack"])).unwrap_or(0),
         task_alternate: alternate_stack(&types, task).unwrap_or(0),
         returns: returns(&types, task).unwrap_or_default(),
+    })
+}
+
+/// The offsets by which the kernel half finds the numbers that a process has in its PID namespaces; none when the bytes are no
+/// BTF or lack the members.
+pub fn namespace_offsets(btf: &[u8]) -> Option<GroupOffsets> {
+    let types = Types::parse(btf)?;
+    let within = |structure: &str, path: &[&str]| types.offset(types.find(structure)?, path);
+    Some(GroupOffsets {
+        task_thread_pid: within("task_struct", &["thread_pid"])?,
+        pid_level: within("pid", &["level"])?,
+        pid_numbers: within("pid", &["numbers"])?,
+        upid_size: types.size(types.find("upid")?)?,
+        upid_nr: within("upid", &["nr"])?,
+        upid_ns: within("upid", &["ns"])?,
+        namespace_inum: within("pid_namespace", &["ns", "inum"])?,
+        ..GroupOffsets::default()
+    })
+}
+
+/// The same for its groups of this kind.
+pub fn group_offsets(btf: &[u8], kind: &Kind) -> Option<GroupOffsets> {
+    let namespaces = namespace_offsets(btf);
+    if *kind == Kind::PidNamespace {
+        return namespaces;
+    }
+    let types = Types::parse(btf)?;
+    let task = types.find("task_struct")?;
+    let within = |structure: &str, path: &[&str]| types.offset(types.find(structure)?, path);
+    let (set_group, group_through) = match kind {
+        Kind::Cgroup1(controller) => {
+            // `blkio` is the old name of `io`.
+            let controller = if controller == "blkio" { "io" } else { controller };
+            let position = types.enumerator(&format!("{controller}_cgrp_id"))?;
+            let first = within("css_set", &["subsys"])?;
+            (first.checked_add(position.checked_mul(8)?)?, within("cgroup_subsys_state", &["cgroup"])?)
+        }
+        _ => (within("css_set", &["dfl_cgrp"])?, NOT_THROUGH),
+    };
+    // Linux 6.1: include/linux/cgroup-defs.h, `ancestors` in the place of `ancestor_ids`.
+    let (cgroup_ancestors, ancestors_are_ids) = match within("cgroup", &["ancestors"]) {
+        Some(ancestors) => (ancestors, 0),
+        None => (within("cgroup", &["ancestor_ids"])?, 1),
+    };
+    Some(GroupOffsets {
+        task_cgroups: types.offset(task, &["cgroups"])?,
+        set_group,
+        group_through,
+        cgroup_level: within("cgroup", &["level"])?,
+        cgroup_ancestors,
+        ancestors_are_ids,
+        cgroup_kn: within("cgroup", &["kn"])?,
+        node_id: within("kernfs_node", &["id"])?,
+        ..namespaces.unwrap_or_default()
     })
 }
 
@@ -146,6 +205,23 @@ impl<'a> Types<'a> {
         self.starts.iter().skip(1).copied().find(|&at| {
             self.head(at).is_some_and(|h| h.kind == KIND_STRUCT && self.name(h.name) == Some(name.as_bytes()))
         })
+    }
+
+    /// Bytes of a structure.
+    fn size(&self, structure: usize) -> Option<u32> {
+        Some(self.head(structure)?.value)
+    }
+
+    /// The value of an enumeration's constant.
+    fn enumerator(&self, name: &str) -> Option<u32> {
+        let within = |&at: &usize| {
+            let head = self.head(at).filter(|head| head.kind == KIND_ENUM)?;
+            let constants = (0..head.count as usize).map(|number| at + 12 + number * 8);
+            constants
+                .filter(|&constant| word(self.types, constant).and_then(|own| self.name(own)) == Some(name.as_bytes()))
+                .find_map(|constant| word(self.types, constant + 4))
+        };
+        self.starts.iter().skip(1).find_map(within)
     }
 
     fn offset(&self, structure: usize, path: &[&str]) -> Option<u32> {
@@ -242,6 +318,96 @@ mod tests {
             next: oracle("return_instance", "next"),
         };
         assert_eq!(offsets.returns, returns);
+    }
+
+    #[test]
+    fn the_offsets_of_groups_equal_what_bpftool_says() {
+        let btf = std::fs::read("/sys/kernel/btf/vmlinux").expect("this kernel has BTF");
+        let c = std::process::Command::new("bpftool")
+            .args(["btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c"])
+            .output()
+            .expect("bpftool is installed");
+        // The compiler lays out what bpftool writes as C, and says where the members are.
+        let folder = tempfile::tempdir().expect("a folder");
+        let (header, source, program) =
+            (folder.path().join("vmlinux.h"), folder.path().join("offsets.c"), folder.path().join("offsets"));
+        std::fs::write(&header, &c.stdout).expect("a header");
+        let members = [
+            "task_struct, thread_pid",
+            "pid, level",
+            "pid, numbers",
+            "upid, nr",
+            "upid, ns",
+            "pid_namespace, ns.inum",
+            "task_struct, cgroups",
+            "css_set, dfl_cgrp",
+            "css_set, subsys[memory_cgrp_id]",
+            "css_set, subsys[io_cgrp_id]",
+            "cgroup_subsys_state, cgroup",
+            "cgroup, level",
+            "cgroup, ancestors",
+            "cgroup, kn",
+            "kernfs_node, id",
+        ];
+        let lines: String = members.iter().map(|member| format!("O({member})\n")).collect();
+        let text = format!(
+            "#include \"vmlinux.h\"\nextern int printf(const char *, ...);\n\
+             #define O(s, m) printf(\"%lu\\n\", __builtin_offsetof(struct s, m));\n\
+             int main(void) {{\n{lines}printf(\"%lu\\n\", sizeof(struct upid));\n}}\n"
+        );
+        std::fs::write(&source, text).expect("a source");
+        let made = std::process::Command::new("cc").arg("-w").arg("-o").args([&program, &source]).output();
+        let made = made.expect("a compiler");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let said = std::process::Command::new(&program).output().expect("it runs");
+        let said = String::from_utf8(said.stdout).expect("numbers");
+        let said: Vec<u32> = said.lines().map(|line| line.parse().expect("a number")).collect();
+        let [
+            thread_pid,
+            level,
+            numbers,
+            nr,
+            ns,
+            inum,
+            cgroups,
+            dfl,
+            memory,
+            io,
+            through,
+            cg_level,
+            ancestors,
+            kn,
+            id,
+            upid,
+        ] = said.try_into().expect("as many numbers as members");
+        let namespace = GroupOffsets {
+            task_thread_pid: thread_pid,
+            pid_level: level,
+            pid_numbers: numbers,
+            upid_size: upid,
+            upid_nr: nr,
+            upid_ns: ns,
+            namespace_inum: inum,
+            ..GroupOffsets::default()
+        };
+        assert_eq!(group_offsets(&btf, &Kind::PidNamespace), Some(namespace));
+        let of_version_2 = GroupOffsets {
+            task_cgroups: cgroups,
+            set_group: dfl,
+            group_through: NOT_THROUGH,
+            cgroup_level: cg_level,
+            cgroup_ancestors: ancestors,
+            ancestors_are_ids: 0,
+            cgroup_kn: kn,
+            node_id: id,
+            ..namespace
+        };
+        assert_eq!(group_offsets(&btf, &Kind::Cgroup2), Some(of_version_2));
+        for (controller, set_group) in [("memory", memory), ("blkio", io)] {
+            let expected = GroupOffsets { set_group, group_through: through, ..of_version_2 };
+            assert_eq!(group_offsets(&btf, &Kind::Cgroup1(controller.to_owned())), Some(expected), "{controller}");
+        }
+        assert_eq!(group_offsets(&btf, &Kind::Cgroup1("no_such_controller".to_owned())), None);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Deferred {
         let keys: Vec<Lane> = self.lanes.keys().flatten().collect();
         for lane in keys.into_iter().filter(|lane| pid.is_none_or(|pid| lane.0.thread >> 32 == u64::from(pid))) {
             let Ok(State(state)) = self.lanes.get(&lane, 0) else { continue };
-            let held = state.entries.get(..state.held as usize).unwrap_or_default();
+            let held = state.entries();
             // A later one is of the process's next program, or of one that has got its number. That program may be about
             // to hold one back where nothing is held: such a lane is only forgotten when the process is gone.
             let is_old = held.iter().all(|entry| entry.time_ns < before_ns);

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 
-use super::features;
+use super::rights;
 
 /// `ENOTSUPP`, which libc does not know: the instruction cannot be probed.
 const ENOTSUPP: i32 = 524;
@@ -25,23 +25,36 @@ pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32>
 
 /// Says what to do where we know it.
 pub(super) fn explain(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
-    let code = os_error(&error);
-    let denied = matches!(code, Some(libc::EPERM | libc::EACCES));
-    let missing = features::missing_capabilities();
-    if denied && !missing.is_empty() {
-        return anyhow!("{what}: permission denied: {}", how_to_be_permitted(&missing));
-    }
-    if denied {
-        return anyhow!(error)
-            .context(format!("{what}: the kernel refuses it in spite of our capabilities (lockdown? seccomp?)"));
-    }
-    anyhow!(error).context(what.to_owned())
+    let is_denied = is_denied(&error);
+    let error = anyhow!(error);
+    if is_denied { denied(what, error) } else { error.context(what.to_owned()) }
 }
 
-/// What gives the missing capabilities.
-pub fn how_to_be_permitted(missing: &[&str]) -> String {
-    format!(
-        "{} missing; run it with sudo, or once: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep PATH/TO/probe",
-        missing.join(" and ")
-    )
+/// Whether it is that we may not. A program that the verifier refuses is `EACCES` too (Linux: kernel/bpf/verifier.c).
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_verdict = matches!(error.downcast_ref(), Some(aya::programs::ProgramError::LoadError { .. }));
+    match os_error(error) {
+        Some(libc::EPERM) => true,
+        Some(libc::EACCES) => !is_verdict,
+        _ => false,
+    }
+}
+
+/// The kernel does not let us: which capability is missing and what gives it, else what may stand in the way.
+pub fn denied(what: &str, error: anyhow::Error) -> anyhow::Error {
+    let missing = rights::missing();
+    if !missing.is_empty() {
+        return anyhow!("{what}: permission denied: {}", rights::how_to_get(&missing));
+    }
+    let obstacles = rights::obstacles();
+    let code = error.chain().find_map(os_error);
+    if obstacles.is_empty() && !matches!(code, Some(libc::EPERM | libc::EACCES)) {
+        return error.context(what.to_owned());
+    }
+    if obstacles.is_empty() {
+        return error.context(format!(
+            "{what}: the kernel refuses it in spite of our capabilities; a security module (SELinux, AppArmor) may, too"
+        ));
+    }
+    error.context(format!("{what}: the kernel refuses it in spite of our capabilities: {}", obstacles.join("; ")))
 }

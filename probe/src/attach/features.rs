@@ -1,4 +1,4 @@
-//! What this kernel can do and what we may do: one table for errors, tests and `doctor`.
+//! What this kernel can do: one table for errors, tests and `doctor`.
 
 use std::{fs, io};
 
@@ -114,41 +114,5 @@ impl Features {
     /// The first missing feature without which nothing works.
     pub fn indispensable_missing(&self) -> Option<Feature> {
         self.missing.iter().copied().find(|feature| feature.without().is_none())
-    }
-}
-
-/// Linux: include/uapi/linux/capability.h.
-const CAPABILITIES: [(&str, u32); 4] =
-    [("CAP_SYS_PTRACE", 19), ("CAP_SYS_ADMIN", 21), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
-
-/// The effective capabilities that matter here and that we lack; empty for root.
-pub fn missing_capabilities() -> Vec<&'static str> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    missing_in(effective)
-}
-
-fn missing_in(effective: u64) -> Vec<&'static str> {
-    let has = |name: &str| CAPABILITIES.iter().any(|&(n, bit)| n == name && effective >> bit & 1 != 0);
-    if has("CAP_SYS_ADMIN") {
-        return Vec::new();
-    }
-    ["CAP_BPF", "CAP_PERFMON"].into_iter().filter(|name| !has(name)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn admin_or_both_of_bpf_and_perfmon_suffice() {
-        assert_eq!(missing_in(1 << 21), Vec::<&str>::new());
-        assert_eq!(missing_in(1 << 38 | 1 << 39), Vec::<&str>::new());
-        assert_eq!(missing_in(1 << 39), ["CAP_PERFMON"]);
-        assert_eq!(missing_in(0), ["CAP_BPF", "CAP_PERFMON"]);
     }
 }

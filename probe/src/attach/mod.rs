@@ -8,11 +8,13 @@ mod counters;
 mod deferred;
 mod error;
 pub mod features;
+mod groups;
 mod growing;
 mod links;
 pub mod losses;
 pub mod recorder;
 mod rehearsal;
+pub mod rights;
 pub mod specimens;
 mod targets;
 
@@ -28,13 +30,14 @@ use probe_ebpf::abi::{self, FILTER_NONE, FILTER_PIDS, FILTER_TIDS};
 use crate::{
     calls::Skipped,
     plan::{NO_FUNCTION, Plan},
-    target::TracedFile,
+    target::{TracedFile, containers::Selected},
 };
 pub use counters::Counters;
 pub use deferred::Deferred;
+pub use error::denied;
 use error::explain;
-pub use error::how_to_be_permitted;
 use features::{Feature, Features};
+pub use groups::Groups;
 pub use links::Exchange;
 use links::Links;
 pub use rehearsal::{Choose, Rehearsal};
@@ -90,6 +93,8 @@ const STACK_COPY_BYTES: u32 = 16 << 10;
 pub struct Options {
     /// Whose calls.
     pub scope: Scope,
+    /// Of these only those in these containers; none: all.
+    pub groups: Option<Groups>,
     /// Callers to collect; 0: none.
     pub stack_depth: u32,
     /// For inner calls too.
@@ -124,6 +129,8 @@ pub struct Attachment {
     room: growing::Room,
     /// Whose calls.
     scope: Scope,
+    /// Of these only those in these containers.
+    groups: Option<Groups>,
     /// Unwinders in files that others share are told apart by who runs what is traced.
     shared_unwinders: bool,
 }
@@ -205,11 +212,9 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
 
 impl Attachment {
     fn load(process: Option<u32>, plan: &Plan, features: &Features, options: &Options, multi: bool) -> Result<Self> {
-        let kernel = if features.has(Feature::Btf) {
-            fs::read(features::BTF).ok().and_then(|btf| btf::kernel_offsets(&btf)).unwrap_or_default()
-        } else {
-            btf::KernelOffsets::default()
-        };
+        let btf = features.has(Feature::Btf).then(|| fs::read(features::BTF).ok()).flatten();
+        let kernel = btf.as_deref().and_then(btf::kernel_offsets).unwrap_or_default();
+        let groups = groups::globals(options.groups.as_ref(), btf.as_deref())?;
         let filter = match &options.scope {
             Scope::Everyone => FILTER_NONE,
             Scope::Processes { .. } | Scope::Comm { .. } => FILTER_PIDS,
@@ -233,10 +238,13 @@ impl Attachment {
         let counted = if options.counted { points } else { 0 };
         let min_duration = if deferred::is_possible(plan) { options.min_duration_ns } else { 0 };
         let (deferring_lanes, deferring_points) = deferred::sizes(min_duration, points);
-        let shared_unwinders = u32::from(filter == FILTER_NONE && plan.watches_shared_files());
+        let everyone = filter == FILTER_NONE && options.groups.is_none();
+        let shared_unwinders = u32::from(everyone && plan.watches_shared_files());
         let mut ebpf = EbpfLoader::new()
             .override_global("PID_FILTER", &filter, true)
             .override_global("LINKS_FILTER", &links_filter, true)
+            .override_global("GROUPS_BY", &groups.by, true)
+            .override_global("GROUP_OFFSETS", &groups.offsets, true)
             .override_global("FOLLOW", &follow, true)
             .override_global("BY_COMM", &by_comm, true)
             .override_global("COMM", &comm, true)
@@ -286,9 +294,13 @@ impl Attachment {
             counters,
             room,
             scope: options.scope.clone(),
+            groups: options.groups.clone(),
             shared_unwinders: shared_unwinders != 0,
         };
         attachment.fill_maps(plan, &options.scope)?;
+        if let Some(groups) = &options.groups {
+            groups::change(&mut attachment.ebpf, &[], &groups.numbers)?;
+        }
         Ok(attachment)
     }
 
@@ -305,6 +317,17 @@ impl Attachment {
             traced.insert(id, &1, 0).context("too many processes")?;
         }
         Ok(())
+    }
+
+    /// Takes containers in, and others out, where [`Options::groups`] asks for some: from the next event on.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn change_groups(&mut self, gone: &[u64], new: &[u64], selected: &Selected) -> Result<()> {
+        if let Some(groups) = &mut self.groups {
+            groups.selected = Some(selected.clone());
+        }
+        groups::change(&mut self.ebpf, gone, new)
     }
 
     fn tell_programs(&mut self, plan: &Plan) -> Result<()> {
@@ -433,7 +456,8 @@ impl Drop for Attachment {
 
 /// Processes that the links themselves can be confined to: none when the kernel half has to choose.
 fn link_pids(options: &Options, features: &Features, multi: bool) -> Option<Vec<u32>> {
-    if !multi || !features.has(Feature::UprobeMultiPid) {
+    // The kernel takes numbers as our own PID namespace has them.
+    if !multi || !features.has(Feature::UprobeMultiPid) || !crate::target::proc::has_our_numbers() {
         return None;
     }
     match &options.scope {

@@ -14,6 +14,8 @@ use crate::target::processes::{Change, Mapping, Recorded};
 
 /// Bytes of each CPU's buffer: room for some 10,000 mappings.
 const BUFFER: usize = 1 << 20;
+/// The least that is of use.
+const SMALLEST_BUFFER: usize = 1 << 15;
 /// `PROT_EXEC`
 const EXECUTABLE: u32 = 4;
 /// `PERF_RECORD_MISC_COMM_EXEC`
@@ -32,11 +34,17 @@ impl Recorder {
     /// # Errors
     /// The kernel refuses perf events (`CAP_PERFMON`, `perf_event_paranoid`).
     pub fn start() -> Result<Self> {
-        let cpus = online_cpus()?
-            .into_iter()
-            .map(|cpu| record_cpu(cpu).with_context(|| format!("failed to record mappings on CPU {cpu}")))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self { cpus, batch: Vec::new(), lost: 0 })
+        let cpus = online_cpus()?;
+        let mut buffer = BUFFER;
+        loop {
+            match record_all(&cpus, buffer) {
+                Ok(cpus) => return Ok(Self { cpus, batch: Vec::new(), lost: 0 }),
+                // A user's buffers are bounded (perf_event_open(2): perf_event_mlock_kb, 516 for each CPU, and
+                // RLIMIT_MEMLOCK), all of them together, where there is no CAP_IPC_LOCK.
+                Err(error) if buffer > SMALLEST_BUFFER && is_not_permitted(&error) => buffer /= 2,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// What was recorded since, in the order of time.
@@ -63,7 +71,16 @@ impl Recorder {
     }
 }
 
-fn record_cpu(cpu: usize) -> std::io::Result<Sampler> {
+fn record_all(cpus: &[usize], buffer: usize) -> Result<Vec<Sampler>> {
+    let record = |&cpu| record_cpu(cpu, buffer).with_context(|| format!("failed to record mappings on CPU {cpu}"));
+    cpus.iter().map(record).collect()
+}
+
+fn is_not_permitted(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EPERM))
+}
+
+fn record_cpu(cpu: usize, buffer: usize) -> std::io::Result<Sampler> {
     let mut sampler = Builder::new(Software::DUMMY)
         .any_pid()
         .one_cpu(cpu)
@@ -76,7 +93,7 @@ fn record_cpu(cpu: usize) -> std::io::Result<Sampler> {
         .sample_id_all(true)
         .clockid(Clock::MONOTONIC)
         .build()?
-        .sampled(BUFFER)?;
+        .sampled(buffer)?;
     sampler.as_counter_mut().enable()?;
     Ok(sampler)
 }

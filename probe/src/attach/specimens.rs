@@ -6,7 +6,7 @@
 use anyhow::{Context as _, Result};
 use symbols::addr::FileOffset;
 
-use crate::target::processes;
+use crate::target::{proc, processes};
 
 mod code;
 use code::*;
@@ -58,7 +58,7 @@ impl Specimen {
     /// # Errors
     /// `/proc/self/maps` does not have it.
     pub fn place(self) -> Result<Place> {
-        let mappings = processes::mappings_of(std::process::id());
+        let mappings = processes::mappings_of(proc::own_pid());
         let offset = |code: Code| {
             let address = code as usize as u64;
             let mapping = mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&address));

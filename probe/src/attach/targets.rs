@@ -4,7 +4,7 @@
 use aya::maps::{HashMap, MapData};
 
 use super::{Attachment, Scope};
-use crate::target;
+use crate::target::{self, containers::Selected};
 
 impl Attachment {
     /// The kernel half's set of traced processes (or threads); none where everyone is traced.
@@ -13,10 +13,19 @@ impl Attachment {
         map.try_into().ok()
     }
 
+    /// Who is in the containers that are traced; none where that is no matter.
+    fn selected(&self) -> Option<&Selected> {
+        self.groups.as_ref()?.selected.as_ref()
+    }
+
     /// Whether a process is one that was chosen: never where everyone is traced.
     pub fn has_target(&self, pid: u32) -> bool {
+        self.is_chosen(pid) && self.selected().is_none_or(|selected| selected.holds(pid))
+    }
+
+    fn is_chosen(&self, pid: u32) -> bool {
         match &self.scope {
-            Scope::Everyone => false,
+            Scope::Everyone => self.selected().is_some(),
             Scope::Threads(_) => self.targets().contains(&pid),
             _ => self.traced_ids().is_some_and(|traced| traced.get(&pid, 0).is_ok()),
         }
@@ -26,6 +35,7 @@ impl Attachment {
     pub fn targets(&self) -> Vec<u32> {
         let ids = self.traced_ids().map(|traced| traced.keys().flatten().collect::<Vec<u32>>()).unwrap_or_default();
         match &self.scope {
+            Scope::Everyone => self.selected().map(Selected::processes).unwrap_or_default(),
             Scope::Threads(_) => ids.into_iter().filter_map(target::process_of_thread).collect(),
             _ => ids,
         }
@@ -33,7 +43,7 @@ impl Attachment {
 
     /// Whether unwinders can be watched in files that programs which are not traced run too.
     pub fn watches_shared_files(&self) -> bool {
-        self.shared_unwinders || self.scope != Scope::Everyone
+        self.shared_unwinders || self.scope != Scope::Everyone || self.groups.is_some()
     }
 
     /// A process has a new name, of its own will: who gets the name that is traced is traced from then on.

@@ -99,6 +99,15 @@ pub struct Thread {
     pub tid: u32,
 }
 
+/// Where a process lives, if that is not simply this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Home {
+    /// Its container's name, else the beginning of that one's ID (untrusted: escape it); none outside of containers.
+    pub container: Option<Rc<str>>,
+    /// Its process id there, where it is another than the host's.
+    pub inner_pid: Option<u32>,
+}
+
 /// A function that is not traced any more: it was too hot for the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shed {
@@ -146,6 +155,8 @@ pub struct Enter {
     pub thread: Thread,
     /// Name of the process (untrusted: escape it).
     pub comm: Rc<str>,
+    /// Where it lives.
+    pub home: Rc<Home>,
     /// Goroutine id; none outside Go.
     pub goroutine: Option<u64>,
     /// Who made that goroutine; none where not collected (`--goroutines`).
@@ -214,6 +225,8 @@ pub struct Point {
     pub thread: Thread,
     /// Name of the process (untrusted: escape it).
     pub comm: Rc<str>,
+    /// Where it lives.
+    pub home: Rc<Home>,
     /// Goroutine id; none outside Go.
     pub goroutine: Option<u64>,
     /// Who made that goroutine; none where not collected (`--goroutines`).

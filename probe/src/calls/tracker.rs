@@ -22,7 +22,7 @@ use self::{
 };
 use crate::{
     calls::{
-        CallId, CallerStack, End, Enter, Leave, Origin, Point, Shed, Spent, Summary, Thread,
+        CallId, CallerStack, End, Enter, Home, Leave, Origin, Point, Shed, Spent, Summary, Thread,
         overhead::{Costs, Trap},
     },
     events::{Frames, Record},
@@ -34,6 +34,8 @@ use crate::{
 pub trait World {
     /// Name of a process.
     fn comm(&mut self, pid: u32) -> Rc<str>;
+    /// Where it lives.
+    fn home(&mut self, pid: u32) -> Rc<Home>;
     /// Names for callers. `at_point`: the first address is the point itself, which is no caller.
     fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack>;
     /// When this lane last lost a record (`CLOCK_MONOTONIC`, ns), as known once the trace had lost `lost` records;
@@ -364,6 +366,7 @@ impl Step<'_> {
             start_ns: self.event.time_ns,
             thread,
             comm: lane.calls.last().map_or_else(|| self.world.comm(thread.pid), |open| open.call.comm.clone()),
+            home: lane.calls.last().map_or_else(|| self.world.home(thread.pid), |open| open.call.home.clone()),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
             origin: lane.origin.clone(),
             stack: frames.filter(|_| told).map(|frames| self.world.callers(thread.pid, frames, false)),
@@ -423,6 +426,7 @@ impl Step<'_> {
             at_ns: self.event.time_ns,
             thread,
             comm: self.world.comm(thread.pid),
+            home: self.world.home(thread.pid),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
             origin: lane.origin.clone(),
             stack: frames.map(|frames| self.world.callers(thread.pid, frames, true)),

@@ -10,8 +10,8 @@ use rustc_hash::FxHashMap;
 
 use super::{Sink, escape, text::cut_reason};
 use crate::calls::{
-    CallerStack, Cause, End, Enter, Frame, Leave, NewFile, Origin, Point, Shed, Skipped, Summary, Thread, TraceInfo,
-    TracedFunction,
+    CallerStack, Cause, End, Enter, Frame, Home, Leave, NewFile, Origin, Point, Shed, Skipped, Summary, Thread,
+    TraceInfo, TracedFunction,
 };
 
 /// Callers rendered and kept; when there are more, all are forgotten and rendered anew.
@@ -91,8 +91,14 @@ impl Json {
     }
 
     /// From the inner process id to the depth.
-    fn context(&mut self, comm: &str, goroutine: Option<u64>, origin: Option<&Origin>, depth: u32) {
-        self.text(br#","inner_pid":null,"container":null,"comm":"#);
+    fn context(&mut self, home: &Home, comm: &str, goroutine: Option<u64>, origin: Option<&Origin>, depth: u32) {
+        self.optional(br#","inner_pid":"#, home.inner_pid.map(u64::from));
+        self.text(br#","container":"#);
+        match &home.container {
+            Some(container) => escape::json(&mut self.line, container),
+            None => self.text(b"null"),
+        }
+        self.text(br#","comm":"#);
         escape::json(&mut self.line, comm);
         self.optional(br#","goroutine":"#, goroutine);
         self.origin(origin);
@@ -204,7 +210,7 @@ impl Sink for Json {
         self.thread(call.thread);
         // Where a call ended is known only if its end was seen.
         self.optional(br#","end_tid":"#, leave.has_ended().then_some(leave.end_tid.into()));
-        self.context(&call.comm, call.goroutine, call.origin.as_deref(), call.depth);
+        self.context(&call.home, &call.comm, call.goroutine, call.origin.as_deref(), call.depth);
         self.text(end_fields(leave.end, leave.lost));
         self.stack(call.stack.as_ref());
         self.write_line()
@@ -215,7 +221,7 @@ impl Sink for Json {
         self.fragment(point.function, |fragment| &fragment.point);
         self.number(b"", point.at_ns.saturating_sub(self.origin_ns));
         self.thread(point.thread);
-        self.context(&point.comm, point.goroutine, point.origin.as_deref(), point.depth);
+        self.context(&point.home, &point.comm, point.goroutine, point.origin.as_deref(), point.depth);
         self.text(br#","args":null"#);
         self.stack(point.stack.as_ref());
         self.write_line()

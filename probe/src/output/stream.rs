@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::text::{FAINT, LABEL, Names, Painter, end_label, push_callers, push_origin, push_shed, push_thread};
 use super::time::{Clock, DURATION_WIDTH, TimeFormat, push_duration};
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, Enter, Leave, NewFile, Origin, Point, Shed, Summary, Thread, TraceInfo};
+use crate::calls::{CallId, CallerStack, Enter, Home, Leave, NewFile, Origin, Point, Shed, Summary, Thread, TraceInfo};
 
 /// Columns of a time of day; other times are brought to the same width.
 const TIME_WIDTH: usize = 15;
@@ -31,6 +31,7 @@ struct OpenCall {
 struct Lead<'a> {
     at_ns: Option<u64>,
     comm: &'a str,
+    home: &'a Home,
     thread: Thread,
     goroutine: Option<u64>,
     duration_ns: Option<u64>,
@@ -150,6 +151,7 @@ impl Stream {
         self.lead(&Lead {
             at_ns: Some(point.at_ns),
             comm: &point.comm,
+            home: &point.home,
             thread: point.thread,
             goroutine: point.goroutine,
             duration_ns: None,
@@ -174,7 +176,7 @@ impl Stream {
                 text.push_str("  ");
             }
             let mut who = String::new();
-            push_thread(&mut who, lead.comm, lead.thread, lead.goroutine);
+            push_thread(&mut who, lead.comm, lead.thread, lead.goroutine, lead.home);
             let columns = who.chars().count();
             *width = columns.min(WHO_WIDTH_MAX).max(*width);
             text.push_str(&who);
@@ -199,6 +201,7 @@ impl<'a> Lead<'a> {
         Lead {
             at_ns: Some(enter.start_ns),
             comm: &enter.comm,
+            home: &enter.home,
             thread: enter.thread,
             goroutine: enter.goroutine,
             duration_ns: None,

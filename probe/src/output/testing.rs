@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 
 use super::{OutputOptions, Sink};
 use crate::calls::{
-    CallId, CallerStack, End, Enter, Frame, Leave, NewFile, Origin, Point, Shed, Spent, Summary, Thread, TraceInfo,
-    TracedFunction,
+    CallId, CallerStack, End, Enter, Frame, Home, Leave, NewFile, Origin, Point, Shed, Spent, Summary, Thread,
+    TraceInfo, TracedFunction,
 };
 
 /// `CLOCK_MONOTONIC` at the trace's begin. Times of [`Story`] count from here.
@@ -48,6 +48,7 @@ pub(super) struct Story {
     pub(super) trace: TraceInfo,
     pub(super) thread: Thread,
     pub(super) comm: Rc<str>,
+    pub(super) home: Rc<Home>,
     pub(super) goroutine: Option<u64>,
     /// Who made it.
     pub(super) origin: Option<Rc<Origin>>,
@@ -87,6 +88,7 @@ impl Story {
             trace,
             thread: Thread { pid: 4711, tid: 4715 },
             comm: Rc::from("srv"),
+            home: Rc::default(),
             goroutine: Some(42),
             origin: None,
             spent_ns: None,
@@ -127,6 +129,7 @@ impl Story {
             start_ns: ORIGIN_NS + at_ns,
             thread: self.thread,
             comm: Rc::clone(&self.comm),
+            home: Rc::clone(&self.home),
             goroutine: self.goroutine,
             origin: self.origin.clone(),
             stack: stack.map(Rc::new),
@@ -161,6 +164,7 @@ impl Story {
             at_ns: ORIGIN_NS + at_ns,
             thread: self.thread,
             comm: Rc::clone(&self.comm),
+            home: Rc::clone(&self.home),
             goroutine: self.goroutine,
             origin: self.origin.clone(),
             stack: None,

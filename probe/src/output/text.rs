@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write as _};
 use anstyle::{AnsiColor, Style};
 
 use super::{escape, time::Clock};
-use crate::calls::{CallerStack, Cut, End, Frame, Origin, Shed, Thread, TraceInfo};
+use crate::calls::{CallerStack, Cut, End, Frame, Home, Origin, Shed, Thread, TraceInfo};
 
 /// A block's or event's origin.
 pub(super) const HEADER: Style = Style::new().bold();
@@ -67,12 +67,26 @@ impl Names {
     }
 }
 
-/// Appends `srv 4711/4715 g42`: process name, pid/tid, goroutine.
-pub(super) fn push_thread(out: &mut String, comm: &str, thread: Thread, goroutine: Option<u64>) {
+/// Appends `srv 4711/4715 g42 (web, pid 1)`: process name, pid/tid, goroutine, container, and its pid there.
+pub(super) fn push_thread(out: &mut String, comm: &str, thread: Thread, goroutine: Option<u64>, home: &Home) {
     escape::text(out, comm);
     let _ = write!(out, " {}/{}", thread.pid, thread.tid);
     if let Some(goroutine) = goroutine {
         let _ = write!(out, " g{goroutine}");
+    }
+    match (&home.container, home.inner_pid) {
+        (None, None) => {}
+        (None, Some(inner)) => {
+            let _ = write!(out, " (inner pid {inner})");
+        }
+        (Some(container), inner) => {
+            out.push_str(" (");
+            escape::text(out, container);
+            if let Some(inner) = inner {
+                let _ = write!(out, ", pid {inner}");
+            }
+            out.push(')');
+        }
     }
 }
 

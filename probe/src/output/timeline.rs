@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::text::{FAINT, HEADER, LABEL, Names, Painter, end_label, push_callers, push_origin, push_shed, push_thread};
 use super::time::{Clock, DURATION_WIDTH, push_duration};
 use super::{OutputOptions, Sink};
-use crate::calls::{CallId, CallerStack, Enter, Leave, NewFile, Origin, Point, Shed, Summary, Thread, TraceInfo};
+use crate::calls::{CallId, CallerStack, Enter, Home, Leave, NewFile, Origin, Point, Shed, Summary, Thread, TraceInfo};
 
 mod block;
 use block::{Block, Line, State};
@@ -191,14 +191,22 @@ impl Page {
     }
 
     fn header(&mut self, block: &Block, numbered: bool) {
-        self.who(block.start_ns, &block.comm, block.thread, block.goroutine, block.origin.as_deref());
+        self.who(block.start_ns, &block.comm, block.thread, block.goroutine, &block.home, block.origin.as_deref());
         if numbered {
             let _ = write!(self.text, "  #{}", block.id);
         }
         self.text.push('\n');
     }
 
-    fn who(&mut self, ns: u64, comm: &str, thread: Thread, goroutine: Option<u64>, origin: Option<&Origin>) {
+    fn who(
+        &mut self,
+        ns: u64,
+        comm: &str,
+        thread: Thread,
+        goroutine: Option<u64>,
+        home: &Home,
+        origin: Option<&Origin>,
+    ) {
         let clock = &self.clock;
         self.painter.paint(&mut self.text, HEADER, |text| {
             let before = text.len();
@@ -206,7 +214,7 @@ impl Page {
             if text.len() > before {
                 text.push_str("  ");
             }
-            push_thread(text, comm, thread, goroutine);
+            push_thread(text, comm, thread, goroutine, home);
             push_origin(text, origin);
         });
     }
@@ -279,7 +287,7 @@ impl Page {
     }
 
     fn lone_point(&mut self, point: &Point) {
-        self.who(point.at_ns, &point.comm, point.thread, point.goroutine, point.origin.as_deref());
+        self.who(point.at_ns, &point.comm, point.thread, point.goroutine, &point.home, point.origin.as_deref());
         let _ = writeln!(self.text, "\n{:MARGIN$}{}", "", self.names.get(point.function));
         if let Some(stack) = &point.stack {
             push_callers(&mut self.text, self.painter, &" ".repeat(MARGIN), stack);

@@ -5,10 +5,12 @@ use std::{
     ffi::OsString,
     fs::{self, File, Metadata},
     io,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use symbols::debugfile::{DebugSearch, open_in_root};
+
+use super::proc;
 
 /// The search for a file that is opened at `path`, and called `shown` where it comes from.
 pub fn search(path: &Path, shown: &Path) -> DebugSearch {
@@ -58,11 +60,10 @@ pub fn pid_of(path: &Path) -> Option<u32> {
 
 /// `/proc/PID`, and what follows.
 fn process_of(path: &Path) -> Option<(PathBuf, &Path)> {
-    let mut parts = path.components();
-    let (root, proc, pid) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut parts = path.strip_prefix(proc::root()).ok()?.components();
+    let pid = parts.next()?;
     let is_pid = pid.as_os_str().to_str()?.bytes().all(|b| b.is_ascii_digit());
-    (root == Component::RootDir && proc.as_os_str() == "proc" && is_pid)
-        .then(|| (Path::new("/proc").join(pid), parts.as_path()))
+    is_pid.then(|| (proc::root().join(pid), parts.as_path()))
 }
 
 /// Where debuginfod's clients keep what they fetched, first where they would put more.

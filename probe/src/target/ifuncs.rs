@@ -1,18 +1,14 @@
 //! What IFUNC resolvers chose: read from a process that runs the file. The choice depends on the processor alone, unless
 //! `GLIBC_TUNABLES` of a process says otherwise, so any process will do: the one that is traced, or else our own.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt as _,
-    path::PathBuf,
-};
+use std::{fs::File, os::unix::fs::FileExt as _};
 
 use symbols::{
     addr::{FileOffset, LoadBias, RuntimeAddr},
     index::Index,
 };
 
-use super::{Identity, in_root_of, processes};
+use super::{Identity, debugfiles, in_root_of, proc, processes};
 
 /// Tells an index what a process (else we ourselves) chose, if it runs the file.
 pub(super) fn learn(index: &mut Index, identity: Identity, process: Option<u32>) {
@@ -20,9 +16,9 @@ pub(super) fn learn(index: &mut Index, identity: Identity, process: Option<u32>)
     if !index.has_ifuncs() {
         return;
     }
-    for pid in process.into_iter().chain([std::process::id()]) {
+    for pid in process.into_iter().chain([proc::own_pid()]) {
         let Some(bias) = bias_in(pid, index, identity) else { continue };
-        let Ok(memory) = File::open(PathBuf::from(format!("/proc/{pid}/mem"))) else { continue };
+        let Ok(memory) = File::open(proc::of(pid).join("mem")) else { continue };
         index.learn_ifuncs(|place| {
             let mut word = [0; 8];
             memory.read_exact_at(&mut word, bias.to_runtime(place).0).ok()?;
@@ -36,7 +32,7 @@ pub(super) fn learn(index: &mut Index, identity: Identity, process: Option<u32>)
 fn bias_in(pid: u32, index: &Index, identity: Identity) -> Option<LoadBias> {
     let is_it = |mapping: &processes::Mapping| {
         // A process may have 60,000 mappings: few are worth a look at the file.
-        let metadata = || fs::metadata(in_root_of(pid, &mapping.path));
+        let metadata = || debugfiles::metadata(&in_root_of(pid, &mapping.path));
         mapping.inode == identity.inode && metadata().is_ok_and(|metadata| Identity::of(&metadata) == identity)
     };
     let mapping = processes::mappings_of(pid).into_iter().find(is_it)?;

@@ -93,18 +93,18 @@ fn find(pid: u32) -> Option<File> {
 
 /// The number that a process has in its innermost namespace.
 fn inner_pid(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+    super::proc::numbers(pid).last().copied()
 }
 
 /// Only a regular file that belongs to the process's owner or to root: names are to come from nobody else.
 fn open(pid: u32, path: &Path) -> Option<File> {
-    let metadata = fs::symlink_metadata(path).ok()?;
-    let owner = fs::metadata(format!("/proc/{pid}")).map_or(0, |process| process.uid());
-    if !metadata.is_file() || metadata.uid() != owner && metadata.uid() != 0 {
+    if !fs::symlink_metadata(path).ok()?.is_file() {
         return None;
     }
-    super::debugfiles::open(path).ok()
+    let file = super::debugfiles::open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    let owner = fs::metadata(super::proc::of(pid)).map_or(0, |process| process.uid());
+    (metadata.uid() == owner || metadata.uid() == 0).then_some(file)
 }
 
 #[cfg(test)]

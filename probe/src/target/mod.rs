@@ -4,12 +4,14 @@
 //! no privilege that reading does not.
 
 pub mod command;
+pub mod containers;
 pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
 mod jit;
 mod loader;
 pub mod modules;
+pub mod proc;
 pub mod processes;
 pub mod unwinders;
 mod user;
@@ -173,7 +175,7 @@ impl TracedFile {
         }
         match debugfiles::metadata(&self.path) {
             // The process through which it was found has ended: that says nothing of the file.
-            Err(_) if self.through.is_some_and(|pid| !is_there(pid)) => None,
+            Err(_) if self.through.is_some_and(|pid| !has_root(pid)) => None,
             Err(_) => Some(Change::Deleted),
             Ok(now) if now.ino() != self.identity.inode || now.dev() != self.identity.device => Some(Change::Replaced),
             Ok(_) => None,
@@ -219,7 +221,7 @@ pub fn advice(report: &DebugReport, asked: bool) -> &'static str {
 /// The path of a file as a process sees it, from here.
 pub fn in_root_of(pid: u32, path: &Path) -> PathBuf {
     let relative = path.strip_prefix("/").unwrap_or(path);
-    Path::new("/proc").join(pid.to_string()).join("root").join(relative)
+    proc::of(pid).join("root").join(relative)
 }
 
 /// There is no such program: shells exit with 127.
@@ -258,7 +260,7 @@ fn is_executable(path: &Path) -> bool {
 /// # Errors
 /// There is no such process, or it is not ours to look at.
 pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
-    let link = Path::new("/proc").join(pid.to_string()).join("exe");
+    let link = proc::of(pid).join("exe");
     let shown = fs::read_link(&link).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound if !is_there(pid) => anyhow!("no process {pid}"),
         std::io::ErrorKind::NotFound => anyhow!("process {pid} is a kernel thread: it runs no program"),
@@ -280,9 +282,12 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
 pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let (path, shown) = program_of(pid)?;
     let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
+    // What was only chrooted is named by paths from outside.
+    let root = fs::read_link(proc::of(pid).join("root")).unwrap_or_default();
+    let inside = Path::new(shown).strip_prefix(&root).unwrap_or(Path::new(shown));
     // The link names the file even after it was deleted or replaced; to be told of that, watch the path.
     let file = TracedFile::fetching(&path, shown, debuginfod)?;
-    Ok(TracedFile { path: in_root_of(pid, Path::new(shown)), through: Some(pid), ..file })
+    Ok(TracedFile { path: in_root_of(pid, inside), through: Some(pid), ..file })
 }
 
 /// A file as the user names it: a path, or the name of a library (`libssl`, `libc.so.6`), found as the loader would find
@@ -372,18 +377,23 @@ pub fn libraries_of(pids: &[u32], name: &Path, debuginfod: Option<&Debuginfod>) 
 /// What the loader would give a process that sees the files that we see.
 fn library_for(pid: u32, name: &Path) -> Option<PathBuf> {
     let root = |path: PathBuf| fs::metadata(path).ok().map(|root| (root.dev(), root.ino()));
-    let process = Path::new("/proc").join(pid.to_string());
+    let process = proc::of(pid);
     (root(process.join("root"))? == root("/".into())?).then_some(())?;
     Loader::here().library(&name.to_string_lossy(), fs::read_link(process.join("exe")).ok().as_deref())
 }
 
+/// Whether a process has not let go of its files yet, as it does when it ends.
+fn has_root(pid: u32) -> bool {
+    fs::metadata(proc::of(pid).join("root")).is_ok()
+}
+
 fn is_there(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
+    proc::of(pid).exists()
 }
 
 /// Whether a process or thread, or another thread of the process, runs still. One that only was not waited for does not.
 pub fn runs(id: u32) -> bool {
-    let process = Path::new("/proc").join(id.to_string());
+    let process = proc::of(id);
     let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
     // proc(5): the name stands in parentheses, and may have any in it.
     let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
@@ -393,20 +403,19 @@ pub fn runs(id: u32) -> bool {
 
 /// The name of a process.
 pub fn comm_of(pid: u32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let bytes = fs::read(proc::of(pid).join("comm")).ok()?;
     Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
 }
 
 /// All processes of the machine.
 pub fn all_pids() -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(proc::root()) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The process a thread belongs to; none when there is no such thread.
 pub fn process_of_thread(tid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+    proc::status(tid, "Tgid")?.parse().ok()
 }
 
 /// The children of processes, their children, and so on.
@@ -426,8 +435,7 @@ pub fn descendants(roots: &[u32]) -> Vec<u32> {
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    proc::status(pid, "PPid")?.parse().ok()
 }
 
 /// How often files are looked at for changes.

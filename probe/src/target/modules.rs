@@ -3,7 +3,7 @@
 //! In: a process's mapping and an address. Out: [`Frame`]s and [`Step`]s, made once for each address of each file.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     rc::Rc,
@@ -21,6 +21,7 @@ use symbols::{
 use super::{
     debugfiles,
     jit::PerfMap,
+    proc,
     processes::{self, Mapping},
 };
 use crate::{
@@ -293,7 +294,7 @@ fn is_nameless_start(index: &Index, function: &Function<'_>) -> bool {
 
 /// The code that the kernel maps into every process: all 64-bit ones have the same.
 fn own_vdso() -> Option<Binary> {
-    let mapping = processes::mappings_of(std::process::id()).into_iter().find(|m| m.path == Path::new(VDSO))?;
+    let mapping = processes::mappings_of(proc::own_pid()).into_iter().find(|m| m.path == Path::new(VDSO))?;
     let mut bytes = vec![0; usize::try_from(mapping.end.checked_sub(mapping.start)?).ok()?];
     File::open("/proc/self/mem").ok()?.read_exact_at(&mut bytes, mapping.start).ok()?;
     Binary::from_bytes(bytes).ok()
@@ -303,16 +304,12 @@ fn own_vdso() -> Option<Binary> {
 /// table of mapped files (which holds deleted ones too), or by name when the process is gone.
 fn open_same_file(pid: u32, mapping: &Mapping) -> Option<File> {
     let in_root = super::in_root_of(pid, &mapping.path);
-    let by_address = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end));
+    let by_address = proc::of(pid).join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
     [in_root, by_address, mapping.path.clone()].into_iter().find_map(|path| open_inode(&path, mapping.inode))
 }
 
 fn open_inode(path: &Path, inode: u64) -> Option<File> {
-    // Opening a device or a pipe could block or act; the inode number alone does not say what it is.
-    let metadata = fs::metadata(path).ok()?;
-    if !metadata.is_file() || metadata.ino() != inode {
-        return None;
-    }
-    let file = File::open(path).ok()?;
+    // No link of a process's root leads out of that, and nothing but a regular file is opened.
+    let file = debugfiles::open(path).ok()?;
     (file.metadata().ok()?.ino() == inode).then_some(file)
 }

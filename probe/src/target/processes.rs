@@ -13,6 +13,9 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
+use super::{containers::home::Homes, proc};
+use crate::calls::Home;
+
 /// Executable memory that belongs to a file (or to none).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -63,6 +66,12 @@ pub struct Recorded {
 #[derive(Clone, Default)]
 struct Process {
     comm: Option<Rc<str>>,
+    /// Where it lives, once that was asked.
+    home: Option<Rc<Home>>,
+    /// Where the process that forked it lives, as far as known.
+    born_in: Option<Rc<str>>,
+    /// The number that the kernel half says it has in its own PID namespace.
+    number_inside: Option<u32>,
     /// By start address.
     mappings: Rc<BTreeMap<u64, Mapping>>,
     /// `/proc/PID/maps` was read, or need not be.
@@ -84,6 +93,9 @@ pub struct Processes {
     /// Ended processes, and when.
     ended: VecDeque<(u64, u32)>,
     unknown: Option<Rc<str>>,
+    homes: Homes,
+    /// The container in which all lives that is traced, if there is one.
+    container: Option<Rc<str>>,
 }
 
 impl Processes {
@@ -111,7 +123,7 @@ impl Processes {
             if !self.by_pid.get(&pid).is_some_and(|process| process.ended) {
                 continue;
             }
-            if fs::exists(format!("/proc/{pid}/task")).unwrap_or(false) {
+            if fs::exists(proc::of(pid).join("task")).unwrap_or(false) {
                 self.ended.push_back((time_ns, pid));
             } else {
                 self.by_pid.remove(&pid);
@@ -133,6 +145,8 @@ impl Processes {
                 let process = self.by_pid.entry(pid).or_default();
                 process.comm = Some(comm.into());
                 if exec {
+                    // A runtime's own process goes into the container before it executes what is to run there.
+                    process.home = None;
                     process.mappings = Rc::default();
                     process.seeded = true;
                     process.ended = false;
@@ -143,7 +157,10 @@ impl Processes {
                 // A child that ends soon has no /proc to be seeded from: its parent's serves.
                 let parent_process = self.by_pid.entry(parent).or_default();
                 seed(parent_process, parent);
-                let child = Process { ended: false, ..parent_process.clone() };
+                let born_in = parent_process.home.as_ref().and_then(|home| home.container.clone());
+                let born_in = born_in.or_else(|| parent_process.born_in.clone());
+                let child =
+                    Process { ended: false, home: None, born_in, number_inside: None, ..parent_process.clone() };
                 self.by_pid.insert(pid, child);
                 *self.generations.entry(pid).or_default() += 1;
             }
@@ -168,10 +185,38 @@ impl Processes {
         }
     }
 
+    /// All that is traced lives in this container.
+    pub fn all_live_in(&mut self, container: Option<&str>) {
+        self.container = container.map(Rc::from);
+    }
+
+    /// A process has this number in its own PID namespace: said when it executes a program, when it may end before it can
+    /// be asked.
+    pub fn is_inside(&mut self, pid: u32, number: u32) {
+        self.by_pid.entry(pid).or_default().number_inside = Some(number).filter(|&number| number != 0);
+    }
+
+    /// Where a process lives. Of one that has ended before it could be asked, and executed nothing meanwhile, its number
+    /// inside is not known.
+    pub fn home(&mut self, pid: u32) -> Rc<Home> {
+        let process = self.by_pid.entry(pid).or_default();
+        if let Some(home) = &process.home {
+            return home.clone();
+        }
+        let found = self.homes.of(pid).unwrap_or_else(|| Home {
+            container: process.born_in.clone().or_else(|| self.container.clone()),
+            inner_pid: process.number_inside.filter(|&inner| inner != pid),
+        });
+        let home = Rc::new(found);
+        process.home = Some(home.clone());
+        home
+    }
+
     /// Reads what a running process is called and has mapped. One that ends soon cannot be asked when its first event
     /// is read.
     pub fn know(&mut self, pid: u32) {
         self.comm(pid);
+        self.home(pid);
         seed(self.by_pid.entry(pid).or_default(), pid);
     }
 
@@ -203,7 +248,7 @@ fn seed(process: &mut Process, pid: u32) {
         return;
     }
     process.seeded = true;
-    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return };
+    let Ok(maps) = fs::read(proc::of(pid).join("maps")) else { return };
     let text = String::from_utf8_lossy(&maps);
     let mappings = Rc::make_mut(&mut process.mappings);
     for mapping in text.lines().filter_map(parse_line) {
@@ -216,13 +261,13 @@ fn seed(process: &mut Process, pid: u32) {
 
 /// The code that a process has mapped, now.
 pub fn mappings_of(pid: u32) -> Vec<Mapping> {
-    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let maps = fs::read(proc::of(pid).join("maps")).unwrap_or_default();
     String::from_utf8_lossy(&maps).lines().filter_map(parse_line).collect()
 }
 
 /// Files of which a process has mapped code, now.
 pub fn mapped_files(pid: u32) -> Vec<PathBuf> {
-    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let maps = fs::read(proc::of(pid).join("maps")).unwrap_or_default();
     let text = String::from_utf8_lossy(&maps);
     let of_files = text.lines().filter(|line| line.contains('/')).filter_map(parse_line);
     of_files.map(|mapping| mapping.path).filter(|path| path.is_absolute()).collect()

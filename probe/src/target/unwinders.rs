@@ -3,9 +3,9 @@
 //! Of running processes those that are mapped; for what is yet to start, those that its file needs, found as the
 //! loader would find them.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{TracedFile, in_root_of, loader::Loader, processes};
+use super::{TracedFile, debugfiles, in_root_of, loader::Loader, processes};
 
 /// Libraries that were found, and the names of those that were not.
 #[derive(Debug, Default)]
@@ -23,7 +23,8 @@ pub fn find(traced: &[TracedFile], running: &[u32], starts: bool) -> Unwinders {
     for &pid in running {
         for path in processes::mapped_files(pid).iter().filter(|path| is_unwinder(path)) {
             let here = in_root_of(pid, path);
-            if seen.insert(here.canonicalize().unwrap_or_else(|_| here.clone())) {
+            let place = debugfiles::metadata(&here).map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()));
+            if seen.insert((place, (place == (0, 0)).then(|| here.clone()))) {
                 found.add(traced, &here, path, Some(pid));
             }
         }

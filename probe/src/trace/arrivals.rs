@@ -19,7 +19,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use symbols::pattern::Pattern;
 
 use crate::{
-    attach::Attachment,
+    attach::{Attachment, rights},
     calls::Cause,
     plan::{self, Plan},
     request::Returns,
@@ -265,6 +265,10 @@ impl Arrivals {
         if let Some(planning) = self.planning.take() {
             let ((jobs, to_do), (done, results)) = (mpsc::channel(), mpsc::channel());
             let work = move || {
+                if let Err(error) = rights::keep_what_reading_needs() {
+                    log::warn!("new files will not be traced: failed to give up capabilities: {error}");
+                    return;
+                }
                 while let Ok(job) = to_do.recv() {
                     if done.send(planning.work(job)).is_err() {
                         return;
@@ -329,7 +333,7 @@ fn place(candidate: &Candidate) -> Result<(PathBuf, Option<u32>)> {
     let (Some(mapping), Some(pid)) = (&candidate.mapping, candidate.through) else {
         return Ok((candidate.path.clone(), candidate.through));
     };
-    let by_address = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end));
+    let by_address = target::proc::of(pid).join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
     let is_it = |(path, _): &(PathBuf, Option<u32>)| {
         target::debugfiles::metadata(path).is_ok_and(|metadata| metadata.ino() == mapping.inode)
     };

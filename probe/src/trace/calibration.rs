@@ -16,7 +16,7 @@ use symbols::code::EntryCost;
 use self::figures::{Callers, Figures, Seen, TIMED};
 use crate::{
     attach::{
-        self, Attachment, Scope,
+        self, Attachment, Groups, Scope,
         features::Features,
         specimens::{self, Frames, GOID_OFFSET, Specimen},
     },
@@ -24,7 +24,7 @@ use crate::{
     events,
     plan::{Plan, PlannedFile, PlannedFunction, PlannedPoint, PointKind},
     request::Returns,
-    target::TracedFile,
+    target::{TracedFile, containers, proc},
 };
 
 /// Rounds in which everything is measured in turn, so that a slow moment of the machine befalls all alike. The first one
@@ -52,7 +52,8 @@ pub(super) fn measure(plan: &Plan, features: &Features, options: &attach::Option
 
 fn measure_here(plan: &Plan, features: &Features, options: &attach::Options, returns: Returns) -> Result<Costs> {
     let mut costs = Costs::default();
-    let file = TracedFile::plain("/proc/self/exe".as_ref(), "probe itself")?;
+    // With what else tells of functions: installed, it may have no symbols.
+    let file = TracedFile::open("/proc/self/exe".as_ref(), "probe itself")?;
     for go in [false, true] {
         if plan.points.iter().any(|point| (point.cookie.goid_offset() != 0) == go) {
             Bench::attach(&file, features, options, Points { go, returns })?.measure(&mut costs)?;
@@ -159,6 +160,7 @@ impl Bench {
         let settings = settings.into_iter().map(|(inner, frames)| Setting { inner, frames }).collect();
         let own = attach::Options {
             scope: own_scope(&options.scope)?,
+            groups: options.groups.as_ref().and_then(own_group),
             buffer_bytes: BUFFER_BYTES,
             force: true,
             ..options.clone()
@@ -222,7 +224,7 @@ impl Bench {
 
 /// Ours, chosen in the way in which the trace chooses: that costs.
 fn own_scope(scope: &Scope) -> Result<Scope> {
-    let own = std::process::id();
+    let own = proc::own_pid();
     Ok(match scope {
         Scope::Everyone => Scope::Processes { pids: vec![own], follow: false },
         Scope::Processes { follow, .. } => Scope::Processes { pids: vec![own], follow: *follow },
@@ -231,7 +233,13 @@ fn own_scope(scope: &Scope) -> Result<Scope> {
     })
 }
 
+/// Ours, told in the same way.
+fn own_group(groups: &Groups) -> Option<Groups> {
+    let own = containers::own_number(&groups.kind)?;
+    Some(Groups { kind: groups.kind.clone(), numbers: vec![own], selected: None })
+}
+
 /// `PID/task/TID` is what the link says.
 fn own_thread() -> Option<u32> {
-    fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
+    fs::read_link(proc::root().join("thread-self")).ok()?.file_name()?.to_str()?.parse().ok()
 }

@@ -3,6 +3,7 @@
 mod arrivals;
 mod budget;
 mod calibration;
+mod inside;
 mod session;
 mod shedding;
 mod signals;
@@ -12,14 +13,15 @@ use std::{
     fs::{self, File},
     io::{self, IsTerminal as _, Write},
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
 use symbols::{binary::Machine, pattern::Pattern};
 
+use self::inside::Inside;
 use crate::{
-    attach::{self, Scope, StackCopies, features::Features, how_to_be_permitted},
+    attach::{self, Scope, StackCopies, features::Features, rights},
     calls::{
         overhead::{Costs, Trap},
         tracker::Limits,
@@ -27,7 +29,7 @@ use crate::{
     output::{self, Format, OutputOptions, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
-    target::{self, TracedFile, command::Waiting, debuginfod::Debuginfod, processes::Processes},
+    target::{self, TracedFile, command::Waiting, containers, debuginfod::Debuginfod, processes::Processes},
 };
 
 /// Traces; the exit status.
@@ -41,45 +43,45 @@ pub fn run(request: &Trace) -> Result<u8> {
         .format(|out, record| writeln!(out, "probe: {}", record.args()))
         .init();
     let patterns = parse_patterns(&request.patterns)?;
-    let sought = files(request);
-    target::whole_files()?;
-    let Sought { mut files, names, awaited } = sought?;
-    of_this_machine(&files)?;
+    request.proc.as_deref().map_or(Ok(()), target::proc::set)?;
+    let (inside, located) =
+        Inside::find(request)?.map_or((None, None), |(inside, located)| (Some(inside), Some(located)));
+    let request = located.as_ref().unwrap_or(request);
     let options = plan::Options { all: request.all, returns: request.returns, thorough: request.verbose > 0 };
-    let planned = match awaited.is_empty() {
-        true => plan::plan(&files, &patterns, options),
-        // What matches nothing now may match in what comes.
-        false => Ok(plan::plan_so_far(&files, &patterns, options).0),
+    let wanted = Wanted {
+        binaries: &request.binaries,
+        target: &request.target,
+        inside: inside.as_ref(),
+        debuginfod: request.debuginfod.as_deref(),
+        quiet: request.quiet,
     };
-    target::whole_files()?;
-    let mut plan = planned?;
-    if request.returns != Returns::None {
-        files.extend(watch_unwinders(request, &mut plan, &files)?);
-        target::whole_files()?;
-    }
+    let read = rights::only_reading(request.debuginfod.is_some(), || read(wanted, &patterns, options))?;
+    let (Sought { files, names, awaited }, mut plan) = read?;
     if request.dry_run {
         plan.print(&mut io::stdout().lock())?;
         return Ok(0);
     }
     let features = features()?;
     let costs = match request.subtract_overhead {
-        true => Some(probe_costs(request, &plan, &features)?),
+        true => Some(probe_costs(request, &plan, &features, inside.as_ref())?),
         false => None,
     };
     let mut out = destination(request)?;
     // Before the command is forked: its end must not be missed, nor an early Ctrl-C.
     let signals = signals::Signals::install(request.target.command.is_some())?;
     let clocks = session::Clocks::now();
-    let recorder = attach::recorder::Recorder::start().map_err(not_permitted)?;
+    let recorder = attach::recorder::Recorder::start()
+        .map_err(|error| attach::denied("failed to record what processes map", error))?;
     let waiting = match &request.target.command {
         Some(command) => Some(Waiting::fork(command, request.target.user.as_deref())?),
         None => None,
     };
     let mut processes = Processes::default();
+    processes.all_live_in(inside.as_ref().and_then(Inside::only_container));
     let mut shed = Vec::new();
     let attached = scope(&request.target, waiting.as_ref()).and_then(|scope| {
         if waiting.is_none() {
-            running(&scope, &files).into_iter().for_each(|pid| processes.know(pid));
+            running(&scope, &files, inside.as_ref()).into_iter().for_each(|pid| processes.know(pid));
         }
         // A command does not run yet: there is nothing to see of it.
         let budget = request.budget.filter(|_| waiting.is_none());
@@ -88,7 +90,7 @@ pub fn run(request: &Trace) -> Result<u8> {
             shed.iter().map(|shed| shed.function).collect()
         };
         let choose: Option<&mut attach::Choose<'_>> = if budget.is_some() { Some(&mut choose) } else { None };
-        attach::attach(&mut plan, &files, &features, &attach_options(request, scope), choose)
+        attach::attach(&mut plan, &files, &features, &attach_options(request, scope, inside.as_ref()), choose)
     });
     let attachment = match attached {
         Ok(attachment) => attachment,
@@ -99,6 +101,7 @@ pub fn run(request: &Trace) -> Result<u8> {
             return Err(error);
         }
     };
+    rights::keep_what_a_trace_needs().context("failed to give up capabilities")?;
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
         // Whether anybody listens is no matter of the trace.
@@ -113,10 +116,10 @@ pub fn run(request: &Trace) -> Result<u8> {
         patterns,
         options,
         debuginfod: request.debuginfod.clone().map(|given| (given, request.quiet)),
-        starts: request.target.pids.is_empty() && request.target.tids.is_empty(),
+        starts: request.target.pids.is_empty() && request.target.tids.is_empty() && inside.is_none(),
     };
     let arrivals = arrivals::Arrivals::new(names, planning);
-    let sources = session::Sources { attachment, shed, recorder, signals, clocks, processes, costs, arrivals };
+    let sources = session::Sources { inside, attachment, shed, recorder, signals, clocks, processes, costs, arrivals };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
@@ -126,11 +129,43 @@ pub fn run(request: &Trace) -> Result<u8> {
     Ok(status)
 }
 
+/// What files the request means.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    binaries: &'a [PathBuf],
+    target: &'a TargetRequest,
+    inside: Option<&'a Inside>,
+    debuginfod: Option<&'a str>,
+    quiet: bool,
+}
+
+/// Finds and reads the files, and plans: all that is done with files that nobody vouches for, before anything is attached.
+fn read(wanted: Wanted<'_>, patterns: &[Pattern], options: plan::Options) -> Result<(Sought, Plan)> {
+    let sought = files(wanted);
+    target::whole_files()?;
+    let mut sought = sought?;
+    of_this_machine(&sought.files)?;
+    let planned = match sought.awaited.is_empty() {
+        true => plan::plan(&sought.files, patterns, options),
+        // What matches nothing now may match in what comes.
+        false => Ok(plan::plan_so_far(&sought.files, patterns, options).0),
+    };
+    target::whole_files()?;
+    let mut plan = planned?;
+    if options.returns != Returns::None {
+        let libraries = watch_unwinders(wanted, &mut plan, &sought.files)?;
+        sought.files.extend(libraries);
+        target::whole_files()?;
+    }
+    Ok((sought, plan))
+}
+
 /// Has the unwinders of what is traced watched: the libraries that they are in.
-fn watch_unwinders(request: &Trace, plan: &mut Plan, files: &[TracedFile]) -> Result<Vec<TracedFile>> {
-    let named = processes(&request.target)?;
-    let starts = named.is_empty();
-    let running = if starts { running(&Scope::Everyone, files) } else { named };
+fn watch_unwinders(wanted: Wanted<'_>, plan: &mut Plan, files: &[TracedFile]) -> Result<Vec<TracedFile>> {
+    let named = processes(wanted.target)?;
+    // What the loader would give is known for our own root only.
+    let starts = named.is_empty() && files.iter().all(|file| file.through.is_none());
+    let running = if named.is_empty() { running(&Scope::Everyone, files, wanted.inside) } else { named };
     let target::unwinders::Unwinders { files: libraries, missing } = target::unwinders::find(files, &running, starts);
     plan.watch_unwinders(files, &libraries);
     plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", output::escape::escaped(name))));
@@ -146,9 +181,10 @@ fn limits(request: &Trace) -> Limits {
     Limits { outermost: request.limit, entries_only: request.returns == Returns::None }
 }
 
-fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
+fn attach_options(request: &Trace, scope: Scope, inside: Option<&Inside>) -> attach::Options {
     attach::Options {
         scope,
+        groups: inside.map(Inside::groups),
         stack_depth: if request.stack == StackMode::None { 0 } else { request.stack_depth },
         stack_all: request.stack_all || request.returns == Returns::None,
         origins: request.goroutines,
@@ -165,12 +201,12 @@ fn attach_options(request: &Trace, scope: Scope) -> attach::Options {
 }
 
 /// What the probes of the plan cost here and now.
-fn probe_costs(request: &Trace, plan: &Plan, features: &Features) -> Result<Costs> {
+fn probe_costs(request: &Trace, plan: &Plan, features: &Features, inside: Option<&Inside>) -> Result<Costs> {
     let command = request.target.command.is_some();
     // A command is not there yet: its process is to be followed.
     let scope =
         if command { Scope::Processes { pids: Vec::new(), follow: true } } else { scope(&request.target, None)? };
-    calibration::measure(plan, features, &attach_options(request, scope), request.returns)
+    calibration::measure(plan, features, &attach_options(request, scope, inside), request.returns)
 }
 
 /// Calls that take less need not be told of, ns; 0: all are needed. JSON lines tell of a call at its end; other outputs
@@ -193,16 +229,31 @@ struct Sought {
 }
 
 /// The files to trace: those that were named, else the processes' programs, else the command's.
-fn files(request: &Trace) -> Result<Sought> {
+fn files(wanted: Wanted<'_>) -> Result<Sought> {
     let mut sought = Sought { files: Vec::new(), names: Vec::new(), awaited: Vec::new() };
-    let target = &request.target;
+    let target = wanted.target;
     let pids = processes(target)?;
-    let debuginfod = request.debuginfod.as_deref().map(|given| Debuginfod::new(given, request.quiet)).transpose()?;
+    let debuginfod = wanted.debuginfod.map(|given| Debuginfod::new(given, wanted.quiet)).transpose()?;
     let debuginfod = debuginfod.as_ref();
+    if let Some(inside) = wanted.inside.filter(|_| pids.is_empty()) {
+        for path in wanted.binaries {
+            let found = containers::files::named(inside.selected(), path, debuginfod)?;
+            if let Some(name) = target::library_name(path) {
+                sought.names.push(name.to_owned());
+                sought.awaited.extend(found.is_empty().then(|| name.to_owned()));
+            }
+            sought.files.extend(found);
+        }
+        if wanted.binaries.is_empty() {
+            sought.files = containers::files::programs(inside.selected(), debuginfod)?;
+        }
+        sought.files = distinct(sought.files);
+        return Ok(sought);
+    }
     // A command that cannot be started is better known before anything is attached.
     let program = target.command.as_deref().and_then(<[_]>::first).map(|name| target::find_program(Path::new(name)));
     let program = program.transpose()?;
-    if request.binaries.is_empty() {
+    if wanted.binaries.is_empty() {
         if let Some(path) = &program {
             sought.files = vec![TracedFile::fetching(path, &path.display().to_string(), debuginfod)?];
             return Ok(sought);
@@ -212,7 +263,7 @@ fn files(request: &Trace) -> Result<Sought> {
         return Ok(sought);
     }
     let named = running_by_name(target);
-    for path in &request.binaries {
+    for path in wanted.binaries {
         let library = target::library_name(path).filter(|_| program.is_some() || named.is_some() || !pids.is_empty());
         let found = match (library, pids.first()) {
             (Some(_), Some(_)) => target::libraries_of(&pids, path, debuginfod)?,
@@ -263,7 +314,7 @@ fn of_this_machine(files: &[TracedFile]) -> Result<()> {
 fn distinct(files: Vec<TracedFile>) -> Vec<TracedFile> {
     let mut kept: Vec<TracedFile> = Vec::new();
     for file in files {
-        if !kept.iter().any(|k| k.identity == file.identity) {
+        if !kept.iter().any(|known| containers::files::is_same(known, &file)) {
             kept.push(file);
         }
     }
@@ -308,28 +359,23 @@ fn scope(target: &TargetRequest, waiting: Option<&Waiting>) -> Result<Scope> {
 
 /// Processes that are traced and run already. Of those that only have a traced library mapped, it is found out when
 /// they call.
-fn running(scope: &Scope, files: &[TracedFile]) -> Vec<u32> {
+fn running(scope: &Scope, files: &[TracedFile], inside: Option<&Inside>) -> Vec<u32> {
     let runs_one = |pid: &u32| {
-        let program = fs::metadata(format!("/proc/{pid}/exe"));
+        let program = fs::metadata(target::proc::of(*pid).join("exe"));
         program.is_ok_and(|p| files.iter().any(|f| (f.identity.device, f.identity.inode) == (p.dev(), p.ino())))
     };
     match scope {
         Scope::Processes { pids, .. } | Scope::Comm { pids, .. } => pids.clone(),
         Scope::Threads(tids) => tids.iter().filter_map(|&tid| target::process_of_thread(tid)).collect(),
-        Scope::Everyone => target::all_pids().into_iter().filter(runs_one).collect(),
+        Scope::Everyone => match inside {
+            Some(inside) => inside.selected().processes(),
+            None => target::all_pids().into_iter().filter(runs_one).collect(),
+        },
     }
 }
 
 fn features() -> Result<Features> {
-    Features::detect().map_err(|error| not_permitted(error.into()))
-}
-
-fn not_permitted(error: anyhow::Error) -> anyhow::Error {
-    let missing = attach::features::missing_capabilities();
-    if missing.is_empty() {
-        return error.context("failed to ask the kernel what it can do");
-    }
-    anyhow::anyhow!("permission denied: {}", how_to_be_permitted(&missing))
+    Features::detect().map_err(|error| attach::denied("failed to ask the kernel what it can do", error.into()))
 }
 
 struct Destination {

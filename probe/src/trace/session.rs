@@ -12,6 +12,7 @@ use probe_ebpf::abi::{Event, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED};
 
 use super::{
     arrivals::Arrivals,
+    inside::Inside,
     shedding::Shedding,
     signals::{INTERRUPTED, Signals},
     world::Live,
@@ -51,6 +52,8 @@ enum Ended {
 
 /// What a trace is made from.
 pub(super) struct Sources {
+    /// The containers that are traced, if it is these.
+    pub(super) inside: Option<Inside>,
     pub(super) attachment: Attachment,
     /// Found too hot before anything was attached.
     pub(super) shed: Vec<Shed>,
@@ -70,6 +73,7 @@ pub(super) struct Session<'a> {
     info: TraceInfo,
     plan: Plan,
     files: Vec<TracedFile>,
+    inside: Option<Inside>,
     attachment: Attachment,
     recorder: Recorder,
     signals: Signals,
@@ -101,7 +105,7 @@ impl<'a> Session<'a> {
         sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
-        let Sources { mut attachment, shed, recorder, signals, clocks, processes, costs, arrivals } = sources;
+        let Sources { inside, mut attachment, shed, recorder, signals, clocks, processes, costs, arrivals } = sources;
         let world = Live::new(processes, Modules::default(), attachment.losses()?, request.stack_depth);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         // Before their ends were watched.
@@ -124,6 +128,7 @@ impl<'a> Session<'a> {
             info,
             plan,
             files,
+            inside,
             attachment,
             recorder,
             signals,
@@ -248,6 +253,7 @@ impl<'a> Session<'a> {
     /// A thread or process ended, or executed another program; or made a stack.
     fn lifecycle(&mut self, event: Event) -> io::Result<()> {
         self.some_process_ended |= event.point == POINT_PROCESS_EXIT;
+        let event = if event.point == POINT_EXEC { self.executed(event) } else { event };
         if matches!(event.point, POINT_PROCESS_EXIT | POINT_EXEC)
             && let Some(deferred) = self.attachment.deferred()
         {
@@ -256,6 +262,12 @@ impl<'a> Session<'a> {
             self.tell(held)?;
         }
         self.tell([event])
+    }
+
+    /// What is known of a process when it executes a program.
+    fn executed(&mut self, event: Event) -> Event {
+        self.world.processes.is_inside((event.pid_tgid >> 32) as u32, event.depth as u32);
+        Event { depth: 0, ..event }
     }
 
     /// Tells of events without callers, as the kernel half makes them.
@@ -281,6 +293,9 @@ impl<'a> Session<'a> {
             }
         } else if self.attachment.traced_processes_ended(std::mem::take(&mut self.some_process_ended)) {
             return Some(Ended::Target);
+        }
+        if let Some(inside) = &mut self.inside {
+            inside.look(&mut self.attachment, &mut self.files);
         }
         None
     }

@@ -14,6 +14,8 @@ use signal_hook::{
     iterator::{SignalsInfo, exfiltrator::WithRawSiginfo},
 };
 
+use crate::attach::rights;
+
 /// Ctrl-C and its like: counted, since the second one is more urgent, and the third one does not wait for a write
 /// that blocks (a pager that nobody scrolls).
 pub(super) struct Signals {
@@ -43,6 +45,8 @@ impl Signals {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
         thread::spawn(move || {
+            // It counts, and needs no right for that.
+            let _ = rights::keep_nothing();
             for info in signals.forever() {
                 // Only Ctrl-C reaches the command too; a supervisor's SIGTERM is for us alone.
                 let weight = if info.si_signo == SIGINT { 1 } else { enough };

@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::{
     attach::losses::Losses,
-    calls::{CallerStack, Cut, tracker::World},
+    calls::{CallerStack, Cut, Home, tracker::World},
     events::Frames,
     stacks::{CodeAddress, StackCopy, Step, Unwinder},
     target::{
@@ -199,6 +199,10 @@ fn unmapped(address: CodeAddress) -> Cut {
 impl World for Live {
     fn comm(&mut self, pid: u32) -> Rc<str> {
         self.processes.comm(pid)
+    }
+
+    fn home(&mut self, pid: u32) -> Rc<Home> {
+        self.processes.home(pid)
     }
 
     fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 
 use crate::{
-    harness::{Traced, path, private_copy, probe, trace_with},
+    harness::{Traced, path, private_copy, probe, run, tool, trace_with},
     trace::Call,
 };
 
@@ -133,4 +133,16 @@ fn without_returns_there_is_nothing_to_subtract_from() {
     let ended = probe(&[SUBTRACT, "--returns=none", "outer", "--", &path("c/durations"), "1"]);
     assert_eq!(ended.code(), 2, "{ended:?}");
     assert!(ended.stderr.contains("--returns=none leaves out") && ended.stdout.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn a_stripped_probe_measures_its_own_functions_too() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let stripped = folder.path().join("probe");
+    tool("strip", &["-o".as_ref(), stripped.as_os_str(), env!("CARGO_BIN_EXE_probe").as_ref()]);
+    let (_folder, copy) = private_copy("c/durations", "durations");
+    let copy = copy.to_str().expect("UTF-8");
+    let ended = run(&stripped, &[SUBTRACT, "--stack=none", "inner", "--", copy, "1", "-n", "1"]);
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    assert!(ended.stderr.contains("durations are less the probes' own cost"), "{ended:?}");
 }

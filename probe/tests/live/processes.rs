@@ -83,28 +83,38 @@ fn the_first_call_of_each_of_500_processes_a_second_is_seen() {
 
 #[test]
 fn a_process_with_60_000_mappings_is_traced_at_once_and_with_its_callers() {
-    let small = start_of("1000");
-    let large = start_of("60000");
-    println!("start: {small:?} with 1,000 mappings, {large:?} with 60,000");
-    assert!(large < small + Duration::from_secs(1), "{small:?} {large:?}");
+    for by_file in [false, true] {
+        let (small, large) = (start_of("1000", by_file), start_of("60000", by_file));
+        println!("start, by file: {by_file}: {small:?} with 1,000 mappings, {large:?} with 60,000");
+        assert!(large < small + Duration::from_secs(1), "{small:?} {large:?}");
+    }
 }
 
-/// How long it takes until a process with so many mappings is traced.
-fn start_of(mappings: &str) -> Duration {
+/// The processor time that it takes until a process with so many mappings is traced. By file, they are read when it calls.
+fn start_of(mappings: &str, by_file: bool) -> Duration {
     let mut process = waiting("c/maps", &[mappings]);
-    let maps = fs::read_to_string(format!("/proc/{}/maps", process.pid())).expect("it runs").lines().count();
+    let pid = process.pid().to_string();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs").lines().count();
     assert!(maps >= mappings.parse().expect("a number"), "{maps}");
-    let begun = Instant::now();
-    let tracer = Tracer::start(&["-p", &process.pid().to_string(), "work"]);
-    let took = begun.elapsed();
+    let program = path("c/maps");
+    let tracer = Tracer::start(&[if by_file { ["-x", &program] } else { ["-p", &pid] }.as_slice(), &["work"]].concat());
+    let took = processor_time(tracer.pid());
     process.go();
     process.finish().success();
-    let traced = tracer.finish();
-    assert_eq!(traced.trace.of("work").len(), 1000, "{}", traced.ended.stderr);
+    let traced = if by_file { tracer.interrupt() } else { tracer.finish() };
+    assert_eq!((traced.trace.of("work").len(), traced.lost_total()), (1000, 0), "{}", traced.ended.stderr);
     for call in &traced.trace.calls {
         assert_eq!(crate::trace::callers(call)[..2], ["call_work", "main"], "{call:?}");
     }
     took
+}
+
+/// What a process has used so far: proc(5), `utime` and `stime` in hundredths of a second.
+fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').skip(11).take(2));
+    let ticks: u64 = fields.expect("a name in parentheses").filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 #[test]

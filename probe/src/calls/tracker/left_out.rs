@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{tests as made_up, *};
 use crate::{
-    calls::TraceInfo,
+    calls::{Home, TraceInfo},
     output::{self, Format, OutputOptions},
 };
 
@@ -153,6 +153,10 @@ impl Write for Written {
 struct NoLoss;
 
 impl World for NoLoss {
+    fn home(&mut self, _pid: u32) -> Rc<Home> {
+        Rc::default()
+    }
+
     fn comm(&mut self, _pid: u32) -> Rc<str> {
         "p".into()
     }

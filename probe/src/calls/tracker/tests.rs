@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    calls::{NewFile, TraceInfo, TracedFunction},
+    calls::{Home, NewFile, TraceInfo, TracedFunction},
     events::decode,
 };
 use probe_ebpf::abi::{SECTION_FRAMES, WALK_END, goroutine_depth, thread_depth};
@@ -69,6 +69,10 @@ pub(super) fn tracker(limits: Limits) -> Tracker {
 struct OneLoss;
 
 impl World for OneLoss {
+    fn home(&mut self, _pid: u32) -> Rc<Home> {
+        Rc::default()
+    }
+
     fn comm(&mut self, pid: u32) -> Rc<str> {
         format!("p{pid}").into()
     }

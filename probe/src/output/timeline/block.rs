@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::calls::{CallId, CallerStack, End, Enter, Leave, Origin, Point, Spent, Thread, open_ns};
+use crate::calls::{CallId, CallerStack, End, Enter, Home, Leave, Origin, Point, Spent, Thread, open_ns};
 
 /// Open calls that are repeated when a block goes on: the outermost and the innermost ones.
 const REPEATED_MAX: usize = 32;
@@ -60,6 +60,7 @@ pub(super) struct Block {
     pub(super) id: CallId,
     pub(super) start_ns: u64,
     pub(super) comm: Rc<str>,
+    pub(super) home: Rc<Home>,
     pub(super) thread: Thread,
     pub(super) goroutine: Option<u64>,
     pub(super) origin: Option<Rc<Origin>>,
@@ -81,6 +82,7 @@ impl Block {
             id: outermost.id,
             start_ns: outermost.start_ns,
             comm: Rc::clone(&outermost.comm),
+            home: Rc::clone(&outermost.home),
             thread: outermost.thread,
             goroutine: outermost.goroutine,
             origin: outermost.origin.clone(),

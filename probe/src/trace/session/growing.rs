@@ -10,7 +10,7 @@ use crate::{
     calls::{Cause, NewFile, Skipped},
     output::{escape::escaped, talk},
     plan::{NO_FUNCTION, Plan},
-    target::{Change, TracedFile},
+    target::{Change, TracedFile, containers::files::is_same},
     trace::arrivals::{Arrival, Candidate, Taken},
 };
 
@@ -182,7 +182,7 @@ impl Session<'_> {
     }
 
     fn position(&self, file: &TracedFile) -> Option<usize> {
-        let is_it = |(known, state): (&TracedFile, &FileState)| known.identity == file.identity && !state.is_gone;
+        let is_it = |(known, state): (&TracedFile, &FileState)| is_same(known, file) && !state.is_gone;
         self.files.iter().zip(&self.states).position(is_it)
     }
 

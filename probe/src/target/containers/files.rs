@@ -1,0 +1,161 @@
+//! Which files are meant in containers: found through the roots of their processes, and resolved inside of them.
+
+use std::{
+    fs::{self, File, Metadata},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Result, bail};
+use rustix::fs::fstatfs;
+
+use super::{Container, Selected};
+use crate::target::{self, TracedFile, debugfiles, debuginfod::Debuginfod, in_root_of, proc, program_file};
+
+/// The programs of the containers' first processes, each once.
+///
+/// # Errors
+/// One cannot be read.
+pub fn programs(selected: &Selected, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
+    let mut files = Vec::new();
+    for init in selected.containers().iter().filter_map(|container| container.init) {
+        add(&mut files, program_file(init, debuginfod)?);
+    }
+    Ok(files)
+}
+
+/// The files that a name means, each once: an absolute path as the containers see it, a library that their processes have
+/// mapped (none where nobody has), any other path as we see it.
+///
+/// # Errors
+/// It is in none of the containers, or cannot be read.
+pub fn named(selected: &Selected, path: &Path, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
+    let mut files = Vec::new();
+    let mut error = None;
+    for container in selected.containers() {
+        match in_container(container, path, debuginfod) {
+            Ok(found) => found.into_iter().for_each(|file| add(&mut files, file)),
+            Err(other) => error = error.or(Some(other)),
+        }
+    }
+    match error.filter(|_| files.is_empty()) {
+        Some(error) => Err(error.context(format!("in {}", selected.within().shown()))),
+        None => Ok(files),
+    }
+}
+
+/// The files that a request means: those that it names, else programs.
+///
+/// # Errors
+/// One is in none of the containers, or cannot be read.
+pub fn all(selected: &Selected, binaries: &[PathBuf], debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
+    if binaries.is_empty() {
+        return programs(selected, debuginfod);
+    }
+    let mut files = Vec::new();
+    for path in binaries {
+        let found = named(selected, path, debuginfod)?;
+        if found.is_empty() {
+            let (within, path) = (selected.within().shown(), path.display());
+            bail!("no process of {within} has mapped a library {path}; give its path as the container sees it");
+        }
+        found.into_iter().for_each(|file| add(&mut files, file));
+    }
+    Ok(files)
+}
+
+/// Takes a file in, unless it is there: containers of one image see one file through file systems of their own.
+fn add(files: &mut Vec<TracedFile>, file: TracedFile) {
+    if !files.iter().any(|known| is_same(known, &file)) {
+        files.push(file);
+    }
+}
+
+/// Linux: include/uapi/linux/magic.h, `OVERLAYFS_SUPER_MAGIC`.
+const OVERLAY: u32 = 0x794c_7630;
+
+/// Whether a probe on one file is a probe on the other. An overlay has a device number of its own, and shows the inode
+/// number and the times of the file below (Documentation/filesystems/overlayfs.rst, "Inode properties").
+pub fn is_same(one: &TracedFile, other: &TracedFile) -> bool {
+    are_same(&one.file, &other.file)
+}
+
+fn are_same(one: &File, other: &File) -> bool {
+    let on_overlay = |file: &File| fstatfs(file).is_ok_and(|kind| kind.f_type as u32 == OVERLAY);
+    let (Ok(a), Ok(b)) = (one.metadata(), other.metadata()) else { return false };
+    if (a.dev(), a.ino()) == (b.dev(), b.ino()) {
+        return true;
+    }
+    let below = |m: &Metadata| (m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+    below(&a) == below(&b) && on_overlay(one) && on_overlay(other)
+}
+
+fn in_container(container: &Container, path: &Path, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
+    let is_library = target::library_name(path).is_some();
+    if !path.is_absolute() && !is_library {
+        return Ok(vec![target::file_here(path, None, debuginfod)?]);
+    }
+    let processes = container.processes();
+    let first = container.init.or(processes.first().copied());
+    let Some(first) = first.filter(|&first| is_elsewhere(first) || is_library) else {
+        return Ok(vec![target::file_here(path, None, debuginfod)?]);
+    };
+    if is_library {
+        return target::libraries_of(&processes, path, debuginfod);
+    }
+    let mut files = Vec::new();
+    let found = target::file_of(first, path, debuginfod);
+    // Processes may run what was at the path before: a file that was written to since then is another in an overlay
+    // (the upper one), one that was replaced or deleted too.
+    for &pid in &processes {
+        if runs(pid, path) && found.as_ref().map_or(true, |file| !is_program(pid, file)) {
+            add(&mut files, program_file(pid, debuginfod)?);
+        }
+    }
+    match found {
+        Ok(file) => add(&mut files, file),
+        Err(error) if files.is_empty() => return Err(error),
+        Err(_) => {}
+    }
+    Ok(files)
+}
+
+/// Whether a process sees another tree of files than we do.
+fn is_elsewhere(pid: u32) -> bool {
+    let place = |path: &Path| fs::metadata(path).ok().map(|root| (root.dev(), root.ino()));
+    place(&proc::of(pid).join("root")) != place(Path::new("/"))
+}
+
+/// Whether a process runs what is or was at a path.
+fn runs(pid: u32, path: &Path) -> bool {
+    let link = fs::read_link(proc::of(pid).join("exe")).unwrap_or_default();
+    let link = link.to_string_lossy();
+    Path::new(link.strip_suffix(" (deleted)").unwrap_or(&link)) == path
+}
+
+fn is_program(pid: u32, file: &TracedFile) -> bool {
+    let program = fs::metadata(proc::of(pid).join("exe"));
+    program.is_ok_and(|program| (program.dev(), program.ino()) == (file.identity.device, file.identity.inode))
+}
+
+/// A file of a container that was started anew, as the new one sees it: its path leads through the new first process, and if
+/// it is the same file the probes on it hold. False: the new one is not so far yet, it has no root of its own.
+pub fn follow(file: &mut TracedFile, old: &Container, new: &Container) -> bool {
+    let Some(init) = new.init else { return true };
+    if file.through.is_none_or(|pid| Some(pid) != old.init && proc::start_time(pid).is_some()) {
+        return true;
+    }
+    let path = in_root_of(init, Path::new(&file.shown));
+    let opened = debugfiles::open(&path).ok().filter(|_| is_elsewhere(init));
+    let Some((opened, metadata)) = opened.and_then(|opened| opened.metadata().ok().map(|metadata| (opened, metadata)))
+    else {
+        return false;
+    };
+    if are_same(&file.file, &opened) {
+        file.identity = target::Identity::of(&metadata);
+        file.file = opened;
+    }
+    file.path = path;
+    file.through = Some(init);
+    true
+}

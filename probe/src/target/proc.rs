@@ -1,0 +1,127 @@
+//! The `/proc` in which targets are looked up: this machine's, or with `--proc` the one of a host that is mounted elsewhere.
+//!
+//! What is our own (`/proc/self/…`) is no target's and stays where it is. The folder is the same for a whole run and asked for
+//! in many places, so it is set once and not handed through.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fs::PROC_SUPER_MAGIC;
+
+static ROOT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Inode of the first PID namespace of a machine. Linux: include/linux/proc_ns.h, `PROC_PID_INIT_INO`.
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Looks targets up in this folder from now on.
+///
+/// # Errors
+/// It is no `/proc`.
+pub fn set(folder: &Path) -> Result<()> {
+    let shown = folder.display();
+    let real = fs::canonicalize(folder).with_context(|| format!("failed to use --proc {shown}"))?;
+    let kind = rustix::fs::statfs(&real).with_context(|| format!("failed to use --proc {shown}"))?;
+    if kind.f_type != PROC_SUPER_MAGIC {
+        bail!(
+            "failed to use --proc {shown}: no proc file system; mount the host's /proc there \
+             (docker run -v /proc:/host/proc:ro)"
+        );
+    }
+    let _ = ROOT.set(real);
+    Ok(())
+}
+
+/// The folder.
+pub fn root() -> &'static Path {
+    ROOT.get().map_or(Path::new("/proc"), PathBuf::as_path)
+}
+
+/// The folder of a process or thread.
+pub fn of(pid: u32) -> PathBuf {
+    root().join(pid.to_string())
+}
+
+/// Where the root of the machine is, from here: `/`, or of another `/proc` the root of its first process.
+pub fn host_root() -> PathBuf {
+    if is_own() { PathBuf::from("/") } else { of(1).join("root") }
+}
+
+/// Whether it is our own `/proc`.
+pub fn is_own() -> bool {
+    root() == Path::new("/proc")
+}
+
+/// Our own process, by the number that it has there.
+pub fn own_pid() -> u32 {
+    let link = fs::read_link(root().join("self")).ok();
+    link.and_then(|link| link.to_str()?.parse().ok()).unwrap_or_else(std::process::id)
+}
+
+/// Whether the numbers there are those that the kernel calls our process and its children by: not so from a container that has
+/// a PID namespace of its own.
+pub fn has_our_numbers() -> bool {
+    own_pid() == std::process::id()
+}
+
+/// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; true where that cannot
+/// be told.
+pub fn is_the_machines() -> bool {
+    pid_namespace(1).is_none_or(|first| first == FIRST_PID_NAMESPACE)
+}
+
+/// The PID namespace that a process is in: its inode.
+pub fn pid_namespace(pid: u32) -> Option<u64> {
+    let link = fs::read_link(of(pid).join("ns/pid")).ok()?;
+    link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// When a process started, in ticks since the machine did: with its number this names it for good.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read(of(pid).join("stat")).ok()?;
+    // The name in brackets may hold anything. proc(5): starttime is the 22nd field, state the 3rd.
+    let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    String::from_utf8_lossy(stat.get(after..)?).split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// A line of a process's `status`, without its name.
+pub fn status(pid: u32, name: &str) -> Option<String> {
+    let status = fs::read(of(pid).join("status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let found = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(found.trim().to_owned())
+}
+
+/// The numbers that a process has, from the outermost namespace that is seen to its own.
+pub fn numbers(pid: u32) -> Vec<u32> {
+    let numbers = status(pid, "NSpid").unwrap_or_default();
+    numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_is_known_by_its_number_and_its_start() {
+        assert_eq!(own_pid(), std::process::id());
+        assert!(has_our_numbers());
+        assert_eq!(numbers(own_pid()).last(), Some(&std::process::id()));
+        let ticks = start_time(own_pid()).expect("we run");
+        let up = fs::read_to_string("/proc/uptime").expect("it is there");
+        let up: f64 = up.split(' ').next().and_then(|up| up.parse().ok()).expect("a number");
+        // USER_HZ is 100 on x86-64 and arm64.
+        assert!((0.0..3600.0).contains(&(up - ticks as f64 / 100.0)), "{ticks} {up}");
+    }
+
+    #[test]
+    fn what_is_no_proc_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let said = set(folder.path()).expect_err("not a /proc").to_string();
+        assert!(said.contains("no proc file system") && said.contains("/host/proc"), "{said}");
+        assert!(set(&folder.path().join("nothing")).is_err());
+    }
+}

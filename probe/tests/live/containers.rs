@@ -1,0 +1,335 @@
+//! Containers, cgroups and namespaces as targets. The engines are real, and started by the tests; what a trace says is
+//! compared with what the programs inside were told to do: `recurse -n N` is 200 × N calls.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    engine::{Docker, Runc, counts_root, unique},
+    harness::{Process, Traced, Tracer, path, probe, program, run, tool},
+};
+
+const IMAGE: &str = "counts:1";
+
+fn engine_with_image() -> Docker {
+    let docker = Docker::start();
+    docker.image(IMAGE, &[(&program("c/counts-static"), "/counts")]);
+    docker
+}
+
+/// The calls, all of which are of this container.
+#[track_caller]
+fn calls_in(traced: &Traced, container: Option<&str>) -> usize {
+    for call in &traced.trace.calls {
+        assert_eq!(call.container.as_deref(), container, "{call:?}");
+    }
+    traced.trace.calls.len()
+}
+
+#[test]
+fn of_two_containers_of_one_image_only_the_chosen_ones_calls_are_shown() {
+    let docker = engine_with_image();
+    let (web, db) = (unique("web"), unique("db"));
+    let id = docker.counts(IMAGE, &web, &[]);
+    docker.counts(IMAGE, &db, &[]);
+    let from_outside = format!("/proc/{}/root/counts", docker.pid(&web));
+    for (name, options) in [
+        (&*web, &[][..]),
+        (&id[..12], &[]),
+        (&id[..], &["-x", "/counts"]),
+        (&*web, &["--comm", "counts"]),
+        (&*web, &["--subtract-overhead"]),
+    ] {
+        let tracer = Tracer::start(&[&["--container", name, "recurse"], options].concat());
+        docker.recurse(&db, 3);
+        docker.recurse(&web, 2);
+        // The same inode, in no container.
+        run(&from_outside, &["recurse", "-n", "1"]).success();
+        docker.recurse(&web, 1);
+        assert_eq!(calls_in(&tracer.interrupt(), Some(&web)), 600, "{name} {options:?}");
+    }
+    let both = Tracer::start(&["-x", &from_outside, "recurse"]);
+    docker.recurse(&db, 3);
+    docker.recurse(&web, 2);
+    run(&from_outside, &["recurse", "-n", "1"]).success();
+    assert_eq!(both.interrupt().trace.calls.len(), 1200, "without a container all are seen");
+}
+
+#[test]
+fn a_container_is_told_by_its_pid_namespace_where_its_cgroup_cannot_be_seen() {
+    let docker = engine_with_image();
+    let (web, db) = (unique("web"), unique("db"));
+    docker.counts(IMAGE, &web, &[]);
+    docker.counts(IMAGE, &db, &[]);
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let out = folder.path().join("trace");
+    let script = "umount -R /sys/fs/cgroup && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_probe"), "--json", "-o"]);
+    command.arg(&out).args(["--container", &web, "recurse"]);
+    let tracer = Process::start(command);
+    tracer.await_said("probe: tracing");
+    docker.recurse(&db, 3);
+    docker.recurse(&web, 2);
+    // A namespace within the container's counts as inside.
+    let pid = docker.pid(&web).to_string();
+    tool(
+        "nsenter",
+        &[
+            &["--target", &pid, "--pid"][..],
+            &["unshare", "--pid", "--fork", "chroot", &format!("/proc/{pid}/root")],
+            &["/counts", "recurse", "-n", "1"],
+        ]
+        .concat(),
+    );
+    tracer.signal("INT");
+    let ended = tracer.finish();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let trace = crate::trace::Trace::read(&out);
+    assert_eq!(trace.calls.len(), 600, "{ended:?}");
+}
+
+#[test]
+fn a_container_that_starts_anew_under_its_name_is_traced_again() {
+    let docker = engine_with_image();
+    let web = unique("web");
+    docker.counts(IMAGE, &web, &[]);
+    let tracer = Tracer::start(&["--container", &web, "recurse"]);
+    docker.recurse(&web, 1);
+    docker.tool(&["restart", "--time", "0", &web]);
+    tracer.await_said("its first process is");
+    docker.recurse(&web, 2);
+    docker.tool(&["rm", "--force", &web]);
+    tracer.await_said("is gone");
+    docker.counts(IMAGE, &web, &[]);
+    tracer.await_said("is back");
+    docker.recurse(&web, 3);
+    let traced = tracer.interrupt();
+    assert_eq!(calls_in(&traced, Some(&web)), 1200, "{}", traced.ended.stderr);
+    assert!(!traced.ended.stderr.contains("was deleted"), "{}", traced.ended.stderr);
+    assert!(!traced.ended.stderr.contains("was replaced"), "the file is the same: {}", traced.ended.stderr);
+}
+
+#[test]
+fn a_process_is_named_by_its_number_inside_and_by_its_number_outside() {
+    let docker = engine_with_image();
+    let web = unique("web");
+    let mut first =
+        docker.spawn(&["run", "-i", "--net=none", "--name", &web, IMAGE, "/counts", "recurse", "-n", "2", "--wait"]);
+    first.await_line("ready");
+    let mut second = docker.spawn(&["exec", "-i", &web, "/counts", "recurse", "-n", "3", "--wait"]);
+    second.await_line("ready");
+    let pid = docker.pid(&web);
+    let inner = Tracer::start(&["--container", &web, "-p", "1", "recurse"]);
+    let outer = Tracer::start(&["--container", &web, "-p", &pid.to_string(), "recurse"]);
+    let without = Tracer::start(&["-p", &pid.to_string(), "recurse"]);
+    second.go();
+    second.finish().success();
+    first.go();
+    first.finish().success();
+    for traced in [inner.finish(), outer.finish(), without.finish()] {
+        assert_eq!(calls_in(&traced, Some(&web)), 400, "{}", traced.ended.stderr);
+        assert!(traced.trace.calls.iter().all(|call| (call.pid, call.inner_pid) == (pid, Some(1))));
+    }
+    let none = probe(&["--container", &web, "-p", "1", "recurse"]);
+    assert_eq!(none.code(), 1);
+    assert!(none.stderr.contains("does not run"), "{}", none.stderr);
+}
+
+#[test]
+fn a_blocks_header_names_the_container_and_the_number_inside() {
+    let docker = engine_with_image();
+    let web = unique("web");
+    let mut process =
+        docker.spawn(&["run", "-i", "--net=none", "--name", &web, IMAGE, "/counts", "recurse", "-n", "1", "--wait"]);
+    process.await_line("ready");
+    let pid = docker.pid(&web);
+    for layout in ["tree", "stream"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_probe"));
+        command.args(["--container", &web, "--limit", "1", "--layout", layout, "recurse"]);
+        let tracer = Process::start(command);
+        tracer.await_said("probe: tracing");
+        docker.recurse(&web, 1);
+        let shown = tracer.finish().stdout;
+        assert!(shown.contains(&format!(" ({web}")), "{shown}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_probe"));
+    command.args(["-p", &pid.to_string(), "recurse"]);
+    let tracer = Process::start(command);
+    tracer.await_said("probe: tracing");
+    process.go();
+    process.finish().success();
+    let shown = tracer.finish().stdout;
+    assert!(shown.contains(&format!("counts {pid}/{pid} ({web}, pid 1)\n")), "{shown}");
+}
+
+#[test]
+fn a_container_that_is_not_meant_uniquely_or_not_there_is_an_error_that_says_what_there_is() {
+    let docker = engine_with_image();
+    let web = unique("web");
+    docker.counts(IMAGE, &web, &[]);
+    let unknown = probe(&["--container", "no-such-container", "recurse"]);
+    assert_eq!(unknown.code(), 1);
+    assert!(unknown.stderr.contains("no container no-such-container") && unknown.stderr.contains(&web), "{unknown:?}");
+    let listed = probe(&["list", "--container", &web, "recurse"]);
+    assert!(listed.stdout.contains(" recurse "), "{listed:?}");
+    docker.tool(&["stop", "--time", "0", &web]);
+    let stopped = probe(&["--container", &web, "recurse"]);
+    assert!(stopped.code() == 1 && stopped.stderr.contains("does not run"), "{stopped:?}");
+}
+
+#[test]
+fn containers_of_runc_alone_are_known_by_their_ids() {
+    let (web, db) = (Runc::start(), Runc::start());
+    let tracer = Tracer::start(&["--container", &web.id, "recurse"]);
+    db.recurse(3);
+    web.recurse(2);
+    assert_eq!(calls_in(&tracer.interrupt(), Some(&web.id)), 400);
+}
+
+/// A cgroup of this file system, removed at the end.
+struct Cgroup {
+    directory: PathBuf,
+    name: String,
+}
+
+impl Cgroup {
+    fn new(kind: &str, option: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").expect("there are mounts");
+        let point = mounts.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            (fields[2] == kind && fields[3].split(',').any(|own| own == option)).then(|| PathBuf::from(fields[1]))
+        });
+        let name = unique("probe-test");
+        let directory = point.unwrap_or_else(|| panic!("no {kind} is mounted with {option}")).join(&name);
+        fs::create_dir_all(directory.join("inner")).expect("a cgroup can be made");
+        Self { directory, name }
+    }
+
+    /// Runs a shell's script with a process in it.
+    fn run(&self, below: &str, script: &str) -> Process {
+        let procs = self.directory.join(below).join("cgroup.procs");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("echo $$ >{} && {script}", procs.display())]);
+        Process::start(command)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(self.directory.join("inner"));
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+#[test]
+fn processes_of_a_cgroup_of_either_version_are_traced_and_no_others() {
+    let counts = path("c/counts-static");
+    for (kind, option) in [("cgroup2", "rw"), ("cgroup", "memory"), ("cgroup", "blkio")] {
+        let group = Cgroup::new(kind, option);
+        let directory = group.directory.display().to_string();
+        for named in [&directory, &group.name] {
+            let tracer = Tracer::start(&["--cgroup", named, "-x", &counts, "recurse"]);
+            run(&counts, &["recurse", "-n", "4"]).success();
+            group.run("", &format!("exec {counts} recurse -n 1")).finish().success();
+            group.run("inner", &format!("exec {counts} recurse -n 2")).finish().success();
+            let traced = tracer.interrupt();
+            assert_eq!(calls_in(&traced, None), 600, "{kind} {option} {named}: {}", traced.ended.stderr);
+        }
+        let inner = Tracer::start(&["--cgroup", &format!("{}/inner", group.name), "-x", &counts, "recurse"]);
+        group.run("", &format!("exec {counts} recurse -n 1")).finish().success();
+        group.run("inner", &format!("exec {counts} recurse -n 2")).finish().success();
+        assert_eq!(inner.interrupt().trace.calls.len(), 400, "{kind} {option}");
+    }
+}
+
+#[test]
+fn a_burst_of_short_lived_processes_in_a_cgroup_is_seen_whole() {
+    let group = Cgroup::new("cgroup2", "rw");
+    let counts = path("c/counts-static");
+    let tracer = Tracer::start(&["--cgroup", &group.name, "-x", &counts, "--stack=none", "recurse"]);
+    let script = format!("i=0; while [ $i -lt 500 ]; do {counts} recurse -n 1 >/dev/null; i=$((i + 1)); done");
+    group.run("", &script).finish().success();
+    let traced = tracer.interrupt();
+    assert_eq!(traced.trace.calls.len() as u64 + traced.lost("entries", "recurse"), 500 * 200);
+}
+
+#[test]
+fn a_cgroup_that_is_made_anew_is_traced_again() {
+    let group = Cgroup::new("cgroup2", "rw");
+    let counts = path("c/counts-static");
+    let tracer = Tracer::start(&["--cgroup", &group.name, "-x", &counts, "recurse"]);
+    group.run("", &format!("exec {counts} recurse -n 1")).finish().success();
+    fs::remove_dir(group.directory.join("inner")).expect("it is empty");
+    fs::remove_dir(&group.directory).expect("it is empty");
+    tracer.await_said("is gone");
+    fs::create_dir(&group.directory).expect("a cgroup can be made");
+    tracer.await_said("is back");
+    group.run("", &format!("exec {counts} recurse -n 2")).finish().success();
+    assert_eq!(tracer.interrupt().trace.calls.len(), 600);
+}
+
+#[test]
+fn a_process_in_namespaces_of_its_own_is_shown_with_its_number_inside() {
+    let root = counts_root();
+    let (folder, script) = (
+        root.path().display(),
+        "mount -t tmpfs none /mnt && cp \"$1\"/counts /mnt/ && exec chroot /mnt /counts recurse -n 2 --wait",
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--mount", "--fork", "sh", "-c", script, "sh", &folder.to_string()]);
+    let mut process = Process::start(command);
+    process.await_line("ready");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.pid())).expect("it runs");
+    let pid: u32 = children.trim().parse().expect("one child");
+    let by_program = Tracer::start(&["-p", &pid.to_string(), "recurse"]);
+    let by_path = Tracer::start(&["-p", &pid.to_string(), "-x", "/counts", "recurse"]);
+    process.go();
+    process.finish().success();
+    for traced in [by_program.finish(), by_path.finish()] {
+        assert_eq!(calls_in(&traced, None), 400, "{}", traced.ended.stderr);
+        assert!(traced.trace.calls.iter().all(|call| (call.pid, call.inner_pid) == (pid, Some(1))));
+        assert!(!traced.ended.stderr.contains("was deleted"), "{}", traced.ended.stderr);
+    }
+}
+
+#[test]
+fn no_link_in_a_root_leads_out_of_it() {
+    let root = counts_root();
+    let outside = tempfile::tempdir().expect("a folder can be made");
+    let secret = outside.path().join("secret");
+    fs::copy(program("c/counts-static"), &secret).expect("a copy can be made");
+    let at = |name: &str| root.path().join(name);
+    fs::create_dir(at("proc")).expect("a folder can be made");
+    let up = format!("{}{}", "../".repeat(20), secret.display());
+    for (link, to) in [
+        ("absolute", secret.clone()),
+        ("upwards", PathBuf::from(up)),
+        ("magic", Path::new("/proc/self/root").join(secret.strip_prefix("/").expect("absolute"))),
+        ("inside", PathBuf::from("/counts")),
+    ] {
+        symlink(to, at(link)).expect("a link can be made");
+    }
+    let script = "mount -t proc none \"$1\"/proc && exec chroot \"$1\" /counts recurse -n 1 --wait";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(root.path());
+    let mut process = Process::start(command);
+    process.await_line("ready");
+    let pid = process.pid().to_string();
+    assert!(fs::metadata(format!("/proc/{pid}/root/magic")).is_ok(), "the link leads out where nothing prevents it");
+    for link in ["/absolute", "/upwards", "/magic"] {
+        for command in [&["list"][..], &[]] {
+            let refused = probe(&[command, &["-p", &pid, "-x", link, "recurse"]].concat());
+            assert_eq!(refused.code(), 1, "{link}: {refused:?}");
+            assert!(refused.stderr.contains(&format!("failed to open {link}")), "{link}: {refused:?}");
+        }
+    }
+    let tracer = Tracer::start(&["-p", &pid, "-x", "/inside", "recurse"]);
+    process.go();
+    process.finish().success();
+    assert_eq!(tracer.finish().trace.calls.len(), 200);
+}
