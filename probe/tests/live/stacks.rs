@@ -228,6 +228,19 @@ fn by_frame_pointers_a_return_probe_in_the_place_of_a_caller_is_said_and_not_sho
     }
 }
 
+#[test]
+fn a_coroutines_stack_ends_where_it_begins() {
+    for mode in ["coroutine", "migrate"] {
+        let traced = trace(&["--stack-all", "leaf"], &[&path("c/stacks"), mode, "-n", "20"]);
+        let calls = traced.trace.of("leaf");
+        let in_coroutine = calls.iter().filter(|call| callers(call).iter().any(|name| name == "generator"));
+        assert!(in_coroutine.count() > 20, "{mode}: {}", traced.ended.stderr);
+        for call in calls {
+            assert_eq!(call.stack_cut, None, "{mode}: {call:?}");
+        }
+    }
+}
+
 /// Maps its own code so many times more, then waits if it is to, and calls.
 const MANY_MAPPINGS: &str = r#"
 #define _GNU_SOURCE
