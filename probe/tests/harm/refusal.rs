@@ -51,6 +51,7 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
 
     let features = Features::detect().expect("a kernel that can be asked");
     let options = Options {
+        groups: None,
         scope: Scope::Everyone,
         stack_depth: 0,
         stack_copy: StackCopies::None,
