@@ -3,8 +3,12 @@
 //! In: a process's mapping and an address. Out: [`Frame`]s and [`Step`]s, made once for each address of each file.
 
 use std::{
+    ffi::OsStr,
     fs::File,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -85,7 +89,7 @@ impl Modules {
             places: FxHashMap::default(),
             tables: None,
         };
-        self.modules.insert((inode, path.to_owned()), module);
+        self.modules.insert((inode, undeleted(path).to_owned()), module);
     }
 
     /// Names an address of a process.
@@ -115,7 +119,7 @@ impl Modules {
     }
 
     fn module(&mut self, pid: u32, mapping: &Mapping) -> &mut Module {
-        let key = (mapping.inode, mapping.path.clone());
+        let key = (mapping.inode, undeleted(&mapping.path).to_owned());
         self.modules.entry(key).or_insert_with(|| Module::open(pid, mapping))
     }
 }
@@ -182,10 +186,15 @@ const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
 /// unwind tables do not say that nothing called it (glibc 2.36: sysdeps/unix/sysv/linux/x86_64/__start_context.S).
 const START_OF_CONTEXT: [u8; 10] = [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff];
 
+/// The path of a file, as it was before the file was deleted.
+fn undeleted(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.strip_suffix(b" (deleted)").map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
+}
+
 impl Module {
     fn open(pid: u32, mapping: &Mapping) -> Self {
-        let path = mapping.path.display().to_string();
-        let path = path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned();
+        let path = undeleted(&mapping.path).display().to_string();
         let file = || Binary::from_file(&open_same_file(pid, mapping)?, &mapping.path).ok();
         let binary = if path == VDSO { own_vdso() } else { file() }.map(Arc::new);
         let search = debugfiles::search(&super::in_root_of(pid, Path::new(&path)), Path::new(&path));
@@ -339,4 +348,27 @@ fn open_inode(path: &Path, inode: u64) -> Option<File> {
     // No link of a process's root leads out of that, and nothing but a regular file is opened.
     let file = debugfiles::open(path).ok()?;
     (file.metadata().ok()?.ino() == inode).then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_known_is_known_by_its_mapping_too_after_it_was_deleted_and_its_process_ended() {
+        let own = std::env::current_exe().expect("our own path");
+        let index =
+            Arc::new(Index::new(Arc::new(Binary::open(&own).expect("it is a program"))).expect("it has symbols"));
+        let here = undeleted as fn(&Path) -> &Path as usize as u64;
+        let mappings = processes::mappings_of(std::process::id());
+        let mapping = mappings.into_iter().find(|m| (m.start..m.end).contains(&here)).expect("our code is mapped");
+        let mut modules = Modules::default();
+        modules.know(mapping.inode, Path::new("/gone/program"), &index);
+        let deleted = Mapping { path: "/gone/program (deleted)".into(), ..mapping };
+        // No process has this id.
+        let named = modules.name(u32::MAX - 9, &deleted, CodeAddress::exact(here));
+        let function = named.frames.last().and_then(|frame| frame.function.clone());
+        assert!(function.as_deref().is_some_and(|name| name.ends_with("modules::undeleted")), "{function:?}");
+        assert_eq!(named.frames.last().and_then(|frame| frame.binary.as_deref()), Some("/gone/program"));
+    }
 }
