@@ -141,7 +141,7 @@ pub const SECTION_OUTER_STACK: u16 = 3;
 pub const SECTION_HIDDEN_RETURNS: u16 = 6;
 
 /// [`HiddenReturn`]s of one record at most.
-pub const MAX_HIDDEN_RETURNS: usize = 32;
+pub const MAX_HIDDEN_RETURNS: usize = 16;
 
 /// A return address that is not on the stack any more.
 #[repr(C)]

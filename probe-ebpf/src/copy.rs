@@ -49,25 +49,32 @@ macro_rules! in_class {
 pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, origin: Option<Origin>, at_entry: u16) -> bool {
     let point = cookie.numbers();
     let registers = regs::all(ctx);
-    let outer = Outer::of(cookie, place, registers.sp);
-    let (bytes, detail) = reach(place, registers.sp);
-    let copy = StackCopy { registers, bytes, detail: detail | at_entry };
-    let hidden = innermost_hidden_return();
-    let done = if outer.bytes > MAX_BESIDE_C {
-        record_with_outer::<16384, 16384>(&copy, place, point, origin, &outer, hidden)
-    } else if outer.bytes != 0 || hidden != 0 {
-        match bytes {
-            0..=4096 => record_with_outer::<4096, 4096>(&copy, place, point, origin, &outer, hidden),
-            4097..=16384 => record_with_outer::<16384, 4096>(&copy, place, point, origin, &outer, hidden),
-            _ => record_with_outer::<{ MAX_COPY as usize }, 4096>(&copy, place, point, origin, &outer, hidden),
-        }
+    // Each way to its own end: what they have in common the verifier would follow once for each.
+    let done = if place.is_on_alternate() {
+        on_alternate_stack(registers, place, point, at_entry)
     } else {
-        in_class!(
-            bytes,
-            [1024 2048 3072 4096 6144 8192 12288 16384 24576 32768 49152 65536 98304],
-            MAX_COPY as usize,
-            record(&copy, place, point, origin)
-        )
+        let hidden = innermost_hidden_return();
+        let (bytes, detail) = reach(registers.sp);
+        let copy = StackCopy { registers, bytes, detail: detail | at_entry };
+        if place.goid != 0
+            && !place.is_on_goroutine()
+            && let Some((sp, end)) = lane::goroutine_below_c(cookie)
+        {
+            let start = sp.wrapping_sub(PUSHED);
+            let bytes_of_go = end.wrapping_sub(start).min(MAX_BESIDE_C) as u32;
+            let outer = Outer { start, bytes: bytes_of_go, end };
+            in_class!(bytes, [4096], 16384, record_beside_c(&copy, place, point, origin, &outer))
+        } else if hidden != 0 {
+            let none = Outer { start: 0, bytes: 0, end: 0 };
+            in_class!(bytes, [16384], MAX_COPY as usize, record_alone(&copy, place, point, origin, &none, hidden))
+        } else {
+            in_class!(
+                bytes,
+                [1024 2048 3072 4096 6144 8192 12288 16384 24576 32768 49152 65536 98304],
+                MAX_COPY as usize,
+                record(&copy, place, point, origin)
+            )
+        }
     };
     if !done {
         emit::lost(place, point);
@@ -76,9 +83,9 @@ pub(crate) fn event(ctx: &ProbeContext, cookie: Cookie, place: &Place, origin: O
 }
 
 /// Bytes of a goroutine's stack that are copied beside that of C, at most.
-const MAX_BESIDE_C: u32 = 4096;
-/// Bytes of a stack that a handler interrupted, at most.
-const MAX_INTERRUPTED: u32 = 16384;
+const MAX_BESIDE_C: u64 = 4096;
+/// Bytes of an alternate stack, and of what its first handler interrupted, at most of each.
+const MAX_ALTERNATE: u32 = 16384;
 
 /// Another stack, on which this one goes on.
 struct Outer {
@@ -89,26 +96,19 @@ struct Outer {
     end: u64,
 }
 
-impl Outer {
-    #[inline(always)]
-    fn of(cookie: Cookie, place: &Place, sp: u64) -> Self {
-        let mut outer = Self { start: 0, bytes: 0, end: 0 };
-        if place.is_on_alternate() {
-            outer.start = interrupted_sp(sp);
-            if outer.start != 0 {
-                outer.bytes = reach_of_thread(outer.start).0.min(MAX_INTERRUPTED);
-                outer.end = outer.start + u64::from(outer.bytes);
-            }
-        } else if place.goid != 0
-            && !place.is_on_goroutine()
-            && let Some((sp, end)) = lane::goroutine_below_c(cookie)
-        {
-            outer.start = sp.wrapping_sub(PUSHED);
-            outer.end = end;
-            outer.bytes = end.wrapping_sub(outer.start).min(u64::from(MAX_BESIDE_C)) as u32;
-        }
-        outer
-    }
+/// A record of both stacks of a signal handler. False: it was lost.
+#[inline(always)]
+fn on_alternate_stack(registers: Registers, place: &Place, point: u32, at_entry: u16) -> bool {
+    let [lowest, size] = lane::alternate_stack();
+    // The loop comes first: the verifier follows it once for each difference in what is known before it.
+    let start = interrupted_sp(registers.sp, lowest, size);
+    let bytes = if start == 0 { 0 } else { reach(start).0.min(MAX_ALTERNATE) };
+    let outer = Outer { start, bytes, end: start.wrapping_add(u64::from(bytes)) };
+    let used = (lowest + size).wrapping_sub(registers.sp);
+    let bytes = used.min(u64::from(MAX_ALTERNATE)) as u32;
+    let detail = if u64::from(bytes) == used { COPY_WHOLE } else { COPY_LIMIT };
+    let copy = StackCopy { registers, bytes, detail: detail | at_entry };
+    record_with_outer::<{ MAX_ALTERNATE as usize }, { MAX_ALTERNATE as usize }>(&copy, place, point, None, &outer, 0)
 }
 
 /// What is to be copied, and why not more.
@@ -118,21 +118,10 @@ struct StackCopy {
     detail: u16,
 }
 
-/// How many bytes to copy from `sp` on, and why not more.
+/// How many bytes to copy from `sp` on, and why not more. The thread pointer is where a thread's stack of glibc and musl
+/// begins; the first thread's is elsewhere, and the kernel knows it. No stack that is in use reaches beyond either.
 #[inline(always)]
-fn reach(place: &Place, sp: u64) -> (u32, u16) {
-    if place.is_on_alternate() {
-        let [lowest, size] = lane::alternate_stack();
-        let used = (lowest + size).wrapping_sub(sp);
-        return if used <= u64::from(MAX_COPY) { (used as u32, COPY_WHOLE) } else { (STACK_COPY.load(), COPY_LIMIT) };
-    }
-    reach_of_thread(sp)
-}
-
-/// The same for a thread's own stack. The thread pointer is where a thread's stack of glibc and musl begins; the first
-/// thread's is elsewhere, and the kernel knows it. No stack that is in use reaches beyond either.
-#[inline(always)]
-fn reach_of_thread(sp: u64) -> (u32, u16) {
+fn reach(sp: u64) -> (u32, u16) {
     let (mut bytes, mut detail) = (u64::from(STACK_COPY.load()), COPY_LIMIT);
     let mut nearest = u64::from(MAX_COPY);
     // Not in a loop: what a `None` holds is not defined, and the verifier wants everything defined that is moved.
@@ -154,15 +143,14 @@ fn reach_of_thread(sp: u64) -> (u32, u16) {
 /// on, a `ucontext_t`, which knows where they are, and which stack this is (Linux: arch/x86/kernel/signal_64.c,
 /// `struct rt_sigframe`; arch/x86/include/uapi/asm/{ucontext,sigcontext}.h).
 #[inline(always)]
-fn interrupted_sp(sp: u64) -> u64 {
+fn interrupted_sp(sp: u64, lowest: u64, size: u64) -> u64 {
     /// Bytes of the registers that `fxsave` stores.
     const LEAST: u64 = 512;
-    /// More than 12 KiB, with AMX's tiles, are not needed.
-    const STEPS: u32 = 192;
-    if !cfg!(bpf_target_arch = "x86_64") {
+    /// Up to 4.5 KiB: with AVX-512 they take 2.7 KiB. (With AMX's tiles, for programs that use them, 11 KiB.)
+    const STEPS: u32 = 64;
+    if !cfg!(bpf_target_arch = "x86_64") || size == 0 {
         return 0;
     }
-    let [lowest, size] = lane::alternate_stack();
     let mut registers = (lowest + size).wrapping_sub(LEAST) & !63;
     let mut steps = 0;
     while steps < STEPS {
@@ -170,12 +158,12 @@ fn interrupted_sp(sp: u64) -> u64 {
         if context < sp {
             return 0;
         }
-        let known: u64 = memory::user(context + 40 + 23 * 8).unwrap_or(0);
+        // Whatever cannot be read ends the search: two ways on from each step would be too many for the verifier.
+        let Some(known) = memory::user::<u64>(context + 40 + 23 * 8) else { return 0 };
         if known == registers {
-            let [this, _flags, bytes] = memory::user::<[u64; 3]>(context + 16).unwrap_or([0; 3]);
-            if this == lowest && bytes == size {
-                return memory::user(context + 40 + 15 * 8).unwrap_or(0);
-            }
+            let Some([this, _flags, bytes]) = memory::user::<[u64; 3]>(context + 16) else { return 0 };
+            let is_context = this == lowest && bytes == size;
+            return if is_context { memory::user(context + 40 + 15 * 8).unwrap_or(0) } else { 0 };
         }
         registers -= 64;
         steps += 1;
@@ -210,6 +198,31 @@ fn record<const N: usize>(copy: &StackCopy, place: &Place, point: u32, origin: O
 /// What a Go function has pushed below the stack pointer that its runtime wrote down: a return address and rbp, at least.
 const PUSHED: u64 = 32;
 
+/// The same of C that a goroutine called. (No return probe stands there: Go programs die of them.)
+#[inline(always)]
+fn record_beside_c<const N: usize>(
+    copy: &StackCopy,
+    place: &Place,
+    point: u32,
+    origin: Option<Origin>,
+    outer: &Outer,
+) -> bool {
+    record_with_outer::<N, { MAX_BESIDE_C as usize }>(copy, place, point, origin, outer, 0)
+}
+
+/// The same without another stack.
+#[inline(always)]
+fn record_alone<const N: usize>(
+    copy: &StackCopy,
+    place: &Place,
+    point: u32,
+    origin: Option<Origin>,
+    none: &Outer,
+    hidden: u64,
+) -> bool {
+    record_with_outer::<N, 0>(copy, place, point, origin, none, hidden)
+}
+
 /// The same with another stack beside, and what return probes hide.
 #[inline(always)]
 fn record_with_outer<const N: usize, const M: usize>(
@@ -225,7 +238,7 @@ fn record_with_outer<const N: usize, const M: usize>(
     let outer_section = Section { kind: SECTION_OUTER_STACK, detail: 0, bytes: size_of::<OuterStack<M>>() as u32 };
     // SAFETY: a record is as large as its type; each part is written in place and none is read.
     unsafe {
-        let detail = hidden_returns((&raw mut (*record_at).hidden).cast(), hidden);
+        let detail = if hidden == 0 { 0 } else { hidden_returns((&raw mut (*record_at).hidden).cast(), hidden) };
         let bytes = size_of::<[HiddenReturn; MAX_HIDDEN_RETURNS]>() as u32;
         (&raw mut (*record_at).hidden_section).write(Section { kind: SECTION_HIDDEN_RETURNS, detail, bytes });
         let (used, _) = read::<M>((&raw mut (*record_at).outer.bytes).cast(), outer.start, outer.bytes);
@@ -265,11 +278,13 @@ unsafe fn hidden_returns(to: *mut HiddenReturn, innermost: u64) -> u16 {
         if instance == 0 {
             break;
         }
-        let place = memory::kernel(instance + u64::from(stack)).unwrap_or(0);
-        let address = memory::kernel(instance + u64::from(address)).unwrap_or(0);
+        // As above.
+        let Some(place) = memory::kernel(instance + u64::from(stack)) else { break };
+        let Some(address) = memory::kernel(instance + u64::from(address)) else { break };
+        let Some(further_out) = memory::kernel(instance + u64::from(next)) else { break };
         // SAFETY: `count` is within the room that there is.
         unsafe { to.add(count).write(HiddenReturn { place, address }) };
-        instance = memory::kernel(instance + u64::from(next)).unwrap_or(0);
+        instance = further_out;
         count += 1;
     }
     count as u16

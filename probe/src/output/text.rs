@@ -1,6 +1,6 @@
 //! What the text outputs share: names, threads, callers, how a call ended, colours.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use anstyle::{AnsiColor, Style};
 
@@ -178,7 +178,7 @@ pub(super) fn push_callers(out: &mut String, painter: Painter, margin: &str, sta
 
 fn push_frame(out: &mut String, frame: &Frame) {
     match (&frame.function, &frame.binary, frame.address) {
-        (Some(function), ..) => escape::text(out, function),
+        (Some(function), ..) => escape::text(out, &brief(function)),
         (None, Some(binary), Some(address)) => {
             escape::text(out, basename(binary));
             let _ = write!(out, "+{address:#x}");
@@ -199,6 +199,79 @@ fn push_frame(out: &mut String, frame: &Frame) {
     }
 }
 
+/// A caller's name as a line of text has room for it: where it is longer than [`LONGEST_NAME`], generic and template arguments
+/// are left out, as `<…>`. What stands in front of a path, as in `<T as Trait>::method`, is part of the name.
+fn brief(name: &str) -> Cow<'_, str> {
+    if name.len() <= LONGEST_NAME {
+        return name.into();
+    }
+    let (mut short, mut depth) = (String::with_capacity(LONGEST_NAME), 0_usize);
+    let mut before = ' ';
+    for c in name.chars() {
+        match c {
+            // Arguments stand behind a name; `operator<<` and its like do not have any there.
+            '<' if depth > 0 || (is_part_of_name(before) && !short.ends_with("operator")) => {
+                if depth == 0 {
+                    short.truncate(short.trim_end_matches("::").len());
+                    short.push_str("<…>");
+                }
+                depth += 1;
+            }
+            // The arrow of a function's type closes nothing.
+            '>' if depth > 0 && before != '-' => depth -= 1,
+            _ if depth > 0 => {}
+            _ => short.push(c),
+        }
+        before = c;
+    }
+    // Brackets without a partner: operators, which are not understood here.
+    if depth > 0 { name.into() } else { short.into() }
+}
+
+/// Characters.
+const LONGEST_NAME: usize = 60;
+
+fn is_part_of_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | ':')
+}
+
 fn basename(path: &str) -> &str {
     path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_of_callers_lose_their_generic_arguments_and_short_ones_nothing() {
+        let object = "&dyn core::ops::function::Fn<(), Output = i32> + core::marker::Sync";
+        for (name, shown) in [
+            ("call_once<fn(), ()>", "call_once<fn(), ()>".to_owned()),
+            (&format!("std::panic::catch_unwind::<{object}, i32>"), "std::panic::catch_unwind<…>".to_owned()),
+            (
+                &format!("<{object} as core::ops::function::FnOnce<()>>::call_once"),
+                "<&dyn core::ops::function::Fn<…> + core::marker::Sync as core::ops::function::FnOnce<…>>::call_once"
+                    .to_owned(),
+            ),
+            (
+                "and_then<(), fn(alloc::vec::Vec<u8>) -> bool, probe::trace::session::{closure_env#0}>",
+                "and_then<…>".to_owned(),
+            ),
+            (
+                "std::map<std::string, std::vector<int, std::allocator<int> >, std::less<std::string> >::find(int) const",
+                "std::map<…>::find(int) const".to_owned(),
+            ),
+            (
+                "std::operator<< <std::char_traits<char> >(std::basic_ostream<char>&, char const*)",
+                "std::operator<< <std::char_traits<…> >(std::basic_ostream<…>&, char const*)".to_owned(),
+            ),
+            (
+                "a_function_of_many_words_whose_name_is_long_enough_to_be_shortened::if_it_had_arguments",
+                "a_function_of_many_words_whose_name_is_long_enough_to_be_shortened::if_it_had_arguments".to_owned(),
+            ),
+        ] {
+            assert_eq!(brief(name), shown);
+        }
+    }
 }

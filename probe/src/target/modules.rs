@@ -3,8 +3,12 @@
 //! In: a process's mapping and an address. Out: [`Frame`]s and [`Step`]s, made once for each address of each file.
 
 use std::{
+    ffi::OsStr,
     fs::File,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -85,7 +89,7 @@ impl Modules {
             places: FxHashMap::default(),
             tables: None,
         };
-        self.modules.insert((inode, path.to_owned()), module);
+        self.modules.insert((inode, undeleted(path).to_owned()), module);
     }
 
     /// Nobody runs a file any more: its inode may come to be another's.
@@ -120,7 +124,7 @@ impl Modules {
     }
 
     fn module(&mut self, pid: u32, mapping: &Mapping) -> &mut Module {
-        let key = (mapping.inode, mapping.path.clone());
+        let key = (mapping.inode, undeleted(&mapping.path).to_owned());
         self.modules.entry(key).or_insert_with(|| Module::open(pid, mapping))
     }
 }
@@ -162,16 +166,40 @@ pub fn is_root(function: &str) -> bool {
 /// Where Go calls C, on the thread's own stack.
 const SWITCH_OF_STACKS: &str = "runtime.asmcgocall";
 
-/// `mov $15,%rax; syscall`: where signal handlers return to, in glibc, musl and Go (`rt_sigreturn`; GCC and gdb know it
-/// by these bytes too).
+/// Code that is returned to, though no call stands before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trampoline {
+    /// Where signal handlers return to.
+    SignalReturn,
+    /// Where a coroutine's first function returns to.
+    StartOfContext,
+}
+
+impl Trampoline {
+    /// What glibc (and musl, the first) call that place. A stripped libc has no name for it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::SignalReturn => "__restore_rt",
+            Self::StartOfContext => "__start_context",
+        }
+    }
+}
+
+/// `mov $15,%rax; syscall`: in glibc, musl and Go (`rt_sigreturn`; GCC and gdb know it by these bytes too).
 const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
-/// What glibc and musl call that place. A stripped libc has no name for it.
-const SIGNAL_RETURN_NAME: &str = "__restore_rt";
+/// `mov %rbx,%rsp; mov (%rsp),%rdi; test %rdi,%rdi`: `makecontext` has a coroutine return to the first byte of it, and its
+/// unwind tables do not say that nothing called it (glibc 2.36: sysdeps/unix/sysv/linux/x86_64/__start_context.S).
+const START_OF_CONTEXT: [u8; 10] = [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff];
+
+/// The path of a file, as it was before the file was deleted.
+fn undeleted(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.strip_suffix(b" (deleted)").map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
+}
 
 impl Module {
     fn open(pid: u32, mapping: &Mapping) -> Self {
-        let path = mapping.path.display().to_string();
-        let path = path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned();
+        let path = undeleted(&mapping.path).display().to_string();
         let file = || Binary::from_file(&open_same_file(pid, mapping)?, &mapping.path).ok();
         let binary = if path == VDSO { own_vdso() } else { file() }.map(Arc::new);
         let search = debugfiles::search(&super::in_root_of(pid, Path::new(&path)), Path::new(&path));
@@ -180,9 +208,9 @@ impl Module {
     }
 
     fn name(&mut self, mapping: &Mapping, address: CodeAddress) -> Named {
-        let signal_return = self.is_signal_return(mapping, address);
+        let trampoline = self.trampoline(mapping, address);
         // The call that a trampoline returns from is none that stands before it.
-        let lookup = if signal_return { address.ip() } else { address.for_lookup() };
+        let lookup = if trampoline.is_some() { address.ip() } else { address.for_lookup() };
         let binary = (!self.path.is_empty()).then(|| self.path.clone());
         let shown_address = self.vaddr(mapping, address.ip()).map(|v| v.0);
         let place = self.vaddr(mapping, lookup).map(|vaddr| self.place(vaddr));
@@ -196,12 +224,12 @@ impl Module {
             inlined,
         };
         let frames: Box<[Rc<Frame>]> = match place {
-            Some(place) if !signal_return => {
+            Some(place) if trampoline.is_none() => {
                 let last = place.functions.len().saturating_sub(1);
                 place.functions.iter().enumerate().map(|(at, place)| Rc::new(frame(place, at < last))).collect()
             }
             _ => {
-                let function = signal_return.then(|| SIGNAL_RETURN_NAME.to_owned());
+                let function = trampoline.map(|trampoline| trampoline.name().to_owned());
                 [Rc::new(frame(&NamedPlace { function, ..NamedPlace::default() }, false))].into()
             }
         };
@@ -215,8 +243,10 @@ impl Module {
     fn step(&mut self, mapping: &Mapping, address: CodeAddress) -> Step {
         let Some(binary) = self.binary.clone() else { return Step::Cut(Cut::UnknownCode) };
         let Some(vaddr) = self.vaddr(mapping, address.for_lookup()) else { return Step::Cut(Cut::UnknownCode) };
-        if self.is_signal_return(mapping, address) {
-            return Step::Signal;
+        match self.trampoline(mapping, address) {
+            Some(Trampoline::SignalReturn) => return Step::Signal,
+            Some(Trampoline::StartOfContext) => return Step::End,
+            None => {}
         }
         let index = self.index.as_deref();
         let rule = self.tables.get_or_insert_with(|| Tables::of(&binary, index)).rule(&binary, index, vaddr);
@@ -231,9 +261,15 @@ impl Module {
         }
     }
 
-    fn is_signal_return(&self, mapping: &Mapping, address: CodeAddress) -> bool {
-        let code = || self.binary.as_ref()?.bytes_at(self.vaddr(mapping, address.ip())?, SIGNAL_RETURN.len() as u64);
-        code().is_some_and(|code| *code == SIGNAL_RETURN)
+    fn trampoline(&self, mapping: &Mapping, address: CodeAddress) -> Option<Trampoline> {
+        let vaddr = self.vaddr(mapping, address.ip())?;
+        let begins_with =
+            |code: &[u8]| self.binary.as_ref()?.bytes_at(vaddr, code.len() as u64).filter(|at| *at == code);
+        if begins_with(&SIGNAL_RETURN).is_some() {
+            return Some(Trampoline::SignalReturn);
+        }
+        let starts = !address.is_exact() && begins_with(&START_OF_CONTEXT).is_some();
+        starts.then_some(Trampoline::StartOfContext)
     }
 
     fn vaddr(&self, mapping: &Mapping, address: RuntimeAddr) -> Option<Vaddr> {
@@ -317,4 +353,27 @@ fn open_inode(path: &Path, inode: u64) -> Option<File> {
     // No link of a process's root leads out of that, and nothing but a regular file is opened.
     let file = debugfiles::open(path).ok()?;
     (file.metadata().ok()?.ino() == inode).then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_known_is_known_by_its_mapping_too_after_it_was_deleted_and_its_process_ended() {
+        let own = std::env::current_exe().expect("our own path");
+        let index =
+            Arc::new(Index::new(Arc::new(Binary::open(&own).expect("it is a program"))).expect("it has symbols"));
+        let here = undeleted as fn(&Path) -> &Path as usize as u64;
+        let mappings = processes::mappings_of(std::process::id());
+        let mapping = mappings.into_iter().find(|m| (m.start..m.end).contains(&here)).expect("our code is mapped");
+        let mut modules = Modules::default();
+        modules.know(mapping.inode, Path::new("/gone/program"), &index);
+        let deleted = Mapping { path: "/gone/program (deleted)".into(), ..mapping };
+        // No process has this id.
+        let named = modules.name(u32::MAX - 9, &deleted, CodeAddress::exact(here));
+        let function = named.frames.last().and_then(|frame| frame.function.clone());
+        assert!(function.as_deref().is_some_and(|name| name.ends_with("modules::undeleted")), "{function:?}");
+        assert_eq!(named.frames.last().and_then(|frame| frame.binary.as_deref()), Some("/gone/program"));
+    }
 }

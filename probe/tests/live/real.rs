@@ -15,19 +15,25 @@ use crate::{
 /// Room for all stacks, however slow their reader is.
 const BUFFER: [&str; 2] = ["--buffer", "512M"];
 
-/// All that is said of stacks here, of at least so many calls.
+/// Some functions of a file without names, by their addresses.
+const SOME: &str = r"/\+0x[0-9a-f]*[37b]00$/";
+/// More of them.
+const MORE: &str = r"/\+0x[0-9a-f]*[048c][37b]0$/";
+
+/// All that is said of stacks here, of at least so many.
 #[track_caller]
 fn assert_whole(traced: &Traced, least: usize) {
     assert_eq!(traced.lost_total(), 0, "{}", traced.ended.stderr);
-    let outermost: Vec<&Call> = traced.trace.calls.iter().filter(|call| call.depth == 0).collect();
-    assert!(outermost.len() >= least, "{} outermost calls: {}", outermost.len(), traced.ended.stderr);
-    let cut: Vec<&&Call> = outermost.iter().filter(|call| !is_whole(call)).collect();
-    assert!(cut.len() * 100 <= outermost.len(), "{} of {} are cut: {:?}", cut.len(), outermost.len(), cut.first());
+    let calls = &traced.trace.calls;
+    assert!(calls.iter().all(|call| call.depth > 0 || call.stack.is_some()), "an outermost call without callers");
+    let with_stack: Vec<&Call> = calls.iter().filter(|call| call.stack.is_some()).collect();
+    assert!(with_stack.len() >= least, "{} stacks: {}", with_stack.len(), traced.ended.stderr);
+    let cut: Vec<&&Call> = with_stack.iter().filter(|call| !is_whole(call)).collect();
+    assert!(cut.len() * 100 <= with_stack.len(), "{} of {} are cut: {:?}", cut.len(), with_stack.len(), cut.first());
 }
 
 fn is_whole(call: &Call) -> bool {
-    let stack = call.stack.as_ref().unwrap_or_else(|| panic!("no callers: {call:?}"));
-    let root = stack.last().and_then(|frame| frame.function.as_deref());
+    let root = call.stack.iter().flatten().last().and_then(|frame| frame.function.as_deref());
     call.stack_cut.is_none() && matches!(root, Some("_start" | "clone" | "__clone" | "clone3" | "__clone3"))
 }
 
@@ -67,20 +73,18 @@ fn sqlite_sorting_and_searching() {
     let functions = ["sqlite3Btree*", "sqlite3Pager*", "sqlite3Vdbe*", "sqlite3Parser*", "sqlite3_malloc*"];
     let options = [&["--stack-all", "-x", "libsqlite3.so.0"], &BUFFER[..], &functions].concat();
     let traced = trace(&options, &["sqlite3", ":memory:", statements]);
-    assert_whole(&traced, 100);
-    // All calls have callers here, and most lie in others.
-    let cut = traced.trace.calls.iter().filter(|call| !is_whole(call)).count();
-    assert!(cut * 100 <= traced.trace.calls.len(), "{cut} of {}", traced.trace.calls.len());
+    assert_whole(&traced, 5000);
 }
 
 #[test]
 fn ripgrep_searching_with_four_threads() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").display().to_string();
-    let options = [&["-x", "libc.so.6"], &BUFFER[..], &["malloc", "read", "openat64"]].concat();
+    // Nothing names its functions: some of all, by their addresses. (The C library's would be the whole machine's.)
+    let options = [&["--all", "--stack-all", "-x", "/usr/bin/rg"], &BUFFER[..], &[MORE]].concat();
     let traced = trace(&options, &["rg", "-j4", "fn [a-z]+_(of|is)", &sources]);
-    assert_whole(&traced, 2000);
+    assert_whole(&traced, 400);
     // The first thread's and the others', which a file without symbols and the C library begin.
-    assert!(rooted_at(&traced, &["_start"]) > 500, "{}", traced.ended.stderr);
+    assert!(rooted_at(&traced, &["_start"]) > 50, "{}", traced.ended.stderr);
     assert!(rooted_at(&traced, &["clone3", "__clone3", "clone"]) > 100, "{}", traced.ended.stderr);
 }
 
@@ -105,8 +109,7 @@ fn ruff_checking_python() {
         fs::write(folder.path().join(format!("m{module}.py")), text).expect("it can be written");
     }
     let (ruff, sources) = (ruff().display().to_string(), folder.path().display().to_string());
-    // Nothing names its functions: some of all, by their addresses.
-    let options = [&["--all", "-x", &ruff], &BUFFER[..], &["/\\+0x[0-9a-f]*[37b]00$/"]].concat();
+    let options = [&["--all", "-x", &ruff], &BUFFER[..], &[SOME]].concat();
     let traced = trace(&options, &[&ruff, "check", "--no-cache", "--isolated", "--select=ALL", "-q", &sources]);
     assert_whole(&traced, 2000);
     assert!(rooted_at(&traced, &["clone3", "__clone3", "clone"]) > 1000, "{}", traced.ended.stderr);

@@ -229,6 +229,78 @@ fn by_frame_pointers_a_return_probe_in_the_place_of_a_caller_is_said_and_not_sho
 }
 
 #[test]
+fn a_coroutines_stack_ends_where_it_begins() {
+    for mode in ["coroutine", "migrate"] {
+        let traced = trace(&["--stack-all", "leaf"], &[&path("c/stacks"), mode, "-n", "20"]);
+        let calls = traced.trace.of("leaf");
+        let in_coroutine = calls.iter().filter(|call| callers(call).iter().any(|name| name == "generator"));
+        assert!(in_coroutine.count() > 20, "{mode}: {}", traced.ended.stderr);
+        for call in calls {
+            assert_eq!(call.stack_cut, None, "{mode}: {call:?}");
+        }
+    }
+}
+
+/// Maps its own code so many times more, then waits if it is to, and calls.
+const MANY_MAPPINGS: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+__attribute__((noipa)) long counted(long x) { return x * 3; }
+__attribute__((noipa)) long outer(long x) { return counted(x) + 1; }
+int main(int argc, char **argv) {
+    int file = open("/proc/self/exe", O_RDONLY);
+    for (int i = atoi(argv[1]); i > 0; i--)
+        if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0) == MAP_FAILED)
+            return 1;
+    if (argc > 2) {
+        puts("ready");
+        fflush(stdout);
+        getchar();
+    }
+    long sum = 0;
+    for (int i = 0; i < 1000; i++)
+        sum += outer(i);
+    return sum == 0;
+}
+"#;
+
+#[test]
+fn sixty_thousand_mappings_hold_nothing_up_and_hide_no_caller() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (source, program) = (folder.path().join("many.c"), folder.path().join("many"));
+    std::fs::write(&source, MANY_MAPPINGS).expect("it can be written");
+    harness::tool("gcc", &["-O2".as_ref(), "-o".as_ref(), program.as_os_str(), source.as_os_str()]);
+    let shown = program.to_str().expect("UTF-8");
+    // What is there before the trace begins, and what comes in it.
+    let mut process = Process::waiting(&program, &["60000"]);
+    let tracer = Tracer::start(&["-p", &process.pid().to_string(), "counted"]);
+    process.go();
+    process.finish().success();
+    for traced in [tracer.finish(), trace(&["counted"], &[shown, "60000"])] {
+        let calls = traced.trace.of("counted");
+        assert_eq!(calls.len(), 1000, "{}", traced.ended.stderr);
+        calls.iter().for_each(|call| assert_c_callers(call, &["outer", "main"]));
+    }
+}
+
+#[test]
+fn callers_in_a_deleted_file_are_named() {
+    let (folder, copy) = private_copy("rust/counts-fp", "deleted");
+    let mut process = Process::waiting(&copy, &["recurse", "-n", "1"]);
+    drop(folder);
+    let tracer = Tracer::start(&["-p", &process.pid().to_string(), "counts::recurse"]);
+    process.go();
+    process.finish().success();
+    let traced = tracer.finish();
+    let outermost = traced.trace.calls.iter().find(|call| call.depth == 0).expect("it was called");
+    assert!(callers(outermost).iter().any(|name| name == "counts::main"), "{outermost:?}");
+    assert_eq!(outermost.stack_cut, None, "{outermost:?}");
+}
+
+#[test]
 fn each_call_of_a_rust_recursion_has_as_many_of_it_for_callers_as_are_open() {
     for program in ["rust/counts", "rust/counts-fp", "rust/counts-debug", "rust/counts-v0"] {
         let options = ["--stack-all", "--stack-depth", "127", "counts::recurse"];
