@@ -27,9 +27,16 @@ fn every_call_of_a_goroutine_has_what_was_told_with_one() {
 }
 
 #[test]
+fn nobody_made_the_goroutine_that_a_program_starts_with() {
+    let mut b = bench();
+    told(&mut b, 1, 1, 100, entry(F));
+    b.tells(&["1 enter 0 in - at 1"]);
+}
+
+#[test]
 fn what_was_told_of_a_goroutine_that_ended_is_not_told_of_the_next_in_its_place() {
     let mut b = bench();
-    for goid in 1..=crate::calls::tracker::lanes::MANY_LANES as u64 + 1 {
+    for goid in 2..=crate::calls::tracker::lanes::MANY_LANES as u64 + 2 {
         told(&mut b, goid, goid, 100, entry(F));
         b.on_goroutine(goid, 1, goid, 100, exit(F));
     }
