@@ -1,6 +1,6 @@
 //! A little of everything that depends on the kernel: calls, ends and callers in each language, processes that are followed
-//! or named, a budget that is passed. Also run on other kernels, in an emulated machine (`make test-kernels`), where a call
-//! takes a hundred times as long: so a few calls of each kind.
+//! or named, a budget that is passed. Also run on other kernels, in an emulated machine (`make test-kernels`), where each start
+//! of `probe` takes five seconds: so not much of it.
 
 use serde_json::Value;
 
@@ -25,26 +25,23 @@ fn few(program: &str, modes: &[&str]) {
 
 #[test]
 fn a_little_c() {
-    few(
-        "c/counts",
-        &["calls", "tail", "cond", "indirect", "switch", "longjmp", "loop", "refused", "fork", "vfork", "exit", "exec"],
-    );
+    few("c/counts", &["calls", "indirect", "longjmp", "fork", "exec"]);
 }
 
 #[test]
 fn a_little_cpp() {
-    few("cpp/counts", &["calls", "exception", "objects", "virtual", "tail", "exit"]);
+    few("cpp/counts", &["exception", "virtual"]);
 }
 
 #[test]
 fn a_little_go() {
-    few("go/counts", &["calls", "grow", "panic", "goexit", "tail", "exit", "exec"]);
+    few("go/counts", &["calls", "grow", "panic", "exit"]);
     few("go/counts-stripped", &["calls"]);
 }
 
 #[test]
 fn a_little_rust() {
-    few("rust/counts", &["calls", "panic", "generics", "closure", "tail", "exit", "exec"]);
+    few("rust/counts", &["calls", "panic"]);
 }
 
 #[test]
@@ -81,15 +78,11 @@ fn what_passes_the_budget_is_shed_and_what_is_named_goes_on() {
 /// The verifier sees other code for each: what a trace does not need is dropped before it looks.
 #[test]
 fn every_way_to_trace_is_accepted() {
-    let ways: [&[&str]; 8] = [
-        &["--stack=fp"],
-        &["--stack=dwarf"],
+    let ways: [&[&str]; 4] = [
         &["--stack=dwarf", "--stack-all"],
-        &["--stack=none", "--goroutines"],
-        &["--stack=auto", "--goroutines", "--stack-depth=100"],
-        &["--returns=none"],
-        &["--subtract-overhead"],
-        &["--stack=none", "--min-duration=1ns"],
+        &["--stack=fp", "--goroutines"],
+        &["--returns=none", "--stack=none"],
+        &["--subtract-overhead", "--stack-depth=100"],
     ];
     for way in ways {
         for (name, function) in [("c/counts", "recurse"), ("go/counts", "main.recurse")] {
