@@ -78,10 +78,10 @@ pub fn has_our_numbers() -> bool {
     own_pid() == std::process::id()
 }
 
-/// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; true where that cannot
+/// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; none where that cannot
 /// be told.
-pub fn is_the_machines() -> bool {
-    pid_namespace(1).is_none_or(|first| first == FIRST_PID_NAMESPACE)
+pub fn is_the_machines() -> Option<bool> {
+    Some(pid_namespace(1)? == FIRST_PID_NAMESPACE)
 }
 
 /// The PID namespace that a process is in: its inode.

@@ -92,6 +92,8 @@ pub(super) struct Session<'a> {
     arrivals: Arrivals,
     /// Processes that have given themselves new names.
     renamed: Vec<u32>,
+    /// Processes that got the name which is traced when there was no room for more.
+    no_room_for: u64,
     remarks: Vec<String>,
 }
 
@@ -122,6 +124,7 @@ impl<'a> Session<'a> {
             states: vec![growing::FileState::default(); files.len()],
             arrivals,
             renamed: Vec::new(),
+            no_room_for: 0,
             request,
             info,
             plan,
@@ -362,7 +365,7 @@ impl<'a> Session<'a> {
             let others = self.world.losses.total() - of_points;
             summary.notes.push(format!("{others} records of ended threads and processes, and of unwinding, were lost"));
         }
-        let not_traced = self.attachment.not_traced();
+        let not_traced = self.attachment.not_traced() + self.no_room_for;
         if not_traced > 0 {
             summary.notes.push(format!("{not_traced} processes were not traced: at most 65,536 are at once"));
         }
