@@ -81,7 +81,10 @@ pub fn has_our_numbers() -> bool {
 /// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; none where that cannot
 /// be told.
 pub fn is_the_machines() -> Option<bool> {
-    Some(pid_namespace(1)? == FIRST_PID_NAMESPACE)
+    // Not even root may look at every machine's first process.
+    let first = pid_namespace(1).map(|namespace| namespace == FIRST_PID_NAMESPACE);
+    let own = || pid_namespace(own_pid()).filter(|&namespace| namespace == FIRST_PID_NAMESPACE).map(|_| true);
+    first.or_else(own)
 }
 
 /// The PID namespace that a process is in: its inode.
