@@ -26,7 +26,7 @@ use crate::{
     plan::{self, Plan},
     request::Returns,
     target::{
-        self, Change, Identity, TracedFile,
+        self, Identity, TracedFile,
         debuginfod::Debuginfod,
         processes::{self, Mapping},
         unwinders,
@@ -360,7 +360,7 @@ impl Planning {
             plan.watch_unwinders(std::slice::from_ref(&file), &libraries);
         }
         // Written to, or cut off, while it was read.
-        if file.change() == Some(Change::Overwritten) {
+        if file.is_overwritten() {
             bail!("failed to read {shown}: it was changed meanwhile");
         }
         Ok(Taken { file, libraries, plan })

@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
         let info = TraceInfo { subtracted, ..info(&plan, clocks) };
         let mut session = Self {
             notes: request.output.notes.clone(),
-            states: vec![growing::FileState::default(); files.len()],
+            states: files.iter().map(growing::FileState::of).collect(),
             arrivals,
             renamed: Vec::new(),
             no_room_for: 0,
@@ -193,7 +193,7 @@ impl<'a> Session<'a> {
                 && shedding.is_due(now)
                 && let Err(error) =
                     shedding.shed(&mut self.attachment, &self.plan, &self.files, &mut self.tracker, || {
-                        self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt_by(file.change()))
+                        self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt(file))
                     })
             {
                 talk::say_error(&error);

@@ -15,6 +15,7 @@ mod harness;
 mod kernel;
 mod options;
 mod overhead;
+mod overlays;
 mod processes;
 mod real;
 mod rights;

@@ -41,9 +41,14 @@ pub(super) struct FileState {
 }
 
 impl FileState {
+    /// At the start of the trace.
+    pub(super) fn of(file: &TracedFile) -> Self {
+        Self { is_superseded: file.is_covered, ..Self::default() }
+    }
+
     /// Whether its probes are there, and it is not what was read any more.
-    pub(super) fn is_spoilt_by(self, change: Option<Change>) -> bool {
-        !self.is_gone && change == Some(Change::Overwritten)
+    pub(super) fn is_spoilt(self, file: &TracedFile) -> bool {
+        !self.is_gone && file.is_overwritten()
     }
 }
 
@@ -79,12 +84,12 @@ impl Session<'_> {
 
     fn look_at_paths(&mut self) {
         for number in 0..self.files.len() {
-            let (file, state) = (&self.files[number], self.states[number]);
+            let state = self.states[number];
             if state.is_gone {
                 continue;
             }
-            let change = file.change();
-            let has_successor = change == Some(Change::Replaced) && !state.is_superseded;
+            let change = self.files[number].change();
+            let has_successor = matches!(change, Some(Change::Replaced | Change::Copied)) && !state.is_superseded;
             if change != state.said {
                 self.file_changed(number, change);
             }
@@ -109,9 +114,14 @@ impl Session<'_> {
                 self.attachment.detach_file(&self.plan, number);
                 talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
             }
-            Some(Change::Replaced | Change::Deleted) if is_no_matter => {}
+            Some(Change::Replaced | Change::Copied | Change::Deleted) if is_no_matter => {}
             Some(Change::Replaced) => {
                 talk::say(format_args!("{shown} was replaced: processes that run the old file are still traced"));
+            }
+            Some(Change::Copied) => {
+                talk::say(format_args!(
+                    "{shown} was changed, for which its overlay made a copy: processes that run the image's file are still traced"
+                ));
             }
             Some(Change::Deleted) => {
                 talk::say(format_args!("{shown} was deleted: running processes are still traced"));
@@ -191,8 +201,11 @@ impl Session<'_> {
     fn add(&mut self, candidate: &Candidate, taken: Taken) -> Result<Option<NewFile>> {
         let Taken { file, libraries, mut plan } = taken;
         let known = self.position(&file).filter(|&known| !self.plan.only_unwinds(known));
-        if known.is_some() {
-            self.supersede(candidate);
+        if let Some(known) = known {
+            if candidate.replaces != Some(known) {
+                self.supersede(candidate);
+                self.states[known].is_superseded = false;
+            }
             return Ok(None);
         }
         if plan.functions.is_empty() {
