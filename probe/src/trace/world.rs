@@ -29,6 +29,9 @@ const MAX_PROCESSES: usize = 4096;
 /// Names remembered at most, for one process.
 const MAX_NAMES: usize = 65_536;
 
+/// Nobody maps anything below (Linux: `vm.mmap_min_addr`, 64 KiB by default, one page at least).
+const LOWEST_CODE: u64 = 4096;
+
 /// The live world.
 pub(super) struct Live {
     pub(super) processes: Processes,
@@ -189,6 +192,10 @@ impl Live {
         for (number, &address) in callers.iter().enumerate() {
             if !true_next {
                 stack.cut = Some(Cut::NoFramePointers);
+                return stack;
+            }
+            // Where a program begins stands the number of its arguments, and no code is ever there.
+            if number == 0 && address.ip().0 < LOWEST_CODE {
                 return stack;
             }
             let Some(named) = self.name_address(of.pid, address) else {
