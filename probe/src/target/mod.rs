@@ -487,18 +487,31 @@ fn is_there(pid: u32) -> bool {
 
 /// Whether a process or thread, or another thread of the process, runs still. One that only was not waited for does not.
 pub fn runs(id: u32) -> bool {
-    let process = proc::of(id);
-    let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
-    // proc(5): the name stands in parentheses, and may have any in it.
-    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
-    !matches!(state, Some('Z' | 'X')) || threads() > 1
+    let Some(state) = proc::state(id) else { return false };
+    let threads = || fs::read_dir(proc::of(id).join("task")).map_or(0, Iterator::count);
+    !matches!(state, 'Z' | 'X') || threads() > 1
 }
 
 /// The name of a process.
 pub fn comm_of(pid: u32) -> Option<String> {
-    let bytes = fs::read(proc::of(pid).join("comm")).ok()?;
-    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    comm_bytes_of(pid).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether a process has this name, as [`cut_comm`] gives it.
+pub fn is_called(pid: u32, comm: &[u8]) -> bool {
+    comm_bytes_of(pid).is_some_and(|own| own == comm)
+}
+
+fn comm_bytes_of(pid: u32) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(proc::of(pid).join("comm")).ok()?;
+    bytes.pop_if(|last| *last == b'\n');
+    Some(bytes)
+}
+
+/// A name as the kernel keeps it: the first 15 bytes, wherever in a letter these end.
+pub fn cut_comm(comm: &str) -> &[u8] {
+    let bytes = comm.as_bytes();
+    bytes.get(..probe_ebpf::abi::COMM_LEN - 1).unwrap_or(bytes)
 }
 
 /// All processes of the machine.

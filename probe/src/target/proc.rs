@@ -95,10 +95,21 @@ pub fn pid_namespace(pid: u32) -> Option<u64> {
 
 /// When a process started, in ticks since the machine did: with its number this names it for good.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read(of(pid).join("stat")).ok()?;
-    // The name in brackets may hold anything. proc(5): starttime is the 22nd field, state the 3rd.
+    stat(pid, 22)?.parse().ok()
+}
+
+/// The state of a process or thread: `R`, `S`, `Z`…
+pub fn state(id: u32) -> Option<char> {
+    stat(id, 3)?.chars().next()
+}
+
+/// A field of `stat`, as proc_pid_stat(5) numbers them, from the third on.
+fn stat(id: u32, field: usize) -> Option<String> {
+    let stat = fs::read(of(id).join("stat")).ok()?;
+    // The name in parentheses may hold anything, also what is no text.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    String::from_utf8_lossy(stat.get(after..)?).split_whitespace().nth(22 - 3)?.parse().ok()
+    let fields = String::from_utf8_lossy(stat.get(after..)?);
+    fields.split_whitespace().nth(field.checked_sub(3)?).map(str::to_owned)
 }
 
 /// A line of a process's `status`, without its name.

@@ -378,13 +378,14 @@ impl<'a> Session<'a> {
         if not_traced > 0 {
             summary.notes.push(format!("{not_traced} processes were not traced: at most 65,536 are at once"));
         }
-        let mut remarks = self.remarks.clone();
-        remarks.dedup();
-        summary.notes.extend(remarks);
+        summary.notes.append(&mut self.remarks);
     }
 
     /// What to look at when no event came.
     fn nothing_seen(&self) -> String {
+        if self.plan.traced_files().next().is_none() {
+            return "nothing was called: no traced process loaded what was awaited".to_owned();
+        }
         format!(
             "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
             self.plan.traced_files().collect::<Vec<_>>().join(" or ")
@@ -421,7 +422,10 @@ fn read_recorder(
     if recorder.take_lost() > 0 {
         world.processes.reseed_all();
         arrivals.look_anew();
-        remarks.push("records of mappings were lost: some callers may have no names".to_owned());
+        let remark = "records of mappings were lost: some callers may have no names";
+        if !remarks.iter().any(|known| known == remark) {
+            remarks.push(remark.to_owned());
+        }
     }
 }
 

@@ -16,7 +16,10 @@ use crate::{
     output::{escape::escaped, talk},
     plan::{NO_FUNCTION, Plan},
     target::{Change, TracedFile, containers::files::is_same},
-    trace::arrivals::{Arrival, Candidate, Taken},
+    trace::{
+        arrivals::{Arrival, Candidate, Taken},
+        not_probed,
+    },
 };
 
 /// Where no events come that they belong to, records of mappings are applied up to so long ago.
@@ -112,7 +115,9 @@ impl Session<'_> {
             Some(Change::Overwritten) => {
                 state.is_gone = true;
                 self.attachment.detach_file(&self.plan, number);
-                talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
+                talk::say(format_args!(
+                    "{shown} was overwritten in place: its probes were removed at once, and its path is not looked at any more"
+                ));
             }
             Some(Change::Replaced | Change::Copied | Change::Deleted) if is_no_matter => {}
             Some(Change::Replaced) => {
@@ -143,7 +148,9 @@ impl Session<'_> {
             }
         }
         for (number, unseen) in self.arrivals.take_unused() {
-            if !unseen.is_empty() && !self.were_all_recorded(number, &unseen) {
+            // It may have been asked twice.
+            let is_gone = self.states[number].is_gone;
+            if is_gone || !unseen.is_empty() && !self.were_all_recorded(number, &unseen) {
                 continue;
             }
             let Some(living) = self.states.iter().position(|state| !state.is_gone && !state.is_superseded) else {
@@ -175,7 +182,7 @@ impl Session<'_> {
         match taken {
             Ok(taken) => match self.add(&candidate, *taken) {
                 Ok(Some(file)) => {
-                    say_arrival(&candidate, &file);
+                    say_arrival(&candidate, &file, self.request.verbose);
                     self.sink.grown(&self.info, &file)?;
                 }
                 Ok(None) => {}
@@ -240,9 +247,10 @@ impl Session<'_> {
         }
         let functions = &self.plan.functions[added.functions.clone()];
         self.info.functions.extend(functions.iter().map(|function| function.traced.clone()));
+        // What cannot be attached takes nobody's place: the file after it may.
+        let refused = refused.inspect_err(|_| self.states[new].is_gone = true)?;
         self.supersede(candidate);
         self.know_file(new);
-        let refused = refused.inspect_err(|_| self.states[new].is_gone = true)?;
         let attached = (added.functions.len() - refused.len()) as u64;
         let name = |function: u32| self.info.functions.get(function as usize).map(|function| function.name.clone());
         let refused = refused.into_iter().filter_map(|(function, reason)| Some((name(function)?, reason)));
@@ -278,7 +286,7 @@ fn nothing_of(plan: &Plan) -> String {
     }
 }
 
-fn say_arrival(candidate: &Candidate, file: &NewFile) {
+fn say_arrival(candidate: &Candidate, file: &NewFile, verbose: u8) {
     let (n, shown) = (file.attached, escaped(&file.binary));
     let functions = if n == 1 { "function" } else { "functions" };
     let why = match (candidate.cause, candidate.through) {
@@ -288,4 +296,5 @@ fn say_arrival(candidate: &Candidate, file: &NewFile) {
     let not =
         if file.skipped.is_empty() { String::new() } else { format!("; {} cannot be probed", file.skipped.len()) };
     talk::say(format_args!("now also tracing {n} {functions} of {shown} ({why}){not}"));
+    not_probed(&file.skipped, verbose).for_each(talk::say);
 }
