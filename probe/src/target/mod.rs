@@ -19,9 +19,13 @@ pub mod unwinders;
 mod user;
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -353,7 +357,7 @@ fn is_executable(path: &Path) -> bool {
 ///
 /// # Errors
 /// There is no such process, or it is not ours to look at.
-pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
+fn program_of(pid: u32) -> Result<(PathBuf, String)> {
     let link = proc::of(pid).join("exe");
     let shown = fs::read_link(&link).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound if !is_there(pid) => anyhow!("no process {pid}"),
@@ -366,7 +370,7 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
         }
         _ => anyhow!("failed to look at process {pid}: {error}"),
     })?;
-    Ok((link, shown.to_string_lossy().into_owned()))
+    Ok((link, undeleted(&shown).to_string_lossy().into_owned()))
 }
 
 /// The program that a process runs, even if it was deleted.
@@ -375,12 +379,11 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
 /// See [`program_of`] and [`TracedFile::open`].
 pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let (path, shown) = program_of(pid)?;
-    let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
     // What was only chrooted is named by paths from outside.
     let root = fs::read_link(proc::of(pid).join("root")).unwrap_or_default();
-    let inside = Path::new(shown).strip_prefix(&root).unwrap_or(Path::new(shown));
+    let inside = Path::new(&shown).strip_prefix(&root).unwrap_or(Path::new(&shown));
     // The link names the file even after it was deleted or replaced; to be told of that, watch the path.
-    let file = TracedFile::fetching(&path, shown, debuginfod)?;
+    let file = TracedFile::fetching(&path, &shown, debuginfod)?;
     Ok(TracedFile { path: in_root_of(pid, inside), through: Some(pid), ..file })
 }
 
@@ -474,6 +477,12 @@ fn library_for(pid: u32, name: &Path) -> Option<PathBuf> {
     let process = proc::of(pid);
     (root(process.join("root"))? == root("/".into())?).then_some(())?;
     Loader::here().library(&name.to_string_lossy(), fs::read_link(process.join("exe")).ok().as_deref())
+}
+
+/// The path of a file, as `/proc` has it, without what says that the file was deleted.
+pub fn undeleted(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.strip_suffix(b" (deleted)").map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
 }
 
 /// Whether a process has not let go of its files yet, as it does when it ends.

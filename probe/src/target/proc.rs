@@ -78,6 +78,12 @@ pub fn has_our_numbers() -> bool {
     own_pid() == std::process::id()
 }
 
+/// Whether the kernel tells us, in records of what processes do, the numbers by which the kernel half knows them: it writes
+/// those of our own PID namespace.
+pub fn has_machines_records() -> bool {
+    namespace_in(Path::new("/proc/self")).is_none_or(|own| own == FIRST_PID_NAMESPACE)
+}
+
 /// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; none where that cannot
 /// be told.
 pub fn is_the_machines() -> Option<bool> {
@@ -89,7 +95,11 @@ pub fn is_the_machines() -> Option<bool> {
 
 /// The PID namespace that a process is in: its inode.
 pub fn pid_namespace(pid: u32) -> Option<u64> {
-    let link = fs::read_link(of(pid).join("ns/pid")).ok()?;
+    namespace_in(&of(pid))
+}
+
+fn namespace_in(process: &Path) -> Option<u64> {
+    let link = fs::read_link(process.join("ns/pid")).ok()?;
     link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 

@@ -197,6 +197,12 @@ impl Processes {
         self.by_pid.entry(pid).or_default().number_inside = Some(number).filter(|&number| number != 0);
     }
 
+    /// A process has ended, or executes another program, and no record tells: what is known of it is another's.
+    pub fn is_another(&mut self, pid: u32) {
+        self.by_pid.remove(&pid);
+        *self.generations.entry(pid).or_default() += 1;
+    }
+
     /// Where a process lives. Of one that has ended before it could be asked, and executed nothing meanwhile, its number
     /// inside is not known.
     pub fn home(&mut self, pid: u32) -> Rc<Home> {
@@ -283,7 +289,12 @@ pub fn unseen_users(inode: u64, name: &OsStr) -> Option<Vec<u32>> {
         mapping.inode == inode || mapped.as_encoded_bytes() == deleted
     };
     let mut unseen = Vec::new();
-    for pid in super::all_pids() {
+    let pids = super::all_pids();
+    // proc(5): with `hidepid` others' processes are not even listed, the first one among them.
+    if !pids.contains(&1) {
+        return None;
+    }
+    for pid in pids {
         match fs::read(proc::of(pid).join("maps")) {
             Ok(maps) if String::from_utf8_lossy(&maps).lines().filter_map(parse_line).any(|m| is_it(&m)) => {
                 return None;

@@ -46,6 +46,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         .init();
     let patterns = parse_patterns(&request.patterns)?;
     request.proc.as_deref().map_or(Ok(()), target::proc::set)?;
+    can_tell_apart(&request.target)?;
     let (inside, located) =
         Inside::find(request)?.map_or((None, None), |(inside, located)| (Some(inside), Some(located)));
     let request = located.as_ref().unwrap_or(request);
@@ -104,7 +105,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         }
     };
     let kernel = request.kernel_stack.then(kernel::KernelStacks::new);
-    rights::keep_what_a_trace_needs().context("failed to give up capabilities")?;
+    rights::keep_what_a_trace_needs(request.debuginfod.is_some()).context("failed to give up capabilities")?;
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
         // Whether anybody listens is no matter of the trace.
@@ -175,6 +176,23 @@ fn watch_unwinders(wanted: Wanted<'_>, plan: &mut Plan, files: &[TracedFile]) ->
     plan.watch_unwinders(files, &libraries);
     plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", escaped(name))));
     Ok(libraries)
+}
+
+/// Refuses what takes telling processes by numbers that the kernel half does not know them by.
+fn can_tell_apart(target: &TargetRequest) -> Result<()> {
+    let what = match target {
+        TargetRequest { command: Some(_), .. } if !target::proc::has_our_numbers() => "start a command with --proc",
+        _ if target::proc::is_the_machines() != Some(false) => return Ok(()),
+        TargetRequest { command: Some(_), .. } => "start a command",
+        TargetRequest { comm: Some(_), .. } => "tell processes by their names",
+        TargetRequest { follow: true, .. } => "follow children",
+        TargetRequest { tids, .. } if !tids.is_empty() => "tell threads apart",
+        _ => return Ok(()),
+    };
+    bail!(
+        "failed to {what}: in this PID namespace processes have other numbers than the machine's; use the machine's own \
+         (docker run --pid=host)"
+    )
 }
 
 fn parse_patterns(patterns: &[String]) -> Result<Vec<Pattern>> {

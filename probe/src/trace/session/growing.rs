@@ -15,7 +15,7 @@ use crate::{
     calls::{Cause, NewFile, Skipped},
     output::{escape::escaped, talk},
     plan::{NO_FUNCTION, Plan},
-    target::{Change, TracedFile, containers::files::is_same},
+    target::{self, Change, TracedFile, containers::files::is_same},
     trace::{
         arrivals::{Arrival, Candidate, Taken},
         not_probed,
@@ -24,6 +24,9 @@ use crate::{
 
 /// Where no events come that they belong to, records of mappings are applied up to so long ago.
 const BEHIND_NS: u64 = 100_000_000;
+
+/// How often processes are looked at, where the kernel does not record for us what they do.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether anybody still runs a file that has no name any more.
 const CENSUS: Duration = Duration::from_secs(5);
@@ -69,9 +72,10 @@ impl Session<'_> {
             let before = monotonic_ns();
             self.horizon_ns = before;
             let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
-            super::read_recorder(recorder, world, arrivals, renamed, remarks);
+            super::read_recorder(recorder, self.has_records, world, arrivals, renamed, remarks);
             self.world.processes.advance(before.saturating_sub(BEHIND_NS));
         }
+        self.look_around();
         for pid in std::mem::take(&mut self.renamed) {
             self.no_room_for += u64::from(!self.attachment.renamed(pid));
         }
@@ -83,6 +87,18 @@ impl Session<'_> {
         let mut traced = (0..self.files.len()).filter(|&number| !self.plan.only_unwinds(number)).peekable();
         let all_gone = traced.peek().is_some() && traced.all(|number| self.states[number].is_gone);
         Ok(all_gone.then_some(Ended::Detached))
+    }
+
+    /// Looks at what nobody records: what the traced processes have mapped by now, and who has the name that is traced.
+    fn look_around(&mut self) {
+        if self.has_records || self.looked_around.elapsed() < LOOK_AROUND {
+            return;
+        }
+        self.looked_around = Instant::now();
+        self.arrivals.look_anew();
+        if self.request.target.comm.is_some() {
+            self.renamed = target::all_pids();
+        }
     }
 
     fn look_at_paths(&mut self) {
@@ -200,7 +216,10 @@ impl Session<'_> {
         match candidate.replaces {
             // It may still be written to.
             Some(number) => self.arrivals.is_no_successor(number, why),
-            None => talk::say(format_args!("{} is not traced: {why}", escaped(&candidate.shown))),
+            None => {
+                self.arrivals.is_refused(candidate);
+                talk::say(format_args!("{} is not traced: {why}", escaped(&candidate.shown)));
+            }
         }
     }
 
