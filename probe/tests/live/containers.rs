@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    engine::{Docker, Runc, counts_root, unique},
+    engine::{Docker, counts_root, unique},
     harness::{Process, Traced, Tracer, path, probe, program, run, tool},
 };
 
@@ -248,15 +248,6 @@ fn a_container_that_is_not_meant_uniquely_or_not_there_is_an_error_that_says_wha
     docker.tool(&["stop", "--time", "0", &web]);
     let stopped = probe(&["--container", &web, "recurse"]);
     assert!(stopped.code() == 1 && stopped.stderr.contains("does not run"), "{stopped:?}");
-}
-
-#[test]
-fn containers_of_runc_alone_are_known_by_their_ids() {
-    let (web, db) = (Runc::start(), Runc::start());
-    let tracer = Tracer::start(&["--container", &web.id, "recurse"]);
-    db.recurse(3);
-    web.recurse(2);
-    assert_eq!(calls_in(&tracer.interrupt(), Some(&web.id)), 400);
 }
 
 /// A cgroup of this file system, removed at the end.

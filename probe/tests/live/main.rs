@@ -19,6 +19,7 @@ mod overlays;
 mod processes;
 mod real;
 mod rights;
+mod runtimes;
 mod scenarios;
 mod sources;
 mod stacks;

@@ -347,8 +347,7 @@ fn pod(name: &str) -> Result<Vec<Container>> {
         [] => bail!(no_pod(name, &known)),
         [_] => {}
         several => {
-            let several: Vec<String> =
-                several.iter().map(|(pod, namespace)| escaped(&format!("{namespace}/{pod}"))).collect();
+            let several: Vec<String> = several.iter().map(shown_pod).collect();
             bail!("pod {} may be any of {}: give its namespace too", escaped(name), several.join(", "));
         }
     }
@@ -363,12 +362,13 @@ fn pod(name: &str) -> Result<Vec<Container>> {
     Ok(containers)
 }
 
+/// As a person names it: with its namespace, where there are any.
+fn shown_pod((pod, namespace): &(String, String)) -> String {
+    escaped(&if namespace.is_empty() { pod.clone() } else { format!("{namespace}/{pod}") })
+}
+
 fn no_pod(name: &str, known: &[Known]) -> String {
-    let mut pods: Vec<String> = known
-        .iter()
-        .filter_map(|known| known.pod.as_ref())
-        .map(|(pod, namespace)| escaped(&format!("{namespace}/{pod}")))
-        .collect();
+    let mut pods: Vec<String> = known.iter().filter_map(|known| known.pod.as_ref().map(shown_pod)).collect();
     pods.sort();
     pods.dedup();
     pods.truncate(MOST_NAMED);
