@@ -9,6 +9,7 @@ pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
 mod jit;
+pub mod kallsyms;
 mod loader;
 pub mod modules;
 mod overlay;

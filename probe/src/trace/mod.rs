@@ -4,6 +4,7 @@ mod arrivals;
 mod budget;
 mod calibration;
 mod inside;
+mod kernel;
 mod session;
 mod shedding;
 mod signals;
@@ -101,6 +102,7 @@ pub fn run(request: &Trace) -> Result<u8> {
             return Err(error);
         }
     };
+    let kernel = request.kernel_stack.then(kernel::KernelStacks::new);
     rights::keep_what_a_trace_needs().context("failed to give up capabilities")?;
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
@@ -119,7 +121,8 @@ pub fn run(request: &Trace) -> Result<u8> {
         starts: request.target.pids.is_empty() && request.target.tids.is_empty() && inside.is_none(),
     };
     let arrivals = arrivals::Arrivals::new(names, planning);
-    let sources = session::Sources { inside, attachment, shed, recorder, signals, clocks, processes, costs, arrivals };
+    let sources =
+        session::Sources { inside, attachment, shed, recorder, signals, clocks, processes, kernel, costs, arrivals };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
@@ -188,6 +191,7 @@ fn attach_options(request: &Trace, scope: Scope, inside: Option<&Inside>) -> att
         groups: inside.map(Inside::groups),
         stack_depth: if request.stack == StackMode::None { 0 } else { request.stack_depth },
         stack_all: request.stack_all || request.returns == Returns::None,
+        kernel_stack: request.kernel_stack,
         origins: request.goroutines,
         stack_copy: match request.stack {
             StackMode::None | StackMode::FramePointers => StackCopies::None,

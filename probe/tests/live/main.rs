@@ -13,6 +13,7 @@ mod foreign;
 mod goroutines;
 mod harness;
 mod kernel;
+mod kernel_stack;
 mod options;
 mod overhead;
 mod overlays;

@@ -192,6 +192,24 @@ fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
     }
 }
 
+/// The kernel starts a program with the number of its arguments where a return address would be.
+#[test]
+fn where_a_program_begins_there_are_no_callers_and_nothing_is_missing() {
+    for (program, begins) in [
+        ("c/counts", "_start"),
+        ("c/counts-static", "_start"),
+        ("rust/counts", "_start"),
+        ("go/counts", "_rt0_amd64_linux"),
+        ("go/counts-pie", "_rt0_amd64_linux"),
+    ] {
+        for how in ["auto", "fp", "dwarf"] {
+            let traced = trace(&["--stack", how, begins], &[&path(program), "calls", "-n", "1"]);
+            let [call] = traced.trace.of(begins)[..] else { panic!("{program} {how}: {}", traced.ended.stderr) };
+            assert_eq!((callers(call), call.stack_cut.as_deref()), (Vec::new(), None), "{program} {how}");
+        }
+    }
+}
+
 #[test]
 fn callers_whose_return_address_a_return_probe_has_replaced_are_shown_all_the_same() {
     let traced = trace(&["--returns=uretprobe", "--stack-all", "func_*"], &[path("c/test")]);

@@ -70,7 +70,7 @@ impl Session<'_> {
             self.world.processes.advance(before.saturating_sub(BEHIND_NS));
         }
         for pid in std::mem::take(&mut self.renamed) {
-            self.attachment.renamed(pid);
+            self.no_room_for += u64::from(!self.attachment.renamed(pid));
         }
         self.look_at_paths();
         self.let_go_of_unused();
@@ -218,15 +218,22 @@ impl Session<'_> {
             anyhow::bail!("it has points or makes coroutines, which --min-duration cannot leave out: start anew");
         }
         if !self.attachment.watches_shared_files() {
+            let all = plan.points.len();
             plan.points.retain(|point| point.function != NO_FUNCTION || point.file == 0);
+            if plan.points.len() < all {
+                plan.unwatched.push("its unwinders are in libraries that other programs run too".to_owned());
+            }
         }
         let (matched, mut skipped) = (plan.matched, std::mem::take(&mut plan.skipped));
         let binary = file.shown.clone();
         let positions: Vec<usize> = [file].into_iter().chain(libraries).map(|file| self.place(file)).collect();
         let new = positions[0];
+        let unwatched = self.plan.unwatched.len();
         let added = self.plan.append(plan, &positions);
-        let refused = self.attachment.grow(&self.plan, &self.files, &added);
+        let refused = self.attachment.grow(&mut self.plan, &self.files, &added);
         let at_ns = monotonic_ns();
+        let unwatched = self.plan.unwatched.iter().skip(unwatched).filter(|_| self.request.verbose > 0);
+        unwatched.for_each(|reason| talk::say(format_args!("some unwound calls will have no duration: {reason}")));
         self.tracker.grow(&self.plan.points, &self.plan.functions, at_ns);
         if let Some(shedding) = &mut self.shedding {
             shedding.grow(&self.plan);
