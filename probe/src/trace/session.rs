@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use probe_ebpf::abi::{Event, POINT_EXEC, POINT_KERNEL_STACK, POINT_PROCESS_EXIT, POINT_RESERVED};
+use probe_ebpf::abi::{Event, POINT_EXEC, POINT_KERNEL_STACK, POINT_PROCESS_EXIT, POINT_RESERVED, exec_numbers};
 
 use super::{
     arrivals::Arrivals,
@@ -274,7 +274,8 @@ impl<'a> Session<'a> {
 
     /// What is known of a process when it executes a program.
     fn executed(&mut self, event: Event) -> Event {
-        self.world.processes.is_inside((event.pid_tgid >> 32) as u32, event.depth as u32);
+        let (number, group) = exec_numbers(event.depth);
+        self.world.processes.is_inside((event.pid_tgid >> 32) as u32, number, group);
         Event { depth: 0, ..event }
     }
 
@@ -303,7 +304,9 @@ impl<'a> Session<'a> {
             return Some(Ended::Target);
         }
         if let Some(inside) = &mut self.inside {
-            inside.look(&mut self.attachment, &mut self.files);
+            if inside.look(&mut self.attachment, &mut self.files) {
+                self.world.processes.live_in(inside.names());
+            }
         }
         None
     }
