@@ -303,10 +303,10 @@ impl<'a> Session<'a> {
         } else if self.attachment.traced_processes_ended() {
             return Some(Ended::Target);
         }
-        if let Some(inside) = &mut self.inside {
-            if inside.look(&mut self.attachment, &mut self.files) {
-                self.world.processes.live_in(inside.names());
-            }
+        if let Some(inside) = &mut self.inside
+            && inside.look(&mut self.attachment, &mut self.files)
+        {
+            self.world.processes.live_in(inside.names());
         }
         None
     }
