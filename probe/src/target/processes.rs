@@ -217,10 +217,12 @@ impl Processes {
         }
         let only = self.only_container();
         let process = self.by_pid.entry(pid).or_default();
-        let found = self.homes.of(pid).unwrap_or_else(|| Home {
+        let mut found = self.homes.of(pid).unwrap_or_else(|| Home {
             container: process.inside.clone().or_else(|| process.born_in.clone()).or(only),
-            inner_pid: process.number_inside.filter(|&inner| inner != pid),
+            inner_pid: None,
         });
+        // It may have ended while it was asked.
+        found.inner_pid = found.inner_pid.or(process.number_inside).filter(|&inner| inner != pid);
         let home = Rc::new(found);
         process.home = Some(home.clone());
         home

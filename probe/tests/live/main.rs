@@ -22,6 +22,7 @@ mod real;
 mod rights;
 mod runtimes;
 mod scenarios;
+mod sharing;
 mod sources;
 mod stacks;
 mod targets;

@@ -409,12 +409,29 @@ fn running_container(known: &Known) -> Result<Container> {
     }
     // Without a group of its own, or where its directory cannot be seen from here: by its PID namespace, if its first process
     // is that namespace's first. Otherwise the namespace is another's too.
-    match (proc::pid_namespace(init), proc::numbers(init).as_slice()) {
-        (Some(namespace), [_, .., 1]) => Ok(container(Kind::PidNamespace, namespace, None)),
-        _ => bail!(
-            "failed to trace container {shown}: it has neither a cgroup nor a PID namespace of its own; use -p PID"
-        ),
+    let (Some(namespace), [_, .., 1]) = (proc::pid_namespace(init), proc::numbers(init).as_slice()) else {
+        bail!("failed to trace container {shown}: it has neither a cgroup nor a PID namespace of its own; use -p PID");
+    };
+    if let Some(other) = lodger_in(namespace, &known.id) {
+        bail!(
+            "failed to trace container {shown}: container {} shares its PID namespace, and their cgroups, which would tell them \
+             apart, cannot be seen from here; mount /sys/fs/cgroup, or use -p PID",
+            short(&other)
+        );
     }
+    Ok(container(Kind::PidNamespace, namespace, None))
+}
+
+/// Another container of which a process is in a container's PID namespace.
+fn lodger_in(namespace: u64, id: &str) -> Option<String> {
+    all_pids().into_iter().filter(|&pid| proc::pid_namespace(pid) == Some(namespace)).find_map(|pid| {
+        let places = cgroups::of(pid);
+        places
+            .iter()
+            .filter_map(|place| cgroups::container_id(&place.path))
+            .find(|other| *other != id)
+            .map(str::to_owned)
+    })
 }
 
 /// The first process: the one that is 1 inside, else the oldest.
