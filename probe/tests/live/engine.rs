@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -107,6 +107,19 @@ impl Drop for Docker {
         let _ = Command::new("kill").arg(self.daemon.id().to_string()).status();
         let _ = self.daemon.wait();
     }
+}
+
+/// A program and the libraries that it needs, at the places that they have here.
+pub(crate) fn with_its_libraries(own: &Path, called: &str) -> Vec<(PathBuf, String)> {
+    let listed = tool("ldd", &[own]);
+    let libraries = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let libraries = libraries.map(|path| (PathBuf::from(path), path.to_owned()));
+    [(own.to_owned(), called.to_owned())].into_iter().chain(libraries).collect()
+}
+
+/// Files by their paths: where from, and where to.
+pub(crate) fn borrowed(files: &[(PathBuf, String)]) -> Vec<(&Path, &str)> {
+    files.iter().map(|(from, to)| (from.as_path(), to.as_str())).collect()
 }
 
 /// A root of files: where from, and where to.

@@ -1,9 +1,14 @@
 //! Containers that share namespaces or numbers with others, and those in which much happens. `recurse -n N` is 200 × N calls.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
-    engine::{Docker, unique},
+    engine::{Docker, borrowed, root_of, unique, with_its_libraries},
     harness::{Process, Traced, Tracer, program, tool},
 };
 
@@ -153,5 +158,36 @@ fn a_program_that_is_deleted_in_its_container_is_traced_as_it_runs() {
     assert_calls(&before.interrupt(), &web, 600);
     for tracer in after {
         assert_calls(&tracer.interrupt(), &web, 600);
+    }
+}
+
+#[test]
+fn a_library_that_no_process_of_a_container_has_loaded_yet_is_found_as_the_loader_there_would_find_it() {
+    let docker = Docker::start();
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let conf = folder.path().join("ld.so.conf");
+    fs::write(&conf, "/srv/lib\n").expect("it can be written");
+    let mut files = with_its_libraries(&program("c/host"), "/host");
+    files.push((conf, "/etc/ld.so.conf".to_owned()));
+    // By its loader's cache, one of its loader's own folders, or what a process there has in its environment.
+    for (at, variable) in [("/srv/lib", ""), ("/usr/lib", ""), ("/opt/lib", "LD_LIBRARY_PATH=/opt/lib")] {
+        let mut files = files.clone();
+        files.push((program("c/libplug.so"), format!("{at}/libplug.so")));
+        let made = root_of(&borrowed(&files));
+        tool("/sbin/ldconfig", &["-r".as_ref(), made.path().as_os_str()]);
+        files.push((made.path().join("etc/ld.so.cache"), "/etc/ld.so.cache".to_owned()));
+        docker.image("host:1", &borrowed(&files));
+        let web = unique("web");
+        let options: &[&str] = if variable.is_empty() { &[] } else { &["--env", variable] };
+        let run = [&["run", "-i", "--net=none", "--name", &web], options, &["host:1", "/host"]].concat();
+        let mut process = docker.spawn(&run);
+        process.await_line("ready");
+        let tracer = Tracer::start(&["--container", &web, "-x", "libplug", "plugged"]);
+        process.order(&format!("open {at}/libplug.so"));
+        process.order("call 5");
+        let traced = tracer.interrupt();
+        assert_calls(&traced, &web, 5);
+        let said = &traced.ended.stderr;
+        assert!(said.contains(&format!("probe: tracing 1 of 1 matched in {at}/libplug.so")), "{said}");
     }
 }
