@@ -32,6 +32,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustc_hash::FxHashMap;
 use symbols::{
     binary::Binary,
     debugfile::{self, DebugReport},
@@ -458,8 +459,9 @@ fn not_mapped(pid: u32, name: &Path) -> anyhow::Error {
 /// See [`TracedFile::open`].
 pub fn libraries_of(pids: &[u32], name: &Path, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
     let mut files: Vec<TracedFile> = Vec::new();
+    let mut found = FxHashMap::default();
     for &pid in pids {
-        let Some(path) = mapped_library(pid, name).or_else(|| library_for(pid, name)) else { continue };
+        let Some(path) = mapped_library(pid, name).or_else(|| library_for(pid, name, &mut found)) else { continue };
         let here = in_root_of(pid, &path);
         // Most of them have the same one: it is read once.
         let known = debugfiles::metadata(&here).map(|metadata| Identity::of(&metadata));
@@ -471,12 +473,24 @@ pub fn libraries_of(pids: &[u32], name: &Path, debuginfod: Option<&Debuginfod>) 
     Ok(files)
 }
 
-/// What the loader would give a process that sees the files that we see.
-fn library_for(pid: u32, name: &Path) -> Option<PathBuf> {
+/// What was found for a program in a root: device and inode of the root, and the program's path.
+type FoundFor = FxHashMap<((u64, u64), PathBuf), Option<PathBuf>>;
+
+/// What the loader would give a process.
+fn library_for(pid: u32, name: &Path, found: &mut FoundFor) -> Option<PathBuf> {
     let root = |path: PathBuf| fs::metadata(path).ok().map(|root| (root.dev(), root.ino()));
     let process = proc::of(pid);
-    (root(process.join("root"))? == root("/".into())?).then_some(())?;
-    Loader::here().library(&name.to_string_lossy(), fs::read_link(process.join("exe")).ok().as_deref())
+    let (own, its) = (root("/".into()), root(process.join("root"))?);
+    // What was only chrooted is named by a path from outside.
+    let folder = fs::read_link(process.join("root")).unwrap_or_default();
+    let inside =
+        |path: PathBuf| path.strip_prefix(&folder).map_or_else(|_| path.clone(), |path| Path::new("/").join(path));
+    let program = fs::read_link(process.join("exe")).ok().map(inside);
+    let look = || {
+        let loader = if own == Some(its) { Loader::here() } else { Loader::of_process(pid) };
+        loader.library(&name.to_string_lossy(), program.as_deref())
+    };
+    found.entry((its, program.clone().unwrap_or_default())).or_insert_with(look).clone()
 }
 
 /// The path of a file, as `/proc` has it, without what says that the file was deleted.

@@ -7,18 +7,14 @@
 
 use std::{
     fs::{self, File, Metadata},
-    io,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxFlags, fstatfs, open, openat2, seek, statx};
+use rustix::fs::{AtFlags, SeekFrom, StatxFlags, fstatfs, seek, statx};
 use symbols::debugfile::open_in_root;
 
-use super::proc;
+use super::{debugfiles::folder_in, proc};
 
 /// Linux: include/uapi/linux/magic.h, `OVERLAYFS_SUPER_MAGIC`.
 const OVERLAY: u32 = 0x794c_7630;
@@ -115,12 +111,6 @@ impl Overlay {
             Some((file, metadata))
         })
     }
-}
-
-fn folder_in(root: &Path, folder: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = open(root, flags, Mode::empty())?;
-    Ok(openat2(root, folder, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?)
 }
 
 /// The overlay that a file is in, where its mount can be seen: in our own namespace, or a process's.

@@ -80,7 +80,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         None => None,
     };
     let mut processes = Processes::default();
-    processes.all_live_in(inside.as_ref().and_then(Inside::only_container));
+    processes.live_in(inside.iter().flat_map(Inside::names));
     let mut shed = Vec::new();
     let attached = scope(&request.target, waiting.as_ref()).and_then(|scope| {
         if waiting.is_none() {

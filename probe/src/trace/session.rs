@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use probe_ebpf::abi::{Event, POINT_EXEC, POINT_KERNEL_STACK, POINT_PROCESS_EXIT, POINT_RESERVED};
+use probe_ebpf::abi::{Event, POINT_EXEC, POINT_KERNEL_STACK, POINT_PROCESS_EXIT, POINT_RESERVED, exec_numbers};
 
 use super::{
     arrivals::Arrivals,
@@ -287,7 +287,8 @@ impl<'a> Session<'a> {
         if !self.has_records {
             self.world.processes.is_another((event.pid_tgid >> 32) as u32);
         }
-        self.world.processes.is_inside((event.pid_tgid >> 32) as u32, event.depth as u32);
+        let (number, group) = exec_numbers(event.depth);
+        self.world.processes.is_inside((event.pid_tgid >> 32) as u32, number, group);
         Event { depth: 0, ..event }
     }
 
@@ -315,8 +316,10 @@ impl<'a> Session<'a> {
         } else if self.attachment.traced_processes_ended() {
             return Some(Ended::Target);
         }
-        if let Some(inside) = &mut self.inside {
-            inside.look(&mut self.attachment, &mut self.files);
+        if let Some(inside) = &mut self.inside
+            && inside.look(&mut self.attachment, &mut self.files)
+        {
+            self.world.processes.live_in(inside.names());
         }
         None
     }
