@@ -78,10 +78,13 @@ pub fn has_our_numbers() -> bool {
     own_pid() == std::process::id()
 }
 
-/// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; true where that cannot
+/// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; none where that cannot
 /// be told.
-pub fn is_the_machines() -> bool {
-    pid_namespace(1).is_none_or(|first| first == FIRST_PID_NAMESPACE)
+pub fn is_the_machines() -> Option<bool> {
+    // Not even root may look at every machine's first process.
+    let first = pid_namespace(1).map(|namespace| namespace == FIRST_PID_NAMESPACE);
+    let own = || pid_namespace(own_pid()).filter(|&namespace| namespace == FIRST_PID_NAMESPACE).map(|_| true);
+    first.or_else(own)
 }
 
 /// The PID namespace that a process is in: its inode.

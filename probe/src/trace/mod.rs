@@ -27,7 +27,7 @@ use crate::{
         overhead::{Costs, Trap},
         tracker::Limits,
     },
-    output::{self, Format, OutputOptions, talk},
+    output::{self, Format, OutputOptions, escape::escaped, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
     target::{self, TracedFile, command::Waiting, containers, debuginfod::Debuginfod, processes::Processes},
@@ -147,6 +147,7 @@ fn read(wanted: Wanted<'_>, patterns: &[Pattern], options: plan::Options) -> Res
     let sought = files(wanted);
     target::whole_files()?;
     let mut sought = sought?;
+    sought.files = with_covered(sought.files, wanted.quiet);
     of_this_machine(&sought.files)?;
     let planned = match sought.awaited.is_empty() {
         true => plan::plan(&sought.files, patterns, options),
@@ -171,7 +172,7 @@ fn watch_unwinders(wanted: Wanted<'_>, plan: &mut Plan, files: &[TracedFile]) ->
     let running = if named.is_empty() { running(&Scope::Everyone, files, wanted.inside) } else { named };
     let target::unwinders::Unwinders { files: libraries, missing } = target::unwinders::find(files, &running, starts);
     plan.watch_unwinders(files, &libraries);
-    plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", output::escape::escaped(name))));
+    plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", escaped(name))));
     Ok(libraries)
 }
 
@@ -320,6 +321,22 @@ fn of_this_machine(files: &[TracedFile]) -> Result<()> {
     Ok(())
 }
 
+/// Of copies that overlays made, also the images' files: processes that began before run those.
+fn with_covered(mut files: Vec<TracedFile>, quiet: bool) -> Vec<TracedFile> {
+    let covered: Vec<_> =
+        files.iter_mut().filter_map(|file| Some((file.shown.clone(), file.take_covered()?))).collect();
+    for (shown, covered) in covered {
+        match covered {
+            Ok(covered) => files.push(covered),
+            Err(why) if !quiet => {
+                talk::say(format_args!("{} as its image has it is not traced: {why:#}", escaped(&shown)))
+            }
+            Err(_) => {}
+        }
+    }
+    distinct(files)
+}
+
 /// Several processes of one program are one file.
 fn distinct(files: Vec<TracedFile>) -> Vec<TracedFile> {
     let mut kept: Vec<TracedFile> = Vec::new();
@@ -426,7 +443,7 @@ fn announce_subtraction(costs: &[(Trap, u64)], out: &mut dyn Write) -> io::Resul
 /// What is traced, and what is not.
 fn announce(plan: &Plan, awaited: &[String], verbose: u8, out: &mut dyn Write) -> io::Result<()> {
     for name in awaited {
-        let name = output::escape::escaped(name);
+        let name = escaped(name);
         writeln!(out, "probe: {name} is not there yet: traced as soon as a traced process loads it")?;
     }
     let attached = plan.functions.len();
@@ -471,7 +488,7 @@ fn announce(plan: &Plan, awaited: &[String], verbose: u8, out: &mut dyn Write) -
     if let Some(inlined) = &plan.inlined {
         let others = inlined.others.iter().take(if verbose > 0 { usize::MAX } else { 0 });
         for sentence in inlined.named.iter().chain(others) {
-            writeln!(out, "probe: {}", output::escape::escaped(sentence))?;
+            writeln!(out, "probe: {}", escaped(sentence))?;
         }
     }
     for note in &plan.notes {

@@ -95,6 +95,8 @@ pub(super) struct Session<'a> {
     arrivals: Arrivals,
     /// Processes that have given themselves new names.
     renamed: Vec<u32>,
+    /// Processes that got the name which is traced when there was no room for more.
+    no_room_for: u64,
     remarks: Vec<String>,
 }
 
@@ -123,9 +125,10 @@ impl<'a> Session<'a> {
         let info = TraceInfo { subtracted, ..info(&plan, clocks) };
         let mut session = Self {
             notes: request.output.notes.clone(),
-            states: vec![growing::FileState::default(); files.len()],
+            states: files.iter().map(growing::FileState::of).collect(),
             arrivals,
             renamed: Vec::new(),
+            no_room_for: 0,
             request,
             info,
             plan,
@@ -194,7 +197,7 @@ impl<'a> Session<'a> {
                 && shedding.is_due(now)
                 && let Err(error) =
                     shedding.shed(&mut self.attachment, &self.plan, &self.files, &mut self.tracker, || {
-                        self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt_by(file.change()))
+                        self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt(file))
                     })
             {
                 talk::say_error(&error);
@@ -371,7 +374,7 @@ impl<'a> Session<'a> {
             let others = self.world.losses.total() - of_points;
             summary.notes.push(format!("{others} records of ended threads and processes, and of unwinding, were lost"));
         }
-        let not_traced = self.attachment.not_traced();
+        let not_traced = self.attachment.not_traced() + self.no_room_for;
         if not_traced > 0 {
             summary.notes.push(format!("{not_traced} processes were not traced: at most 65,536 are at once"));
         }

@@ -16,6 +16,7 @@ mod kernel;
 mod kernel_stack;
 mod options;
 mod overhead;
+mod overlays;
 mod processes;
 mod real;
 mod rights;
