@@ -201,6 +201,21 @@ pub fn is_root(function: &str) -> bool {
 /// Where Go calls C, on the thread's own stack.
 const SWITCH_OF_STACKS: &str = "runtime.asmcgocall";
 
+/// Of the code behind its call as much as shows where it finds what it left.
+const SWITCH_BACK_BYTES: u64 = 5;
+
+/// How far above the stack pointer `asmcgocall` has left where it came from, by the instruction behind its call. It left g one word
+/// above, and takes it from there into rdi; or where it did not switch stacks, the place itself into rsi (Go:
+/// src/runtime/asm_amd64.s; up to 1.21 both lie above room for four registers).
+fn left_by_switch(behind_call: &[u8]) -> Option<u64> {
+    match *behind_call {
+        [0x48, 0x8b, 0x7c, 0x24, g] => g.checked_sub(8).map(u64::from),
+        [0x48, 0x8b, 0x74, 0x24, place] => Some(place.into()),
+        [0x48, 0x8b, 0x34, 0x24, _] => Some(0),
+        _ => None,
+    }
+}
+
 /// Code that is returned to, though no call stands before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trampoline {
@@ -290,7 +305,10 @@ impl Module {
             Rule::Row(row) => Step::Row(Rc::new(row)),
             // Assembly where threads begin keeps no frame pointer, and needs none.
             _ if self.place(vaddr).is_root() => Step::End,
-            Rule::FramePointer if self.place(vaddr).is(SWITCH_OF_STACKS) => Step::SwitchOfStacks,
+            Rule::FramePointer if self.place(vaddr).is(SWITCH_OF_STACKS) => {
+                let behind_call = self.vaddr(mapping, address.ip()).and_then(|v| binary.bytes_at(v, SWITCH_BACK_BYTES));
+                behind_call.and_then(left_by_switch).map_or(Step::Cut(Cut::NoRules), Step::SwitchOfStacks)
+            }
             Rule::FramePointer => Step::FramePointer,
             Rule::Unknown => Step::Cut(Cut::NoRules),
         }

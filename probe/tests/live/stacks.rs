@@ -164,7 +164,26 @@ fn a_process_that_ran_before_and_ends_at_once_has_its_callers_and_itself_named()
 
 #[test]
 fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
-    let traced = trace(&["c_middle", "c_leaf", "--stack-all"], &[&path("go/cgo"), "calls", "-n", "200", "-t", "2"]);
+    assert_callers_in_go_and_c(&path("go/cgo"));
+    for version in ["1.21", "1.22", "1.23", "1.24", "1.25", "1.26"] {
+        assert_callers_in_go_and_c(&path(&format!("cgo/go{version}")));
+    }
+}
+
+/// Where it came from has no frame there.
+#[test]
+fn c_that_go_1_19_called_has_callers_up_to_go_and_the_stack_says_why_not_more() {
+    let traced = trace(&["c_leaf"], &[&path("cgo/go1.19"), "calls", "-n", "50", "-t", "2"]);
+    assert_eq!(traced.trace.of("c_leaf").len(), 50);
+    for call in traced.trace.of("c_leaf") {
+        assert_eq!(callers(call).last().map(String::as_str), Some("runtime.asmcgocall"), "{call:?}");
+        assert_eq!(call.stack_cut.as_deref(), Some("no unwind rules"), "{call:?}");
+    }
+}
+
+#[track_caller]
+fn assert_callers_in_go_and_c(program: &str) {
+    let traced = trace(&["c_middle", "c_leaf", "--stack-all"], &[program, "calls", "-n", "200", "-t", "2"]);
     let go_side = ["runtime.asmcgocall", "runtime.cgocall"];
     let outer = ["main.outer", "main.main.func1", "runtime.goexit"];
     for (function, expected) in [
@@ -181,13 +200,13 @@ fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
         ),
     ] {
         let calls = traced.trace.of(function);
-        assert_eq!(calls.len(), 200);
+        assert_eq!(calls.len(), 200, "{program}: {}", traced.ended.stderr);
         for call in calls {
             let callers = callers(call);
             // Beside these there are cgo's own, whose names differ from version to version.
             let found: Vec<&str> = callers.iter().map(String::as_str).filter(|name| expected.contains(name)).collect();
-            assert_eq!(found, expected, "{call:?}");
-            assert_eq!(call.stack_cut, None, "{call:?}");
+            assert_eq!(found, expected, "{program}: {call:?}");
+            assert_eq!(call.stack_cut, None, "{program}: {call:?}");
         }
     }
 }
