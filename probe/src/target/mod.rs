@@ -9,6 +9,7 @@ pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
 mod jit;
+mod jitdump;
 pub mod kallsyms;
 mod loader;
 pub mod modules;
