@@ -177,10 +177,11 @@ impl Processes {
 
     /// A process's name.
     pub fn comm(&mut self, pid: u32) -> Rc<str> {
-        let process = self.by_pid.entry(pid).or_default();
-        if process.comm.is_none() {
-            process.comm = super::comm_of(pid).map(Rc::from);
+        if let Some(comm) = self.by_pid.get(&pid).and_then(|process| process.comm.as_ref()) {
+            return comm.clone();
         }
+        let process = self.by_pid.entry(pid).or_default();
+        process.comm = super::comm_of(pid).map(Rc::from);
         match &process.comm {
             Some(comm) => comm.clone(),
             None => self.unknown.get_or_insert_with(|| "?".into()).clone(),
@@ -201,10 +202,10 @@ impl Processes {
     /// Where a process lives. Of one that has ended before it could be asked, and executed nothing meanwhile, its number
     /// inside is not known.
     pub fn home(&mut self, pid: u32) -> Rc<Home> {
-        let process = self.by_pid.entry(pid).or_default();
-        if let Some(home) = &process.home {
+        if let Some(home) = self.by_pid.get(&pid).and_then(|process| process.home.as_ref()) {
             return home.clone();
         }
+        let process = self.by_pid.entry(pid).or_default();
         let found = self.homes.of(pid).unwrap_or_else(|| Home {
             container: process.born_in.clone().or_else(|| self.container.clone()),
             inner_pid: process.number_inside.filter(|&inner| inner != pid),
