@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
                 if let Some(ended) = self.watch(started, command.as_deref_mut(), status) {
                     return Ok(ended);
                 }
-                if let Some(ended) = self.watch_files(records == 0)? {
+                if let Some(ended) = self.watch_files(records < BATCH)? {
                     return Ok(ended);
                 }
             }
