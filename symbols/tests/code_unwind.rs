@@ -106,6 +106,52 @@ fn code_without_unwind_tables_is_judged_by_its_prologue() {
     }
 }
 
+/// As V8's interpreter enters what it is to run: two ways meet where the frame is set up. In the second one of them leads by.
+const TWO_WAYS: &str = r"
+    .globl _start, meets, by
+    .text
+_start: ret
+    .type meets, @function
+meets:
+    cmp %rdi,%rsi
+    je 1f
+    mov %rsi,%rbx
+    jmp 2f
+1:  incl 11(%rbx)
+2:  push %rbp
+    mov %rsp,%rbp
+    call *%rcx
+    pop %rbp
+    ret
+    .size meets, .-meets
+    .type by, @function
+by: cmp %rdi,%rsi
+    je 1f
+    jmp 2f
+1:  push %rbp
+    mov %rsp,%rbp
+2:  call *%rcx
+    nop
+    nop
+    ret
+    .size by, .-by
+";
+
+#[test]
+fn a_prologue_may_begin_where_two_ways_meet_but_none_may_lead_by() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (source, file) = (dir.path().join("ways.s"), dir.path().join("ways"));
+    std::fs::write(&source, TWO_WAYS).expect("written");
+    run(Command::new("gcc").args(["-nostdlib", "-static", "-o"]).arg(&file).arg(&source));
+    let binary = Arc::new(Binary::open(&file).expect("readable"));
+    let index = Index::new(binary.clone()).expect("symbols");
+    for (name, kept) in [("meets", true), ("by", false)] {
+        let function = index.functions().find(|f| f.name == name).expect("it is there");
+        let behind_call = function.address.checked_add(function.size - 3).expect("an address");
+        assert_eq!(keeps_frame_pointer(&binary, Some(&index), behind_call), kept, "{name}");
+    }
+}
+
 #[test]
 fn go_keeps_it_and_frameless_assembly_does_not() {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/go1.27/go/bin/go");

@@ -9,6 +9,8 @@
 //   altstack  the same, on an alternate stack
 //   qsort     some of the steps lie beyond the C library's qsort
 //   jit       some of the steps are code made at run time, of which /tmp/perf-PID.map tells
+//   jitdump   the same, of which /tmp/jit-PID.dump tells; it is made anew all along, in memory of its own and in that of a
+//             file, and sometimes moved; line N of /made/up.js is what was made as the Nth
 //   dlopen    some of the steps lie in libstep.so (found beside the program), which is loaded and unloaded all along
 //
 // stdout: one line for each call of `target`, its callers from the innermost on, up to `main` or `on_thread`. What lies
@@ -18,6 +20,7 @@
 #endif
 #include <alloca.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -53,7 +56,7 @@ static __thread volatile int depth;
 #define ENTER(name) (shadow[depth] = IS_##name, depth = depth + 1)
 #define LEAVE() (depth = depth - 1)
 
-static enum mode { MAIN, THREAD, SIGNAL, ALTSTACK, QSORT, JIT, DLOPEN } mode;
+static enum mode { MAIN, THREAD, SIGNAL, ALTSTACK, QSORT, JIT, JITDUMP, DLOPEN } mode;
 static volatile uint64_t sink;
 
 STEP target(uint64_t code) {
@@ -216,10 +219,11 @@ static uint64_t from_generated(uint64_t code, int left) {
 
 static uint64_t (*generated)(uint64_t (*)(uint64_t, int), uint64_t, int);
 
+// push %rbp; mov %rsp,%rbp; mov %rdi,%rax; mov %rsi,%rdi; mov %edx,%esi; call *%rax; pop %rbp; ret
+static const unsigned char code[] = {0x55, 0x48, 0x89, 0xe5, 0x48, 0x89, 0xf8, 0x48, 0x89,
+                                     0xf7, 0x89, 0xd6, 0xff, 0xd0, 0x5d, 0xc3};
+
 static void generate(void) {
-    // push %rbp; mov %rsp,%rbp; mov %rdi,%rax; mov %rsi,%rdi; mov %edx,%esi; call *%rax; pop %rbp; ret
-    static const unsigned char code[] = {0x55, 0x48, 0x89, 0xe5, 0x48, 0x89, 0xf8, 0x48, 0x89,
-                                         0xf7, 0x89, 0xd6, 0xff, 0xd0, 0x5d, 0xc3};
     void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
         abort();
@@ -236,9 +240,82 @@ static void generate(void) {
     fclose(map);
 }
 
+// tools/perf/Documentation/jitdump-specification.txt in Linux's source.
+static int dump = -1;
+
+static void dump_write(const void *bytes, size_t length) {
+    if (write(dump, bytes, length) != (ssize_t)length)
+        abort();
+}
+
+static void dump_record(uint32_t id, const void *fields, size_t bytes, const char *name, const void *made, size_t made_bytes) {
+    size_t name_bytes = name ? strlen(name) + 1 : 0;
+    uint32_t prefix[4] = {id, (uint32_t)(sizeof prefix + bytes + name_bytes + made_bytes), 0, 0};
+    dump_write(prefix, sizeof prefix);
+    dump_write(fields, bytes);
+    dump_write(name, name_bytes);
+    dump_write(made, made_bytes);
+}
+
+static void begin_dump(void) {
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/jit-%d.dump", (int)getpid());
+    dump = open(path, O_CREAT | O_TRUNC | O_RDWR, 0600);
+    uint32_t head[10] = {0x4A695444, 1, sizeof head, 62, 0, (uint32_t)getpid(), 0, 0, 0, 0};
+    dump_write(head, sizeof head);
+    // What a tracer finds the file by.
+    if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, dump, 0) == MAP_FAILED)
+        abort();
+}
+
+// A page with the code, in a file of its own or not.
+static void *make_page(int in_file) {
+    int file = -1;
+    if (in_file) {
+        file = memfd_create("code", 0);
+        if (ftruncate(file, 4096) || pwrite(file, code, sizeof code, 0) != sizeof code)
+            abort();
+    }
+    int flags = in_file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+    void *page = mmap(NULL, 4096, in_file ? PROT_READ : PROT_READ | PROT_WRITE, flags, file, 0);
+    if (page == MAP_FAILED)
+        abort();
+    if (in_file)
+        close(file);
+    else
+        memcpy(page, code, sizeof code);
+    if (mprotect(page, 4096, PROT_READ | PROT_EXEC))
+        abort();
+    return page;
+}
+
+static void generate_anew(void) {
+    static uint32_t made;
+    void *page = make_page(made % 2);
+    uint64_t at = (uint64_t)page, ids = (uint64_t)getpid() << 32 | (uint64_t)getpid();
+    if (made % 5 == 4) {
+        uint64_t moved[] = {ids, at, (uint64_t)generated, at, sizeof code, made};
+        dump_record(1, moved, sizeof moved, NULL, NULL, 0);
+    } else {
+        struct {
+            uint64_t at, entries, first;
+            uint32_t line, discriminator;
+        } lines = {at, 1, at, made + 1, 0};
+        dump_record(2, &lines, sizeof lines, "/made/up.js", NULL, 0);
+        uint64_t loaded[] = {ids, at, at, sizeof code, made};
+        dump_record(0, loaded, sizeof loaded, "generated", code, sizeof code);
+    }
+    made++;
+    *(void **)&generated = page;
+}
+
 STEP translated(uint64_t code, int left) {
     ENTER(translated);
-    uint64_t below = mode == JIT ? generated(from_generated, code, left) : next(code, left);
+    // What is below may be made anew, and the old is still run.
+    static uint64_t calls;
+    if (mode == JITDUMP && calls++ % 5 == 0)
+        generate_anew();
+    uint64_t below = mode == JIT || mode == JITDUMP ? generated(from_generated, code, left) : next(code, left);
     LEAVE();
     return below * 3;
 }
@@ -307,13 +384,13 @@ static void handle_signals(int flags) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const modes[] = {"main", "thread", "signal", "altstack", "qsort", "jit", "dlopen"};
+    static const char *const modes[] = {"main", "thread", "signal", "altstack", "qsort", "jit", "jitdump", "dlopen"};
     enum { MODES = sizeof modes / sizeof *modes };
     unsigned which = 0;
     while (which < MODES && (argc < 2 || strcmp(argv[1], modes[which])))
         which++;
     if (which == MODES) {
-        fprintf(stderr, "usage: chain main|thread|signal|altstack|qsort|jit|dlopen [-n SAMPLES] [-s SEED]\n");
+        fprintf(stderr, "usage: chain main|thread|signal|altstack|qsort|jit|jitdump|dlopen [-n SAMPLES] [-s SEED]\n");
         return 2;
     }
     mode = (enum mode)which;
@@ -326,6 +403,8 @@ int main(int argc, char **argv) {
         handle_signals(mode == ALTSTACK ? SA_ONSTACK : 0);
     if (mode == JIT)
         generate();
+    if (mode == JITDUMP)
+        begin_dump();
     if (mode == THREAD) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, on_thread, NULL))

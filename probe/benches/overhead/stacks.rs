@@ -14,7 +14,10 @@ use probe::{
     events,
     request::Returns,
     stacks::{CodeAddress, Step, Unwinder},
-    target::{modules::Modules, processes::Processes},
+    target::{
+        modules::{Modules, Of},
+        processes::Processes,
+    },
 };
 use symbols::{binary::Binary, unwind::Tables};
 
@@ -209,7 +212,7 @@ fn unwind(records: &[Vec<u8>], depth: u64, processes: &mut Processes) -> Result<
         let stack = record.frames.and_then(|frames| frames.stack).context("no stack")?;
         let pid = (record.event.pid_tgid >> 32) as u32;
         let mut code = |address: CodeAddress| match processes.mapping(pid, address.for_lookup().0) {
-            Some(mapping) => modules.step(pid, mapping, address),
+            Some(mapping) => modules.step(Of { pid, dump: None }, mapping, address),
             None => Step::Cut(Cut::UnknownCode),
         };
         callers.clear();

@@ -70,8 +70,8 @@ pub enum Step {
     Row(Rc<Row>),
     /// The frame pointer.
     FramePointer,
-    /// Go's `asmcgocall`, which calls C on another stack.
-    SwitchOfStacks,
+    /// Go's `asmcgocall`, which calls C on another stack. So many bytes above the stack pointer it left where it came from.
+    SwitchOfStacks(u64),
     /// The kernel interrupted something to call a signal handler, which returns here.
     Signal,
     /// Nothing called this code.
@@ -270,8 +270,8 @@ fn take(
         Step::Cut(cut) => return Err(Some(*cut)),
         Step::Signal => return interrupted(registers, stack).map_err(Some),
         Step::FramePointer => follow_frame_pointer(registers, stack)?,
-        Step::SwitchOfStacks => {
-            let frame = frame_before_switch(registers, stack).map_err(Some)?;
+        Step::SwitchOfStacks(offset) => {
+            let frame = frame_before_switch(registers, *offset, stack).map_err(Some)?;
             registers.set(register::RBP, frame);
             follow_frame_pointer(registers, stack)?;
         }
@@ -308,10 +308,10 @@ fn follow_frame_pointer(registers: &mut Registers, stack: &StackCopy<'_>) -> Res
 /// Where Go's `asmcgocall` has its frame. On the stack that it switched to it leaves g, and how far its frame is from the end
 /// of g's stack; rbp is of no use, because C may call back, and the goroutine's stack may be moved meanwhile. Where it
 /// need not switch, it leaves 0 and its stack pointer (Go: src/runtime/asm_amd64.s).
-fn frame_before_switch(registers: &Registers, stack: &StackCopy<'_>) -> Result<u64, Cut> {
-    let sp = registers.sp();
+fn frame_before_switch(registers: &Registers, offset: u64, stack: &StackCopy<'_>) -> Result<u64, Cut> {
+    let at = registers.sp().wrapping_add(offset);
     let read = |address| stack.word(address).ok_or(stack.missing(address));
-    let (place, g) = (read(sp)?, read(sp.wrapping_add(8))?);
+    let (place, g) = (read(at)?, read(at.wrapping_add(8))?);
     Ok(if g == 0 { place } else { stack.outer.end.wrapping_sub(place) })
 }
 

@@ -146,7 +146,12 @@ fn a_goroutines_stack_that_was_moved_while_c_ran_is_found_by_its_distance_from_t
     let (c, go) = (words(&[0x2000, 24, 0xc000_0000_0100, 0]), words(&[9, 0, 0x3000, 0, 0]));
     let mut stack = copy(&c, 0xc000_0000_0900, COPY_WHOLE | COPY_AT_ENTRY);
     stack.outer = OuterStack { copied: Region { start: GO, bytes: &go }, end: GO + 32 };
-    let switch = [(0x2000, Step::SwitchOfStacks)];
+    let switch = [(0x2000, Step::SwitchOfStacks(0))];
+    assert_eq!(unwound(&stack, 9, &switch), (vec![0x2000, 0x3000], None));
+    // Above room for registers, as up to Go 1.21.
+    let c = words(&[0x2000, 7, 7, 7, 7, 7, 24, 0xc000_0000_0100, 0]);
+    let stack = StackCopy { bytes: &c, ..stack };
+    let switch = [(0x2000, Step::SwitchOfStacks(40))];
     assert_eq!(unwound(&stack, 9, &switch), (vec![0x2000, 0x3000], None));
 }
 

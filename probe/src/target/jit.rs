@@ -17,6 +17,15 @@ const MOST: u64 = 256 << 20;
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
 
+/// Code that was made at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Generated {
+    /// The function's name.
+    pub(super) name: Rc<str>,
+    /// Source file and line, where they are known.
+    pub(super) place: Option<(Rc<str>, u32)>,
+}
+
 /// The map of one process.
 #[derive(Default)]
 pub(super) struct PerfMap {

@@ -9,6 +9,7 @@ pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
 mod jit;
+mod jitdump;
 pub mod kallsyms;
 mod loader;
 pub mod modules;
@@ -19,9 +20,13 @@ pub mod unwinders;
 mod user;
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -354,7 +359,7 @@ fn is_executable(path: &Path) -> bool {
 ///
 /// # Errors
 /// There is no such process, or it is not ours to look at.
-pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
+fn program_of(pid: u32) -> Result<(PathBuf, String)> {
     let link = proc::of(pid).join("exe");
     let shown = fs::read_link(&link).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound if !is_there(pid) => anyhow!("no process {pid}"),
@@ -367,7 +372,7 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
         }
         _ => anyhow!("failed to look at process {pid}: {error}"),
     })?;
-    Ok((link, shown.to_string_lossy().into_owned()))
+    Ok((link, undeleted(&shown).to_string_lossy().into_owned()))
 }
 
 /// The program that a process runs, even if it was deleted.
@@ -376,12 +381,11 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
 /// See [`program_of`] and [`TracedFile::open`].
 pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let (path, shown) = program_of(pid)?;
-    let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
     // What was only chrooted is named by paths from outside.
     let root = fs::read_link(proc::of(pid).join("root")).unwrap_or_default();
-    let inside = Path::new(shown).strip_prefix(&root).unwrap_or(Path::new(shown));
+    let inside = Path::new(&shown).strip_prefix(&root).unwrap_or(Path::new(&shown));
     // The link names the file even after it was deleted or replaced; to be told of that, watch the path.
-    let file = TracedFile::fetching(&path, shown, debuginfod)?;
+    let file = TracedFile::fetching(&path, &shown, debuginfod)?;
     Ok(TracedFile { path: in_root_of(pid, inside), through: Some(pid), ..file })
 }
 
@@ -490,6 +494,12 @@ fn library_for(pid: u32, name: &Path, found: &mut FoundFor) -> Option<PathBuf> {
     found.entry((its, program.clone().unwrap_or_default())).or_insert_with(look).clone()
 }
 
+/// The path of a file, as `/proc` has it, without what says that the file was deleted.
+pub fn undeleted(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.strip_suffix(b" (deleted)").map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
+}
+
 /// Whether a process has not let go of its files yet, as it does when it ends.
 fn has_root(pid: u32) -> bool {
     fs::metadata(proc::of(pid).join("root")).is_ok()
@@ -501,18 +511,31 @@ fn is_there(pid: u32) -> bool {
 
 /// Whether a process or thread, or another thread of the process, runs still. One that only was not waited for does not.
 pub fn runs(id: u32) -> bool {
-    let process = proc::of(id);
-    let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
-    // proc(5): the name stands in parentheses, and may have any in it.
-    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
-    !matches!(state, Some('Z' | 'X')) || threads() > 1
+    let Some(state) = proc::state(id) else { return false };
+    let threads = || fs::read_dir(proc::of(id).join("task")).map_or(0, Iterator::count);
+    !matches!(state, 'Z' | 'X') || threads() > 1
 }
 
 /// The name of a process.
 pub fn comm_of(pid: u32) -> Option<String> {
-    let bytes = fs::read(proc::of(pid).join("comm")).ok()?;
-    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    comm_bytes_of(pid).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether a process has this name, as [`cut_comm`] gives it.
+pub fn is_called(pid: u32, comm: &[u8]) -> bool {
+    comm_bytes_of(pid).is_some_and(|own| own == comm)
+}
+
+fn comm_bytes_of(pid: u32) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(proc::of(pid).join("comm")).ok()?;
+    bytes.pop_if(|last| *last == b'\n');
+    Some(bytes)
+}
+
+/// A name as the kernel keeps it: the first 15 bytes, wherever in a letter these end.
+pub fn cut_comm(comm: &str) -> &[u8] {
+    let bytes = comm.as_bytes();
+    bytes.get(..probe_ebpf::abi::COMM_LEN - 1).unwrap_or(bytes)
 }
 
 /// All processes of the machine.

@@ -3,12 +3,8 @@
 //! In: a process's mapping and an address. Out: [`Frame`]s and [`Step`]s, made once for each address of each file.
 
 use std::{
-    ffi::OsStr,
     fs::File,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{FileExt as _, MetadataExt as _},
-    },
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -24,9 +20,11 @@ use symbols::{
 
 use super::{
     debugfiles,
-    jit::PerfMap,
+    jit::{Generated, PerfMap},
+    jitdump::JitDump,
     proc,
     processes::{self, Mapping},
+    undeleted,
 };
 use crate::{
     calls::{Cut, Frame},
@@ -74,10 +72,21 @@ pub struct Modules {
     modules: FxHashMap<(u64, PathBuf), Module>,
     /// Of processes that run code which belongs to no file.
     perf_maps: FxHashMap<u32, PerfMap>,
+    /// The same, by process and the dump's inode.
+    dumps: FxHashMap<(u32, u64), JitDump>,
 }
 
-/// Processes whose maps are kept at most.
+/// Processes whose maps and dumps are kept at most.
 const MAX_PERF_MAPS: usize = 256;
+
+/// A process, and the file in which it tells of code that it made at run time.
+#[derive(Clone, Copy)]
+pub struct Of<'a> {
+    /// Which.
+    pub pid: u32,
+    /// Where that file is mapped.
+    pub dump: Option<&'a Mapping>,
+}
 
 impl Modules {
     /// Says that a file is read already.
@@ -98,29 +107,50 @@ impl Modules {
     }
 
     /// Names an address of a process.
-    pub fn name(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Named {
-        if is_anonymous(mapping) {
-            return Named::generated(self.generated(pid, address), address);
+    pub fn name(&mut self, of: Of<'_>, mapping: &Mapping, address: CodeAddress) -> Named {
+        if self.is_generated(of.pid, mapping) {
+            let found = self.generated(of, address);
+            if found.is_some() || is_anonymous(mapping) {
+                return Named::generated(found, address);
+            }
         }
-        self.module(pid, mapping).name(mapping, address)
+        self.module(of.pid, mapping).name(mapping, address)
     }
 
     /// What leads from there to the caller.
-    pub fn step(&mut self, pid: u32, mapping: &Mapping, address: CodeAddress) -> Step {
-        if is_anonymous(mapping) {
+    pub fn step(&mut self, of: Of<'_>, mapping: &Mapping, address: CodeAddress) -> Step {
+        if self.is_generated(of.pid, mapping) {
             // Runtimes that write such maps keep frame pointers in what they translate.
-            let known = self.generated(pid, address).is_some();
+            let known = self.generated(of, address).is_some();
             return if known { Step::FramePointer } else { Step::Cut(Cut::UnknownCode) };
         }
-        self.module(pid, mapping).step(mapping, address)
+        self.module(of.pid, mapping).step(mapping, address)
     }
 
-    /// The name of code that was made at run time.
-    fn generated(&mut self, pid: u32, address: CodeAddress) -> Option<Rc<str>> {
-        if self.perf_maps.len() >= MAX_PERF_MAPS {
-            self.perf_maps.clear();
+    /// Whether code there was made at run time. Some runtimes map a file of their own twice: to write to, and to execute.
+    fn is_generated(&mut self, pid: u32, mapping: &Mapping) -> bool {
+        is_anonymous(mapping) || self.module(pid, mapping).binary.is_none()
+    }
+
+    /// What code that was made at run time is. A dump also knows lines.
+    fn generated(&mut self, of: Of<'_>, address: CodeAddress) -> Option<Generated> {
+        let lookup = address.for_lookup().0;
+        self.dumped(of, lookup).or_else(|| {
+            if self.perf_maps.len() >= MAX_PERF_MAPS {
+                self.perf_maps.clear();
+            }
+            let name = self.perf_maps.entry(of.pid).or_default().name(of.pid, lookup)?;
+            Some(Generated { name, place: None })
+        })
+    }
+
+    fn dumped(&mut self, of: Of<'_>, lookup: u64) -> Option<Generated> {
+        let mapping = of.dump?;
+        if self.dumps.len() >= MAX_PERF_MAPS {
+            self.dumps.clear();
         }
-        self.perf_maps.entry(pid).or_default().name(pid, address.for_lookup().0)
+        let dump = self.dumps.entry((of.pid, mapping.inode));
+        dump.or_insert_with(|| JitDump::new(open_same_file(of.pid, mapping))).name(lookup)
     }
 
     fn module(&mut self, pid: u32, mapping: &Mapping) -> &mut Module {
@@ -138,10 +168,12 @@ fn is_anonymous(mapping: &Mapping) -> bool {
 const VDSO: &str = "[vdso]";
 
 impl Named {
-    fn generated(function: Option<Rc<str>>, address: CodeAddress) -> Self {
-        let keeps_frame_pointer = function.is_some();
-        let function = function.as_deref().map(str::to_owned);
-        Self { frames: [Rc::new(Frame { function, ..nameless(address) })].into(), is_root: false, keeps_frame_pointer }
+    fn generated(found: Option<Generated>, address: CodeAddress) -> Self {
+        let keeps_frame_pointer = found.is_some();
+        let (function, place) = found.map_or((None, None), |found| (Some(found.name.to_string()), found.place));
+        let (file, line) = place.map_or((None, None), |(file, line)| (Some(file.to_string()), Some(line)));
+        let frame = Frame { function, file, line, ..nameless(address) };
+        Self { frames: [Rc::new(frame)].into(), is_root: false, keeps_frame_pointer }
     }
 
     /// Whether there is a name.
@@ -165,6 +197,21 @@ pub fn is_root(function: &str) -> bool {
 
 /// Where Go calls C, on the thread's own stack.
 const SWITCH_OF_STACKS: &str = "runtime.asmcgocall";
+
+/// Of the code behind its call as much as shows where it finds what it left.
+const SWITCH_BACK_BYTES: u64 = 5;
+
+/// How far above the stack pointer `asmcgocall` has left where it came from, by the instruction behind its call. It left g one word
+/// above, and takes it from there into rdi; or where it did not switch stacks, the place itself into rsi (Go:
+/// src/runtime/asm_amd64.s; up to 1.21 both lie above room for four registers).
+fn left_by_switch(behind_call: &[u8]) -> Option<u64> {
+    match *behind_call {
+        [0x48, 0x8b, 0x7c, 0x24, g] => g.checked_sub(8).map(u64::from),
+        [0x48, 0x8b, 0x74, 0x24, place] => Some(place.into()),
+        [0x48, 0x8b, 0x34, 0x24, _] => Some(0),
+        _ => None,
+    }
+}
 
 /// Code that is returned to, though no call stands before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,12 +237,6 @@ const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
 /// `mov %rbx,%rsp; mov (%rsp),%rdi; test %rdi,%rdi`: `makecontext` has a coroutine return to the first byte of it, and its
 /// unwind tables do not say that nothing called it (glibc 2.36: sysdeps/unix/sysv/linux/x86_64/__start_context.S).
 const START_OF_CONTEXT: [u8; 10] = [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff];
-
-/// The path of a file, as it was before the file was deleted.
-fn undeleted(path: &Path) -> &Path {
-    let bytes = path.as_os_str().as_bytes();
-    bytes.strip_suffix(b" (deleted)").map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
-}
 
 impl Module {
     fn open(pid: u32, mapping: &Mapping) -> Self {
@@ -255,7 +296,10 @@ impl Module {
             Rule::Row(row) => Step::Row(Rc::new(row)),
             // Assembly where threads begin keeps no frame pointer, and needs none.
             _ if self.place(vaddr).is_root() => Step::End,
-            Rule::FramePointer if self.place(vaddr).is(SWITCH_OF_STACKS) => Step::SwitchOfStacks,
+            Rule::FramePointer if self.place(vaddr).is(SWITCH_OF_STACKS) => {
+                let behind_call = self.vaddr(mapping, address.ip()).and_then(|v| binary.bytes_at(v, SWITCH_BACK_BYTES));
+                behind_call.and_then(left_by_switch).map_or(Step::Cut(Cut::NoRules), Step::SwitchOfStacks)
+            }
             Rule::FramePointer => Step::FramePointer,
             Rule::Unknown => Step::Cut(Cut::NoRules),
         }
@@ -371,9 +415,9 @@ mod tests {
         modules.know(mapping.inode, Path::new("/gone/program"), &index);
         let deleted = Mapping { path: "/gone/program (deleted)".into(), ..mapping };
         // No process has this id.
-        let named = modules.name(u32::MAX - 9, &deleted, CodeAddress::exact(here));
+        let named = modules.name(Of { pid: u32::MAX - 9, dump: None }, &deleted, CodeAddress::exact(here));
         let function = named.frames.last().and_then(|frame| frame.function.clone());
-        assert!(function.as_deref().is_some_and(|name| name.ends_with("modules::undeleted")), "{function:?}");
+        assert!(function.as_deref().is_some_and(|name| name.ends_with("target::undeleted")), "{function:?}");
         assert_eq!(named.frames.last().and_then(|frame| frame.binary.as_deref()), Some("/gone/program"));
     }
 }

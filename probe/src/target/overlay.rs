@@ -118,12 +118,11 @@ fn mounted(file: &File, pid: Option<u32>) -> Option<Overlay> {
     let known = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
     let mount = (known.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(known.stx_mnt_id)?;
     let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    let path = path.to_str()?;
-    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    let path = super::undeleted(&path);
     let tables = [Some(PathBuf::from("/proc/self/mountinfo")), pid.map(|pid| proc::of(pid).join("mountinfo"))];
     tables.into_iter().flatten().find_map(|table| {
         let text = fs::read(table).ok().filter(|text| text.len() <= MOST_BYTES)?;
-        String::from_utf8_lossy(&text).lines().find_map(|line| parse(line, mount, Path::new(path)))
+        String::from_utf8_lossy(&text).lines().find_map(|line| parse(line, mount, path))
     })
 }
 

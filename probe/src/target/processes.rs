@@ -14,7 +14,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use super::{containers::home::Homes, proc};
+use super::{containers::home::Homes, jitdump, proc};
 use crate::calls::Home;
 
 /// Executable memory that belongs to a file (or to none).
@@ -77,10 +77,20 @@ struct Process {
     inside: Option<Rc<str>>,
     /// By start address.
     mappings: Rc<BTreeMap<u64, Mapping>>,
+    /// That of the dump in which it tells of code made at run time.
+    jitdump: Option<Rc<Mapping>>,
     /// `/proc/PID/maps` was read, or need not be.
     seeded: bool,
     /// Its first thread ended; others may live on.
     ended: bool,
+}
+
+impl Process {
+    fn note_dump(&mut self, mapping: &Mapping) {
+        if mapping.inode != 0 && jitdump::is_its_name(&mapping.path) {
+            self.jitdump = Some(Rc::new(mapping.clone()));
+        }
+    }
 }
 
 /// An ended process is kept for so long: its last events may still be in the ring buffer.
@@ -140,6 +150,7 @@ impl Processes {
         match recorded.change {
             Change::Map(mapping) => {
                 let process = self.by_pid.entry(pid).or_default();
+                process.note_dump(&mapping);
                 // Rc::make_mut copies only while a forked child still shares the parent's table.
                 insert(Rc::make_mut(&mut process.mappings), mapping);
                 *self.generations.entry(pid).or_default() += 1;
@@ -151,6 +162,7 @@ impl Processes {
                     // A runtime's own process goes into the container before it executes what is to run there.
                     process.home = None;
                     process.mappings = Rc::default();
+                    process.jitdump = None;
                     process.seeded = true;
                     process.ended = false;
                     *self.generations.entry(pid).or_default() += 1;
@@ -209,6 +221,12 @@ impl Processes {
         names.all(|name| name == first).then(|| first.clone())
     }
 
+    /// A process has ended, or executes another program, and no record tells: what is known of it is another's.
+    pub fn is_another(&mut self, pid: u32) {
+        self.by_pid.remove(&pid);
+        *self.generations.entry(pid).or_default() += 1;
+    }
+
     /// Where a process lives. Of one that has ended before it could be asked, and executed nothing meanwhile, its number
     /// inside is not known.
     pub fn home(&mut self, pid: u32) -> Rc<Home> {
@@ -244,6 +262,13 @@ impl Processes {
         (address < mapping.end).then_some(mapping)
     }
 
+    /// The mapping of the dump in which a process tells of code that it made at run time.
+    pub fn jitdump(&mut self, pid: u32) -> Option<Rc<Mapping>> {
+        let process = self.by_pid.entry(pid).or_default();
+        seed(process, pid);
+        process.jitdump.clone()
+    }
+
     /// Whether a process was recorded to have mapped code of a file, by its inode or path.
     pub fn has_mapped(&self, pid: u32, inode: u64, path: &Path) -> bool {
         let is_it = |mapping: &Mapping| mapping.inode == inode || mapping.path == path;
@@ -274,8 +299,9 @@ fn seed(process: &mut Process, pid: u32) {
     process.seeded = true;
     let Ok(maps) = fs::read(proc::of(pid).join("maps")) else { return };
     let text = String::from_utf8_lossy(&maps);
-    let mappings = Rc::make_mut(&mut process.mappings);
     for mapping in text.lines().filter_map(parse_line) {
+        process.note_dump(&mapping);
+        let mappings = Rc::make_mut(&mut process.mappings);
         let overlaps = mappings.range(..mapping.end).next_back().is_some_and(|(_, m)| m.end > mapping.start);
         if !overlaps {
             mappings.insert(mapping.start, mapping);
@@ -298,7 +324,12 @@ pub fn unseen_users(inode: u64, name: &OsStr) -> Option<Vec<u32>> {
         mapping.inode == inode || mapped.as_encoded_bytes() == deleted
     };
     let mut unseen = Vec::new();
-    for pid in super::all_pids() {
+    let pids = super::all_pids();
+    // proc(5): with `hidepid` others' processes are not even listed, the first one among them.
+    if !pids.contains(&1) {
+        return None;
+    }
+    for pid in pids {
         match fs::read(proc::of(pid).join("maps")) {
             Ok(maps) if String::from_utf8_lossy(&maps).lines().filter_map(parse_line).any(|m| is_it(&m)) => {
                 return None;

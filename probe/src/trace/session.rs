@@ -26,7 +26,7 @@ use crate::{
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
     target::{
-        TracedFile, WATCH_INTERVAL,
+        self, TracedFile, WATCH_INTERVAL,
         command::{Running, Waiting},
         modules::Modules,
         processes::{Change, Processes},
@@ -93,6 +93,10 @@ pub(super) struct Session<'a> {
     /// Of each file.
     states: Vec<growing::FileState>,
     arrivals: Arrivals,
+    /// The recorder's numbers of processes are those of events; else what it has is of no use.
+    has_records: bool,
+    /// When it was looked at what traced processes have mapped, and are called, where that is not recorded.
+    looked_around: Instant,
     /// Processes that have given themselves new names.
     renamed: Vec<u32>,
     /// Processes that got the name which is traced when there was no room for more.
@@ -127,6 +131,8 @@ impl<'a> Session<'a> {
             notes: request.output.notes.clone(),
             states: files.iter().map(growing::FileState::of).collect(),
             arrivals,
+            has_records: target::proc::has_machines_records(),
+            looked_around: Instant::now(),
             renamed: Vec::new(),
             no_room_for: 0,
             request,
@@ -237,7 +243,7 @@ impl<'a> Session<'a> {
                 // What was mapped before this event was recorded before it.
                 self.horizon_ns = monotonic_ns();
                 let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
-                read_recorder(recorder, world, arrivals, renamed, remarks);
+                read_recorder(recorder, self.has_records, world, arrivals, renamed, remarks);
             }
             self.world.processes.advance(time_ns);
             if record.event.point == POINT_KERNEL_STACK {
@@ -269,11 +275,18 @@ impl<'a> Session<'a> {
             let held = deferred.take_held(Some((event.pid_tgid >> 32) as u32), event.time_ns, is_gone);
             self.tell(held)?;
         }
-        self.tell([event])
+        self.tell([event])?;
+        if event.point == POINT_PROCESS_EXIT && !self.has_records {
+            self.world.processes.is_another((event.pid_tgid >> 32) as u32);
+        }
+        Ok(())
     }
 
     /// What is known of a process when it executes a program.
     fn executed(&mut self, event: Event) -> Event {
+        if !self.has_records {
+            self.world.processes.is_another((event.pid_tgid >> 32) as u32);
+        }
         let (number, group) = exec_numbers(event.depth);
         self.world.processes.is_inside((event.pid_tgid >> 32) as u32, number, group);
         Event { depth: 0, ..event }
@@ -381,13 +394,14 @@ impl<'a> Session<'a> {
         if not_traced > 0 {
             summary.notes.push(format!("{not_traced} processes were not traced: at most 65,536 are at once"));
         }
-        let mut remarks = self.remarks.clone();
-        remarks.dedup();
-        summary.notes.extend(remarks);
+        summary.notes.append(&mut self.remarks);
     }
 
     /// What to look at when no event came.
     fn nothing_seen(&self) -> String {
+        if self.plan.traced_files().next().is_none() {
+            return "nothing was called: no traced process loaded what was awaited".to_owned();
+        }
         format!(
             "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
             self.plan.traced_files().collect::<Vec<_>>().join(" or ")
@@ -411,12 +425,17 @@ impl<'a> Session<'a> {
 /// Takes in what was mapped until now.
 fn read_recorder(
     recorder: &mut Recorder,
+    has_records: bool,
     world: &mut Live,
     arrivals: &mut Arrivals,
     renamed: &mut Vec<u32>,
     remarks: &mut Vec<String>,
 ) {
-    world.processes.record(recorder.drain().inspect(|recorded| match &recorded.change {
+    let recorded = recorder.drain();
+    if !has_records {
+        return;
+    }
+    world.processes.record(recorded.inspect(|recorded| match &recorded.change {
         Change::Map(mapping) => arrivals.mapped(recorded.pid, mapping),
         Change::Name { exec: false, .. } => renamed.push(recorded.pid),
         _ => {}
@@ -424,7 +443,10 @@ fn read_recorder(
     if recorder.take_lost() > 0 {
         world.processes.reseed_all();
         arrivals.look_anew();
-        remarks.push("records of mappings were lost: some callers may have no names".to_owned());
+        let remark = "records of mappings were lost: some callers may have no names";
+        if !remarks.iter().any(|known| known == remark) {
+            remarks.push(remark.to_owned());
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     events::{Frames, Record},
     stacks::{CodeAddress, StackCopy, Step, Unwinder},
     target::{
-        modules::{self, Modules, Named},
+        modules::{self, Modules, Named, Of},
         processes::Processes,
     },
 };
@@ -135,8 +135,9 @@ impl Live {
         self.processes.know(pid);
         let mut unwinder = std::mem::take(&mut self.of_process(pid).unwinder);
         let Self { processes, modules, callers, stack_depth, .. } = self;
+        let dump = processes.jitdump(pid);
         let mut code = |address: CodeAddress| match processes.mapping(pid, address.for_lookup().0) {
-            Some(mapping) => modules.step(pid, mapping, address),
+            Some(mapping) => modules.step(Of { pid, dump: dump.as_deref() }, mapping, address),
             None => Step::Cut(unmapped(address)),
         };
         let cut = unwinder.unwind(stack, *stack_depth, &mut code, callers);
@@ -160,8 +161,9 @@ impl Live {
         if let Some(named) = self.of_process(pid).names.get(&address) {
             return Some(named.clone());
         }
+        let dump = self.processes.jitdump(pid);
         let mapping = self.processes.mapping(pid, address.for_lookup().0)?;
-        let named = Rc::new(self.modules.name(pid, mapping, address));
+        let named = Rc::new(self.modules.name(Of { pid, dump: dump.as_deref() }, mapping, address));
         if !named.is_known() {
             // A map of code made at run time may come to know it.
             return Some(named);

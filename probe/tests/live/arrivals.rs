@@ -10,7 +10,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::harness::{Process, Traced, Tracer, host, probe, program, run};
+use crate::{
+    harness::{Process, Traced, Tracer, host, path, probe, program, run},
+    trace::Trace,
+};
 
 /// A folder with copies of programs, by the names they have there.
 fn folder(copies: &[(&str, &str)]) -> TempDir {
@@ -270,6 +273,61 @@ fn a_program_that_is_deleted_and_made_anew_again_and_again_is_traced() {
         run(&app, &["calls", "-n", "12"]).success();
     }
     assert_eq!(calls(&tracer.interrupt(), "work", None), 36);
+}
+
+/// There the kernel's records of what is mapped have other numbers for processes, or none.
+#[test]
+fn from_a_pid_namespace_of_its_own_a_library_that_comes_later_is_traced() {
+    let folder = folder(&[("c/libplug.so", "liblater.so.1")]);
+    let (plug, out) = (at(&folder, "liblater.so.1"), at(&folder, "out"));
+    fs::create_dir(folder.path().join("host")).expect("a folder");
+    let confined = |args: &[&str]| {
+        let script = "mount --bind /proc \"$1\" && mount -t proc none /proc && shift && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount", "sh", "-c", script, "sh", &at(&folder, "host")]);
+        command.arg(env!("CARGO_BIN_EXE_probe")).args(args);
+        Process::start(command)
+    };
+    let mut process = host(path("c/host"));
+    let pid = process.pid().to_string();
+    let proc = at(&folder, "host");
+    let tracer = confined(&["--proc", &proc, "--json", "-o", &out, "-p", &pid, "-x", "liblater", "plugged"]);
+    tracer.await_said("not there yet");
+    process.order(&format!("open {plug}"));
+    tracer.await_said("now also tracing 1 function");
+    process.order("call 5");
+    process.finish().success();
+    let ended = tracer.finish();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let calls = Trace::read(Path::new(&out)).calls;
+    assert_eq!(calls.len(), 5, "{ended:?}");
+    assert!(calls.iter().all(|call| &*call.comm == "host" && call.pid.to_string() == pid));
+    for refused in [&["--proc", &proc, "plugged", "--", "true"][..], &["-x", &plug, "--comm", "host", "plugged"]] {
+        let refused = confined(refused).finish();
+        assert!(refused.code() == 1 && refused.stderr.contains("other numbers than the machine's"), "{refused:?}");
+    }
+}
+
+/// A deployment that is taken back, and the next one.
+#[test]
+fn a_build_that_comes_back_and_the_one_after_it_are_traced() {
+    let folder = folder(&[("c/counts", "app")]);
+    let (app, old, new) = (at(&folder, "app"), at(&folder, "old"), at(&folder, "new"));
+    fs::hard_link(&app, &old).expect("a second name");
+    let tracer = Tracer::start(&["-x", &app, "work"]);
+    let deployed = |n: &str| run(&app, &["calls", "-n", n]).success();
+    for build in ["100", "200"] {
+        fs::copy(program("c/counts"), &new).expect("a copy can be made");
+        fs::rename(&new, &app).expect("renamed");
+        tracer.await_said("now also tracing 1 function of");
+        deployed(build);
+        if fs::exists(&old).expect("it can be asked") {
+            fs::rename(&old, &app).expect("renamed");
+            tracer.await_said("was replaced");
+            deployed("1000");
+        }
+    }
+    assert_eq!(calls(&tracer.interrupt(), "work", None), 1300);
 }
 
 /// Who deploys often must not find the disk full of builds that only a tracer holds.

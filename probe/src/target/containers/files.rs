@@ -129,8 +129,7 @@ fn is_elsewhere(pid: u32) -> bool {
 /// Whether a process runs what is or was at a path.
 fn runs(pid: u32, path: &Path) -> bool {
     let link = fs::read_link(proc::of(pid).join("exe")).unwrap_or_default();
-    let link = link.to_string_lossy();
-    Path::new(link.strip_suffix(" (deleted)").unwrap_or(&link)) == path
+    target::undeleted(&link) == path
 }
 
 fn is_program(pid: u32, file: &TracedFile) -> bool {
