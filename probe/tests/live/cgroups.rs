@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, process::Command};
 use tempfile::TempDir;
 
 use crate::{
-    engine::unique,
+    engine::{Alone, counts_root, unique},
     harness::{Process, Tracer, path, run},
 };
 
@@ -137,4 +137,67 @@ fn a_cgroup_that_is_made_anew_is_traced_again() {
     tracer.await_said("is back");
     group.run("", &format!("exec {counts} recurse -n 2")).finish().success();
     assert_eq!(tracer.interrupt().trace.calls.len(), 600);
+}
+
+/// Instructions that the verifier walked through for each program that a process has loaded.
+fn verified(pid: u32) -> Vec<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it runs").flatten();
+    let infos = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    let counts = infos.filter_map(|info| {
+        let count = info.lines().find_map(|line| line.strip_prefix("verified_insns:"))?;
+        info.contains("prog_id:").then(|| count.trim().parse().expect("a number"))
+    });
+    counts.collect()
+}
+
+/// Each of a trace's programs asks whose thread runs it; where that is many branches more, the verifier takes seconds.
+#[test]
+fn the_kernel_half_is_verified_quickly_whatever_tells_the_processes_that_are_meant() {
+    const MOST: u64 = 100_000;
+    let root = counts_root();
+    let container = Alone::start("runc", &unique("verified"), root.path());
+    let first = ["memory", "net_cls", "freezer"].into_iter().find_map(|controller| Cgroup::new(Some(controller)));
+    let groups = [Cgroup::of_version_2(), first.expect("a controller can be mounted as of version 1")];
+    let counts = path("c/counts-static");
+    let by_group = |group: &Cgroup| {
+        vec!["-x".to_owned(), counts.clone(), "--cgroup".to_owned(), group.directory.display().to_string()]
+    };
+    // By a PID namespace, where no cgroups can be seen.
+    let targets = [
+        ("true", vec!["-x".to_owned(), counts.clone()]),
+        ("true", by_group(&groups[0])),
+        ("true", by_group(&groups[1])),
+        ("umount -R /sys/fs/cgroup", vec!["--container".to_owned(), container.id.clone()]),
+    ];
+    let ways: [&[&str]; 4] = [
+        &[],
+        &["--stack=dwarf", "--stack-all"],
+        &["--stack=fp", "--goroutines"],
+        &["--json", "--stack=none", "--min-duration=1ms"],
+    ];
+    for (before, target) in &targets {
+        for way in ways {
+            let mut command = Command::new("unshare");
+            command.args([
+                "--mount",
+                "sh",
+                "-c",
+                &format!("{before} && exec \"$@\""),
+                "sh",
+                env!("CARGO_BIN_EXE_probe"),
+            ]);
+            // Entries, returns, jumps of every kind, where unwinders land.
+            command.args(target).args(way).args(["recurse", "cond_*", "*_from", "jump_*"]);
+            let tracer = Process::start(command);
+            tracer.await_said("probe: tracing");
+            let verified = verified(tracer.pid());
+            println!("{target:?} {way:?}: {verified:?}");
+            assert!(
+                verified.len() >= 8 && verified.iter().all(|&count| (1..MOST).contains(&count)),
+                "{target:?} {way:?}: {verified:?}"
+            );
+            tracer.signal("INT");
+            tracer.finish().success();
+        }
+    }
 }
