@@ -153,7 +153,7 @@ setup_test() {
     setup_kernels
     # Cross-built files, which nothing runs: the reading of AArch64 code is tested on them.
     apt gcc-aarch64-linux-gnu libc6-dev-arm64-cross
-    apt redis-server redis-tools sqlite3 ripgrep libboost-context1.74.0 libsqlite3-0 python3-minimal
+    apt redis-server redis-tools sqlite3 ripgrep libboost-context1.74.0 libsqlite3-0 python3-minimal webp
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
     apt_for setcap libcap2-bin
     # Engines that the tests start themselves: containers to trace.

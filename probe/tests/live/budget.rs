@@ -1,10 +1,12 @@
 //! The budget: what is too hot goes, what remains is whole, and all that is said.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::{
     counts::{Truth, assert_counts},
-    harness::{Traced, path, trace},
+    harness::{Traced, Tracer, path, private_copy, program, run, trace},
 };
 
 /// `budget` with so many steps, of five milliseconds each, in each of two threads.
@@ -81,4 +83,26 @@ fn a_limit_and_filters_work_beyond_what_was_shed() {
     assert_eq!(outermost, 500, "{}", traced.ended.stderr);
     assert!(traced.trace.calls.iter().all(|call| call.duration_ns.is_none_or(|ns| ns >= 900_000)));
     assert_eq!(of(&Truth::of(&traced.ended.stdout), "step"), 800, "the program went on");
+}
+
+#[test]
+fn what_was_shed_is_left_out_of_the_next_build_too() {
+    let (folder, app) = private_copy("c/budget", "app");
+    let app = app.display().to_string();
+    let tracer = Tracer::start(&["-x", &app, "--budget", "5000", "--stack=none", "{hot,rare,step}"]);
+    let counts = |steps| Truth::of(&run(&app, &["-n", steps, "-t", "2"]).success());
+    let old = counts("200");
+    let new = folder.path().join("new");
+    fs::copy(program("c/budget"), &new).expect("a copy can be made");
+    fs::rename(&new, &app).expect("renamed");
+    tracer.await_said("now also tracing 2 functions");
+    let new = counts("40");
+    let traced = tracer.interrupt();
+    assert_eq!(names(&traced.trace.shed), ["hot"], "{}", traced.ended.stderr);
+    for function in ["step", "rare"] {
+        assert_whole(&traced, function, of(&old, function) + of(&new, function));
+    }
+    let left_out = &traced.trace.files[0]["skipped"];
+    assert_eq!(left_out[0]["function"], "hot", "{left_out}");
+    assert!(left_out[0]["reason"].as_str().is_some_and(|reason| reason.contains("--budget")), "{left_out}");
 }

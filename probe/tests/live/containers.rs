@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     engine::{Docker, borrowed, counts_root, unique, with_its_libraries},
-    harness::{Process, Traced, Tracer, path, probe, program, run, tool},
+    harness::{Process, Traced, Tracer, probe, program, run, tool},
 };
 
 const IMAGE: &str = "counts:1";
@@ -250,88 +250,6 @@ fn a_container_that_is_not_meant_uniquely_or_not_there_is_an_error_that_says_wha
     docker.tool(&["stop", "--time", "0", &web]);
     let stopped = probe(&["--container", &web, "recurse"]);
     assert!(stopped.code() == 1 && stopped.stderr.contains("does not run"), "{stopped:?}");
-}
-
-/// A cgroup of this file system, removed at the end.
-struct Cgroup {
-    directory: PathBuf,
-    name: String,
-}
-
-impl Cgroup {
-    fn new(kind: &str, option: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/mounts").expect("there are mounts");
-        let point = mounts.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(' ').collect();
-            (fields[2] == kind && fields[3].split(',').any(|own| own == option)).then(|| PathBuf::from(fields[1]))
-        });
-        let name = unique("probe-test");
-        let directory = point.unwrap_or_else(|| panic!("no {kind} is mounted with {option}")).join(&name);
-        fs::create_dir_all(directory.join("inner")).expect("a cgroup can be made");
-        Self { directory, name }
-    }
-
-    /// Runs a shell's script with a process in it.
-    fn run(&self, below: &str, script: &str) -> Process {
-        let procs = self.directory.join(below).join("cgroup.procs");
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("echo $$ >{} && {script}", procs.display())]);
-        Process::start(command)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(self.directory.join("inner"));
-        let _ = fs::remove_dir(&self.directory);
-    }
-}
-
-#[test]
-fn processes_of_a_cgroup_of_either_version_are_traced_and_no_others() {
-    let counts = path("c/counts-static");
-    for (kind, option) in [("cgroup2", "rw"), ("cgroup", "memory"), ("cgroup", "blkio")] {
-        let group = Cgroup::new(kind, option);
-        let directory = group.directory.display().to_string();
-        for named in [&directory, &group.name] {
-            let tracer = Tracer::start(&["--cgroup", named, "-x", &counts, "recurse"]);
-            run(&counts, &["recurse", "-n", "4"]).success();
-            group.run("", &format!("exec {counts} recurse -n 1")).finish().success();
-            group.run("inner", &format!("exec {counts} recurse -n 2")).finish().success();
-            let traced = tracer.interrupt();
-            assert_eq!(calls_in(&traced, None), 600, "{kind} {option} {named}: {}", traced.ended.stderr);
-        }
-        let inner = Tracer::start(&["--cgroup", &format!("{}/inner", group.name), "-x", &counts, "recurse"]);
-        group.run("", &format!("exec {counts} recurse -n 1")).finish().success();
-        group.run("inner", &format!("exec {counts} recurse -n 2")).finish().success();
-        assert_eq!(inner.interrupt().trace.calls.len(), 400, "{kind} {option}");
-    }
-}
-
-#[test]
-fn a_burst_of_short_lived_processes_in_a_cgroup_is_seen_whole() {
-    let group = Cgroup::new("cgroup2", "rw");
-    let counts = path("c/counts-static");
-    let tracer = Tracer::start(&["--cgroup", &group.name, "-x", &counts, "--stack=none", "recurse"]);
-    let script = format!("i=0; while [ $i -lt 500 ]; do {counts} recurse -n 1 >/dev/null; i=$((i + 1)); done");
-    group.run("", &script).finish().success();
-    let traced = tracer.interrupt();
-    assert_eq!(traced.trace.calls.len() as u64 + traced.lost("entries", "recurse"), 500 * 200);
-}
-
-#[test]
-fn a_cgroup_that_is_made_anew_is_traced_again() {
-    let group = Cgroup::new("cgroup2", "rw");
-    let counts = path("c/counts-static");
-    let tracer = Tracer::start(&["--cgroup", &group.name, "-x", &counts, "recurse"]);
-    group.run("", &format!("exec {counts} recurse -n 1")).finish().success();
-    fs::remove_dir(group.directory.join("inner")).expect("it is empty");
-    fs::remove_dir(&group.directory).expect("it is empty");
-    tracer.await_said("is gone");
-    fs::create_dir(&group.directory).expect("a cgroup can be made");
-    tracer.await_said("is back");
-    group.run("", &format!("exec {counts} recurse -n 2")).finish().success();
-    assert_eq!(tracer.interrupt().trace.calls.len(), 600);
 }
 
 #[test]

@@ -212,9 +212,14 @@ impl Process {
         self.await_line("ready");
     }
 
+    /// Gives a program that reads its input something to read.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().expect("stdin is open").write_all(bytes).expect("it reads");
+    }
+
     /// Lets a program that waits work.
     pub(crate) fn go(&mut self) {
-        self.stdin.as_mut().expect("stdin is open").write_all(b"go\n").expect("it reads");
+        self.feed(b"go\n");
     }
 
     /// Ctrl-C and its like.

@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod budget;
+mod cgroups;
 mod chain;
 mod containers;
 mod counts;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Process, Tracer, host, path, private_copy, probe, program};
+use crate::harness::{Process, Traced, Tracer, host, path, private_copy, probe, program, tool};
 
 /// Starts a program that waits for a line, and is ready.
 /// What a program that was renamed calls, and what threads of it do that have other names.
@@ -223,4 +223,53 @@ for _ in range(20):
     };
     let steps = traced.trace.of("sqlite3_step");
     assert!(steps.iter().filter(|call| call.depth == 0).all(called_from_python), "callers lie in what calls it");
+}
+
+/// The same row as it stands: Debian's own libwebp, in Debian's own programs, which read what they work on from a pipe.
+#[test]
+fn libwebp_is_traced_in_a_process_that_runs_already() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let waiting = |program: &str, options: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(options).args(["--", "-"]);
+        let process = Process::start(command);
+        // It waits for its input when it has all its libraries.
+        let maps = format!("/proc/{}/maps", process.pid());
+        let waits = || {
+            fs::read_to_string(format!("/proc/{}/syscall", process.pid())).is_ok_and(|call| call.starts_with("0 0x0 "))
+        };
+        while !(waits() && fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("libwebp.so"))) {
+            std::thread::yield_now();
+        }
+        process
+    };
+    let picture = [b"P6\n64 48\n255\n".as_slice(), &[7; 64 * 48 * 3]].concat();
+    let encoder = || waiting("cwebp", &["-quiet", "-o", &at("picture.webp")]);
+    let (process, twin) = (encoder(), encoder());
+    let encoded = traced_while_fed("WebPEncode", process, twin, &picture);
+    let shown = tool("webpinfo", &[at("picture.webp")]);
+    assert!(shown.contains("Width: 64") && shown.contains("Height: 48"), "{shown}");
+    assert!(encoded.trace.calls.iter().any(|call| call.depth > 0), "the tree shows what those call");
+    let decoder = || waiting("dwebp", &["-quiet", "-o", &at("picture.png")]);
+    let (process, twin) = (decoder(), decoder());
+    traced_while_fed("WebPDecode", process, twin, &fs::read(at("picture.webp")).expect("it was written"));
+}
+
+/// A trace of all of libwebp in the one process of two that do the same; each calls the function once.
+fn traced_while_fed(function: &str, mut process: Process, mut twin: Process, input: &[u8]) -> Traced {
+    let pid = process.pid();
+    let tracer = Tracer::start(&["-x", "libwebp", "-p", &pid.to_string(), "*"]);
+    twin.feed(input);
+    twin.finish().success();
+    process.feed(input);
+    process.finish().success();
+    let traced = tracer.finish();
+    for call in &traced.trace.calls {
+        assert!(call.pid == pid && matches!(&*call.end, "return" | "tailcall"), "{call:?}");
+    }
+    let calls = traced.trace.of(function);
+    assert_eq!(calls.len(), 1, "{}", traced.ended.stderr);
+    assert_eq!(crate::trace::callers(calls[0]).last().map(String::as_str), Some("_start"), "{:?}", calls[0]);
+    traced
 }

@@ -1,11 +1,6 @@
 //! Containers that share namespaces or numbers with others, and those in which much happens. `recurse -n N` is 200 × N calls.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use crate::{
     engine::{Docker, borrowed, root_of, unique, with_its_libraries},

@@ -31,6 +31,11 @@ impl Tracker {
         std::mem::take(&mut self.shed_outermost)
     }
 
+    /// Functions that were shed so far, or are to be.
+    pub fn all_shed(&self) -> impl Iterator<Item = u32> {
+        self.summary.shed.iter().chain(&self.to_shed).map(|shed| shed.function)
+    }
+
     pub(super) fn is_shed(&self, function: u32) -> bool {
         self.functions.get(function as usize).is_some_and(|info| info.shed)
     }

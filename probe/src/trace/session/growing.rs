@@ -1,6 +1,7 @@
 //! Files that come and go while the trace runs: what is at their paths, and taking in those that come.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -14,7 +15,7 @@ use crate::{
     attach::monotonic_ns,
     calls::{Cause, NewFile, Skipped},
     output::{escape::escaped, talk},
-    plan::{NO_FUNCTION, Plan},
+    plan::{NO_FUNCTION, Plan, PlannedFunction},
     target::{self, Change, TracedFile, containers::files::is_same},
     trace::{
         arrivals::{Arrival, Candidate, Taken},
@@ -234,6 +235,11 @@ impl Session<'_> {
             }
             return Ok(None);
         }
+        let too_hot = self.shed_before(&plan);
+        if !too_hot.is_empty() {
+            let reason = "it was too hot for --budget in another build";
+            plan.remove(&too_hot, |function| Skipped { function, reason: reason.to_owned() });
+        }
         if plan.functions.is_empty() {
             anyhow::bail!("{}", nothing_of(&plan));
         }
@@ -275,6 +281,16 @@ impl Session<'_> {
         let refused = refused.into_iter().filter_map(|(function, reason)| Some((name(function)?, reason)));
         skipped.extend(refused.map(|(function, reason)| Skipped { function, reason }));
         Ok(Some(NewFile { binary, cause: candidate.cause, at_ns, attached, matched, skipped }))
+    }
+
+    /// Functions of a new file that share in the budget, and were shed in a file of the same name: they would be too hot again, until
+    /// that is noticed.
+    fn shed_before(&self, plan: &Plan) -> BTreeSet<u32> {
+        let place = |function: &PlannedFunction| (function.traced.binary.clone(), function.traced.name.clone());
+        let shed = self.tracker.all_shed().filter_map(|function| self.plan.functions.get(function as usize));
+        let shed: BTreeSet<_> = shed.map(place).collect();
+        let functions = (0_u32..).zip(&plan.functions);
+        functions.filter(|(_, function)| !function.exact && shed.contains(&place(function))).map(|(n, _)| n).collect()
     }
 
     /// The position of a file that is to be in the plan.
