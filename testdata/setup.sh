@@ -157,7 +157,7 @@ setup_test() {
     apt llvm gdb bpftool elfutils libc6-dbg xz-utils strace procps clang dwz debuginfod
     apt_for setcap libcap2-bin
     # Engines that the tests start themselves: containers to trace.
-    apt docker.io runc
+    apt docker.io runc crun containerd podman conmon catatonit
     apt_for npm npm
     testdata/corpus.sh
 }

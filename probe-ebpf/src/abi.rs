@@ -7,8 +7,8 @@
 
 /// Callers walked at most, for one event.
 pub const MAX_FRAMES: usize = 127;
-/// `Event::point` of records that no probe point made: a process executed a program. `Event::depth` is the process's number in
-/// its own PID namespace, or 0.
+/// `Event::point` of records that no probe point made: a process executed a program. `Event::depth` says where it is: see
+/// [`exec_place`].
 pub const POINT_EXEC: u32 = 0xffff_ff01;
 /// A thread ended, others of its process live on.
 pub const POINT_THREAD_EXIT: u32 = 0xffff_ff02;
@@ -56,6 +56,17 @@ pub const MAX_KERNEL_FRAMES: usize = 64;
 /// Set in the depth of frames on a thread's alternate signal stack: what a handler calls is deeper than what it
 /// interrupted, wherever the two stacks lie.
 pub const DEPTH_ALTERNATE: u64 = 1 << 63;
+
+/// Where a process executes a program: its number in its own PID namespace (0: not known), and the lower half of the number of the
+/// group that is traced and that it is in (0: none is asked for). Of a cgroup's id that half is no other's at the same time.
+pub const fn exec_place(number_inside: u32, group: u64) -> u64 {
+    group << 32 | number_inside as u64
+}
+
+/// The number inside and the group's half behind an [`exec_place`].
+pub const fn exec_numbers(place: u64) -> (u32, u32) {
+    (place as u32, (place >> 32) as u32)
+}
 
 /// Depth of a frame outside goroutines. Addresses of user space have no bit 63.
 pub const fn thread_depth(sp: u64, alternate: bool) -> u64 {

@@ -17,16 +17,22 @@ const MOST_LEVELS: u32 = 33;
 /// Whether the running thread is in one of [`GROUPS`], or nothing is asked of it.
 #[inline(always)]
 pub(crate) fn hold_current() -> bool {
+    holding_current().is_some()
+}
+
+/// The one of [`GROUPS`] that the running thread is in; 0 where nothing is asked of it.
+#[inline(always)]
+pub(crate) fn holding_current() -> Option<u64> {
     let by = GROUPS_BY.load();
-    by == GROUPS_ALL || is_held(by) != 0
+    if by == GROUPS_ALL { Some(0) } else { Some(holding(by)).filter(|&group| group != 0) }
 }
 
 /// A function of its own in the kernel, too: it has a loop, and every program calls it.
 #[inline(never)]
-fn is_held(by: u32) -> u32 {
+fn holding(by: u32) -> u64 {
     let offsets = GROUP_OFFSETS.load();
-    let held = if by == GROUPS_BY_NAMESPACE { in_namespace(&offsets) } else { in_cgroup(&offsets) };
-    u32::from(held.is_some())
+    let group = if by == GROUPS_BY_NAMESPACE { in_namespace(&offsets) } else { in_cgroup(&offsets) };
+    group.unwrap_or(0)
 }
 
 #[inline(always)]
@@ -41,7 +47,7 @@ fn is_meant(id: u64) -> bool {
 
 /// Linux: include/linux/pid.h: a process has a number in each namespace from its own (at `level`) to the first (0).
 #[inline(always)]
-fn in_namespace(offsets: &GroupOffsets) -> Option<()> {
+fn in_namespace(offsets: &GroupOffsets) -> Option<u64> {
     let pid = pointer(memory::current_task(), offsets.task_thread_pid)?;
     let mut level: u32 = memory::kernel(pid + u64::from(offsets.pid_level))?;
     for _ in 0..MOST_LEVELS {
@@ -49,7 +55,7 @@ fn in_namespace(offsets: &GroupOffsets) -> Option<()> {
         let namespace = pointer(pid.wrapping_add(number), offsets.upid_ns)?;
         let inode: u32 = memory::kernel(namespace.wrapping_add(u64::from(offsets.namespace_inum)))?;
         if is_meant(u64::from(inode)) {
-            return Some(());
+            return Some(u64::from(inode));
         }
         level = level.checked_sub(1)?;
     }
@@ -77,7 +83,7 @@ fn own_number(offsets: &GroupOffsets) -> Option<u32> {
 /// Linux: include/linux/cgroup-defs.h: `css_set` names a process's group in every hierarchy; a group knows all that it is
 /// below of, from the root (0) to itself (at `level`).
 #[inline(always)]
-fn in_cgroup(offsets: &GroupOffsets) -> Option<()> {
+fn in_cgroup(offsets: &GroupOffsets) -> Option<u64> {
     let set = pointer(memory::current_task(), offsets.task_cgroups)?;
     let mut group = pointer(set, offsets.set_group)?;
     if offsets.group_through != NOT_THROUGH {
@@ -92,7 +98,7 @@ fn in_cgroup(offsets: &GroupOffsets) -> Option<()> {
             id = memory::kernel(node.wrapping_add(u64::from(offsets.node_id)))?;
         }
         if is_meant(id) {
-            return Some(());
+            return Some(id);
         }
         level = level.checked_sub(1)?;
     }

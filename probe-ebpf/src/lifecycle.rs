@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use probe_ebpf::abi::{FILTER_TIDS, POINT_EXEC, POINT_PROCESS_EXIT, POINT_THREAD_EXIT};
+use probe_ebpf::abi::{FILTER_TIDS, POINT_EXEC, POINT_PROCESS_EXIT, POINT_THREAD_EXIT, exec_place};
 
 use crate::{
     defer, emit, groups,
@@ -55,10 +55,12 @@ fn process_exec(_ctx: RawTracePointContext) -> i32 {
             let _ = PIDS.remove(&pid);
         }
     }
-    if (PID_FILTER.load() == 0 || member) && groups::hold_current() {
+    if (PID_FILTER.load() == 0 || member)
+        && let Some(group) = groups::holding_current()
+    {
         defer::before_end(&place(pid_tgid));
         // A process that ends soon cannot be asked for it.
-        let told = Place { depth: groups::number_inside().into(), ..place(pid_tgid) };
+        let told = Place { depth: exec_place(groups::number_inside(), group), ..place(pid_tgid) };
         emit::event(&told, POINT_EXEC, 0);
     }
     0

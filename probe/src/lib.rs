@@ -59,9 +59,8 @@ pub fn run(argv: impl IntoIterator<Item = OsString>) -> Result<u8> {
     match command {
         Command::Trace(trace) => trace::run(&trace),
         Command::List(list) => {
-            if list.debuginfod.is_none() {
-                attach::rights::keep_what_reading_needs().context("failed to give up capabilities")?;
-            }
+            let fetches = list.debuginfod.is_some();
+            attach::rights::keep_what_reading_needs(fetches).context("failed to give up capabilities")?;
             let listed = list::run(&list, &mut io::stdout().lock());
             // What was listed, or could not be found, is not to be trusted then.
             target::whole_files().and(listed)

@@ -48,4 +48,5 @@ timeout "${KERNEL_SECONDS:-900}" qemu-system-x86_64 -accel tcg,thread=single -cp
     </dev/null | tee "$work/log"
 status=$(tr -d '\r' <"$work/log" | sed -n 's/^tests ended: \([0-9]*\) .*/\1/p')
 [ -n "$status" ] || { echo "the machine did not run the tests to their end" >&2; exit 1; }
+grep -q '^test result: ok. [1-9]' "$work/log" || { echo "no test ran, or one failed" >&2; exit 1; }
 exit "$status"

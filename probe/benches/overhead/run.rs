@@ -9,6 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::{
+    sys::{
+        resource::{UsageWho, getrusage},
+        signal::{Signal, kill},
+        time::TimeValLike as _,
+    },
+    unistd::Pid,
+};
 use probe::{
     plan::{self, Plan},
     request::Returns,
@@ -175,33 +183,21 @@ fn cpu_ns(pid: u32) -> Result<u64> {
 
 /// CPU time of this process, ns.
 pub(crate) fn own_cpu_ns() -> Result<u64> {
-    used_ns(libc::RUSAGE_SELF)
+    used_ns(UsageWho::RUSAGE_SELF)
 }
 
 /// CPU time of all children that were waited for, ns.
 pub(crate) fn cpu_of_children_ns() -> Result<u64> {
-    used_ns(libc::RUSAGE_CHILDREN)
+    used_ns(UsageWho::RUSAGE_CHILDREN)
 }
 
-#[expect(unsafe_code, reason = "a system call")]
-fn used_ns(who: i32) -> Result<u64> {
-    let mut used = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: there is room for what is written; all bits 0 are a value too.
-    let used = unsafe {
-        if libc::getrusage(who, used.as_mut_ptr()) != 0 {
-            return Err(std::io::Error::last_os_error().into());
-        }
-        used.assume_init()
-    };
-    let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
-    Ok(ns(used.ru_utime) + ns(used.ru_stime))
+fn used_ns(who: UsageWho) -> Result<u64> {
+    let used = getrusage(who)?;
+    Ok((used.user_time() + used.system_time()).num_microseconds() as u64 * 1000)
 }
 
-#[expect(unsafe_code, reason = "a system call")]
 fn interrupt(child: &Child) -> Result<()> {
-    // SAFETY: no memory is involved; the child is ours and not yet waited for.
-    let done = unsafe { libc::kill(i32::try_from(child.id())?, libc::SIGINT) };
-    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().into()) }
+    Ok(kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?)
 }
 
 /// A script of the shell that finds tracefs mounted, and no limit on locked memory. Arguments follow as `$1` and on.

@@ -67,7 +67,7 @@ pub enum Scope {
     /// Processes of this name, now and later.
     Comm {
         /// The name, cut to 15 bytes as the kernel does.
-        comm: String,
+        comm: Vec<u8>,
         /// Those that have it at the start.
         pids: Vec<u32>,
     },
@@ -206,7 +206,7 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
     if functions.contains(&NO_FUNCTION) {
         plan.unwatched.push(refused.reason.clone());
     }
-    if plan.functions.is_empty() {
+    if plan.functions.is_empty() && functions.iter().any(|&function| function != NO_FUNCTION) {
         bail!("the kernel refused every probe: {}", refused.reason);
     }
     Ok(())
@@ -488,8 +488,8 @@ fn link_pids(options: &Options, features: &Features, multi: bool) -> Option<Vec<
 fn comm_bytes(scope: &Scope) -> [u8; abi::COMM_LEN] {
     let mut bytes = [0; abi::COMM_LEN];
     if let Scope::Comm { comm, .. } = scope {
-        for (to, from) in bytes.iter_mut().take(abi::COMM_LEN - 1).zip(comm.bytes()) {
-            *to = from;
+        for (to, from) in bytes.iter_mut().take(abi::COMM_LEN - 1).zip(comm) {
+            *to = *from;
         }
     }
     bytes

@@ -112,11 +112,17 @@ fn obstacles_of(status: &str, uid_map: &str, lockdown: &str) -> Vec<String> {
     found
 }
 
-/// Gives up what a running trace does not need, for good.
+/// What reading takes; `fetches`: debug files are fetched into a folder which may be another user's.
+fn to_read(fetches: bool) -> CapabilitySet {
+    if fetches { TO_READ | CapabilitySet::DAC_OVERRIDE } else { TO_READ }
+}
+
+/// Gives up what a running trace does not need, for good. `fetches`: files that come later may need debug files that are
+/// fetched into a folder which may be another user's.
 ///
 /// # Errors
 /// The kernel's: none are known.
-pub fn keep_what_a_trace_needs() -> io::Result<()> {
+pub fn keep_what_a_trace_needs(fetches: bool) -> io::Result<()> {
     let permitted = capabilities(None)?.permitted;
     // Where a right is had only as a part of `CAP_SYS_ADMIN`, that stays.
     let admin = if missing_in(permitted - CapabilitySet::SYS_ADMIN).is_empty() {
@@ -124,21 +130,20 @@ pub fn keep_what_a_trace_needs() -> io::Result<()> {
     } else {
         CapabilitySet::SYS_ADMIN
     };
-    keep_of(TO_GO_ON | admin)?;
+    keep_of(TO_GO_ON | to_read(fetches) | admin)?;
     // Nothing that is executed from now on gets any of them back.
     Ok(set_no_new_privs(true)?)
 }
 
-/// Does `work` in a thread that can only read: files that nobody vouches for are taken apart there. `fetches`: it writes what
-/// it fetches into a folder which may be another user's.
+/// Does `work` in a thread that can only read: files that nobody vouches for are taken apart there. `fetches`: see
+/// [`keep_what_reading_needs`].
 ///
 /// # Errors
 /// There can be no such thread.
 pub fn only_reading<T: Send>(fetches: bool, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let extra = if fetches { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
     thread::scope(|scope| {
         let confined = || -> io::Result<T> {
-            keep_of(TO_READ | extra)?;
+            keep_what_reading_needs(fetches)?;
             Ok(work())
         };
         let thread = thread::Builder::new().name("reading".to_owned()).stack_size(STACK).spawn_scoped(scope, confined);
@@ -150,12 +155,13 @@ pub fn only_reading<T: Send>(fetches: bool, work: impl FnOnce() -> T + Send) -> 
 /// As large as the first thread's.
 const STACK: usize = 8 << 20;
 
-/// Gives up what it does not take to read, for good.
+/// Gives up what it does not take to read, for good. `fetches`: what is fetched is written into a folder which may be another
+/// user's.
 ///
 /// # Errors
 /// The kernel's: none are known.
-pub fn keep_what_reading_needs() -> io::Result<()> {
-    keep_of(TO_READ)
+pub fn keep_what_reading_needs(fetches: bool) -> io::Result<()> {
+    keep_of(to_read(fetches))
 }
 
 /// Gives up all that is left, for good.
@@ -215,7 +221,7 @@ mod tests {
     fn a_thread_gives_up_its_own_and_nobody_elses() {
         let before = effective();
         thread::spawn(move || {
-            keep_what_a_trace_needs().expect("less is always allowed");
+            keep_what_a_trace_needs(false).expect("less is always allowed");
             assert_eq!(effective(), before & TO_GO_ON);
             let reading = only_reading(false, effective).expect("less is always allowed");
             assert_eq!((reading, effective()), (before & TO_READ, before & TO_GO_ON));

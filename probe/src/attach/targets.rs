@@ -51,7 +51,7 @@ impl Attachment {
     pub fn renamed(&mut self, pid: u32) -> bool {
         let Scope::Comm { comm, .. } = &self.scope else { return true };
         // It may be called otherwise by now, or be gone.
-        let has_it = target::comm_of(pid).is_some_and(|now| now == *comm) && target::runs(pid);
+        let has_it = target::is_called(pid, comm) && target::runs(pid);
         let map = self.ebpf.map_mut("PIDS").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
         let Some(mut traced) = map else { return true };
         if has_it {

@@ -97,6 +97,11 @@ impl Plan {
         }
     }
 
+    /// Unwinders by these names were not found.
+    pub fn were_not_found(&mut self, names: &[String]) {
+        self.unwatched.extend(names.iter().map(|name| format!("{} was not found", escape::escaped(name))));
+    }
+
     /// Watches who makes coroutines, where a traced file does.
     fn watch_contexts(&mut self, traced: &[TracedFile], libraries: &[TracedFile]) {
         for (name, kind) in CONTEXTS {

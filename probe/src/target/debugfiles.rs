@@ -4,10 +4,12 @@ use std::{
     env,
     ffi::OsString,
     fs::{self, File, Metadata},
-    io,
+    io::{self, Read as _},
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use symbols::debugfile::{DebugSearch, open_in_root};
 
 use super::proc;
@@ -36,6 +38,37 @@ pub fn open(path: &Path) -> io::Result<File> {
         Some((root, inner)) => open_in_root(&root, &inner),
         None => open_in_root(Path::new("/"), path),
     }
+}
+
+/// The beginning of a regular file, opened as [`open`] does.
+///
+/// # Errors
+/// It cannot be opened or read.
+pub fn read(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(most_bytes).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The names of what is in a folder. On a path through a process's root, links lead where they lead that process.
+///
+/// # Errors
+/// There is no such folder, or it cannot be read.
+pub fn names_in(folder: &Path) -> io::Result<Vec<OsString>> {
+    let Some((root, inner)) = through_root(folder) else { return names(folder) };
+    let opened = folder_in(&root, &inner)?;
+    names(&PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())))
+}
+
+fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    Ok(fs::read_dir(folder)?.flatten().map(|entry| entry.file_name()).collect())
+}
+
+/// A folder, found in a root: no link leads out of it.
+pub(super) fn folder_in(root: &Path, folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    Ok(openat2(root, folder, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?)
 }
 
 /// What [`open`] would open.

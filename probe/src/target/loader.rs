@@ -4,11 +4,15 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    ffi::OsStr,
     fs,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use symbols::binary::{Binary, Machine};
+
+use super::{debugfiles, in_root_of, proc};
 
 /// Libraries that a program needs, and theirs: more are not looked at.
 const MAX_NEEDED: usize = 512;
@@ -20,15 +24,61 @@ const MACHINE: Machine = if cfg!(target_arch = "aarch64") { Machine::Aarch64 } e
 pub(super) struct Loader {
     folders: Vec<PathBuf>,
     cache: Vec<(String, PathBuf)>,
+    /// The process in whose root all paths are; none: ours.
+    root_of: Option<u32>,
 }
 
-const FOLDERS: [&str; 5] = ["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"];
+/// The last two are where Debian's loader looks, on which images without a cache rely.
+const FOLDERS: [&str; 7] = ["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib", LIB_TRIPLET, USR_LIB_TRIPLET];
+
+const LIB_TRIPLET: &str =
+    if cfg!(target_arch = "aarch64") { "/lib/aarch64-linux-gnu" } else { "/lib/x86_64-linux-gnu" };
+const USR_LIB_TRIPLET: &str =
+    if cfg!(target_arch = "aarch64") { "/usr/lib/aarch64-linux-gnu" } else { "/usr/lib/x86_64-linux-gnu" };
+
+const CACHE: &str = "/etc/ld.so.cache";
+const VARIABLE: &str = "LD_LIBRARY_PATH";
 
 impl Loader {
     pub(super) fn here() -> Self {
-        let given = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-        let given = std::env::split_paths(&given).filter(|folder| folder.is_absolute()).collect();
-        Self { folders: given, cache: cache(&fs::read("/etc/ld.so.cache").unwrap_or_default()).unwrap_or_default() }
+        let given = std::env::var_os(VARIABLE).unwrap_or_default();
+        Self {
+            folders: absolute(&given),
+            cache: cache(&fs::read(CACHE).unwrap_or_default()).unwrap_or_default(),
+            root_of: None,
+        }
+    }
+
+    /// As a process that sees other files than we do has it: with its environment, and what its root has.
+    pub(super) fn of_process(pid: u32) -> Self {
+        let environment = fs::read(proc::of(pid).join("environ")).unwrap_or_default();
+        let variable = [VARIABLE.as_bytes(), b"="].concat();
+        let given =
+            environment.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(&*variable)).unwrap_or_default();
+        let cached = debugfiles::read(&in_root_of(pid, Path::new(CACHE)), MOST_CACHE).unwrap_or_default();
+        Self {
+            folders: absolute(OsStr::from_bytes(given)),
+            cache: cache(&cached).unwrap_or_default(),
+            root_of: Some(pid),
+        }
+    }
+
+    /// Where a path is, from here.
+    fn at(&self, path: &Path) -> PathBuf {
+        self.root_of.map_or_else(|| path.to_owned(), |pid| in_root_of(pid, path))
+    }
+
+    fn open(&self, path: &Path) -> Option<Binary> {
+        match self.root_of {
+            None => Binary::open(path).ok(),
+            Some(_) => Binary::from_file(&debugfiles::open(&self.at(path)).ok()?, path).ok(),
+        }
+    }
+
+    /// The paths of what is in a folder.
+    fn files_in(&self, folder: &Path) -> Vec<PathBuf> {
+        let entries = debugfiles::names_in(&self.at(folder)).unwrap_or_default();
+        entries.into_iter().map(|name| folder.join(name)).collect()
     }
 
     /// The libraries that files need, with what those need in turn, each once: its name, and where it is found.
@@ -45,7 +95,7 @@ impl Loader {
                 continue;
             }
             if let Some(path) = &path
-                && let Ok(binary) = Binary::open(path)
+                && let Some(binary) = self.open(path)
             {
                 wanted.extend(self.needed(&binary, path));
             }
@@ -58,19 +108,15 @@ impl Loader {
     /// that any program would be given. Of several versions the highest.
     pub(super) fn library(&self, name: &str, program: Option<&Path>) -> Option<PathBuf> {
         let is_it = |path: &PathBuf| path.file_name().is_some_and(|f| is_library_named(&f.to_string_lossy(), name));
-        let here = |path: &PathBuf| Binary::open(path).is_ok_and(|binary| binary.machine() == MACHINE);
-        let binary = program.and_then(|path| Some((Binary::open(path).ok()?, path)));
+        let here = |path: &PathBuf| self.open(path).is_some_and(|binary| binary.machine() == MACHINE);
+        let binary = program.and_then(|path| Some((self.open(path)?, path)));
         let needed = self.all_needed(binary.iter().map(|(binary, path)| (binary, *path)));
         if let Some(path) = needed.into_iter().filter_map(|(_, path)| path).find(|path| is_it(path) && here(path)) {
             return Some(path);
         }
-        let within = |folder: &Path| {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).collect::<Vec<_>>()
-        };
-        let given = || self.folders.iter().flat_map(|folder| within(folder)).collect();
+        let given = || self.folders.iter().flat_map(|folder| self.files_in(folder)).collect();
         let cached = || self.cache.iter().map(|(_, path)| path.clone()).collect();
-        let own = || FOLDERS.iter().flat_map(|folder| within(Path::new(folder))).collect();
+        let own = || FOLDERS.iter().flat_map(|folder| self.files_in(Path::new(folder))).collect();
         let sources: [&dyn Fn() -> Vec<PathBuf>; 3] = [&given, &cached, &own];
         sources.into_iter().find_map(|source| {
             let mut found: Vec<PathBuf> = source().into_iter().filter(is_it).collect();
@@ -81,7 +127,7 @@ impl Loader {
 
     /// The libraries that a file needs, and where each is.
     fn needed(&self, binary: &Binary, path: &Path) -> Vec<(String, Option<PathBuf>)> {
-        let origin = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let origin = self.root_of.map_or_else(|| path.canonicalize().ok(), |_| None).unwrap_or_else(|| path.to_owned());
         let origin = origin.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
         let own = binary.runpath().unwrap_or_default();
         let own: Vec<PathBuf> = own
@@ -94,14 +140,21 @@ impl Loader {
 
     fn find(&self, name: &str, own: &[PathBuf]) -> Option<PathBuf> {
         if name.contains('/') {
-            return Some(PathBuf::from(name)).filter(|path| path.exists());
+            return Some(PathBuf::from(name)).filter(|path| self.open(path).is_some());
         }
         let first = own.iter().chain(&self.folders).map(|folder| folder.join(name));
         let cached = self.cache.iter().filter(|(cached, _)| cached == name).map(|(_, path)| path.clone());
         let last = FOLDERS.iter().map(|folder| Path::new(folder).join(name));
-        first.chain(cached).chain(last).find(|path| Binary::open(path).is_ok())
+        first.chain(cached).chain(last).find(|path| self.open(path).is_some())
     }
 }
+
+fn absolute(folders: &OsStr) -> Vec<PathBuf> {
+    std::env::split_paths(folders).filter(|folder| folder.is_absolute()).collect()
+}
+
+/// Bytes of another root's cache that are read at most.
+const MOST_CACHE: u64 = 64 << 20;
 
 /// Names and paths in `/etc/ld.so.cache`. glibc: sysdeps/generic/dl-cache.h, `cache_file_new`, which may stand behind
 /// one in the old format.

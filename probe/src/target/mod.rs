@@ -20,15 +20,20 @@ pub mod unwinders;
 mod user;
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustc_hash::FxHashMap;
 use symbols::{
     binary::Binary,
     debugfile::{self, DebugReport},
@@ -354,7 +359,7 @@ fn is_executable(path: &Path) -> bool {
 ///
 /// # Errors
 /// There is no such process, or it is not ours to look at.
-pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
+fn program_of(pid: u32) -> Result<(PathBuf, String)> {
     let link = proc::of(pid).join("exe");
     let shown = fs::read_link(&link).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound if !is_there(pid) => anyhow!("no process {pid}"),
@@ -367,7 +372,7 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
         }
         _ => anyhow!("failed to look at process {pid}: {error}"),
     })?;
-    Ok((link, shown.to_string_lossy().into_owned()))
+    Ok((link, undeleted(&shown).to_string_lossy().into_owned()))
 }
 
 /// The program that a process runs, even if it was deleted.
@@ -376,12 +381,11 @@ pub fn program_of(pid: u32) -> Result<(PathBuf, String)> {
 /// See [`program_of`] and [`TracedFile::open`].
 pub fn program_file(pid: u32, debuginfod: Option<&Debuginfod>) -> Result<TracedFile> {
     let (path, shown) = program_of(pid)?;
-    let shown = shown.strip_suffix(" (deleted)").unwrap_or(&shown);
     // What was only chrooted is named by paths from outside.
     let root = fs::read_link(proc::of(pid).join("root")).unwrap_or_default();
-    let inside = Path::new(shown).strip_prefix(&root).unwrap_or(Path::new(shown));
+    let inside = Path::new(&shown).strip_prefix(&root).unwrap_or(Path::new(&shown));
     // The link names the file even after it was deleted or replaced; to be told of that, watch the path.
-    let file = TracedFile::fetching(&path, shown, debuginfod)?;
+    let file = TracedFile::fetching(&path, &shown, debuginfod)?;
     Ok(TracedFile { path: in_root_of(pid, inside), through: Some(pid), ..file })
 }
 
@@ -456,8 +460,9 @@ fn not_mapped(pid: u32, name: &Path) -> anyhow::Error {
 /// See [`TracedFile::open`].
 pub fn libraries_of(pids: &[u32], name: &Path, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
     let mut files: Vec<TracedFile> = Vec::new();
+    let mut found = FxHashMap::default();
     for &pid in pids {
-        let Some(path) = mapped_library(pid, name).or_else(|| library_for(pid, name)) else { continue };
+        let Some(path) = mapped_library(pid, name).or_else(|| library_for(pid, name, &mut found)) else { continue };
         let here = in_root_of(pid, &path);
         // Most of them have the same one: it is read once.
         let known = debugfiles::metadata(&here).map(|metadata| Identity::of(&metadata));
@@ -469,12 +474,30 @@ pub fn libraries_of(pids: &[u32], name: &Path, debuginfod: Option<&Debuginfod>) 
     Ok(files)
 }
 
-/// What the loader would give a process that sees the files that we see.
-fn library_for(pid: u32, name: &Path) -> Option<PathBuf> {
+/// What was found for a program in a root: device and inode of the root, and the program's path.
+type FoundFor = FxHashMap<((u64, u64), PathBuf), Option<PathBuf>>;
+
+/// What the loader would give a process.
+fn library_for(pid: u32, name: &Path, found: &mut FoundFor) -> Option<PathBuf> {
     let root = |path: PathBuf| fs::metadata(path).ok().map(|root| (root.dev(), root.ino()));
     let process = proc::of(pid);
-    (root(process.join("root"))? == root("/".into())?).then_some(())?;
-    Loader::here().library(&name.to_string_lossy(), fs::read_link(process.join("exe")).ok().as_deref())
+    let (own, its) = (root("/".into()), root(process.join("root"))?);
+    // What was only chrooted is named by a path from outside.
+    let folder = fs::read_link(process.join("root")).unwrap_or_default();
+    let inside =
+        |path: PathBuf| path.strip_prefix(&folder).map_or_else(|_| path.clone(), |path| Path::new("/").join(path));
+    let program = fs::read_link(process.join("exe")).ok().map(inside);
+    let look = || {
+        let loader = if own == Some(its) { Loader::here() } else { Loader::of_process(pid) };
+        loader.library(&name.to_string_lossy(), program.as_deref())
+    };
+    found.entry((its, program.clone().unwrap_or_default())).or_insert_with(look).clone()
+}
+
+/// The path of a file, as `/proc` has it, without what says that the file was deleted.
+pub fn undeleted(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.strip_suffix(b" (deleted)").map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
 }
 
 /// Whether a process has not let go of its files yet, as it does when it ends.
@@ -488,18 +511,31 @@ fn is_there(pid: u32) -> bool {
 
 /// Whether a process or thread, or another thread of the process, runs still. One that only was not waited for does not.
 pub fn runs(id: u32) -> bool {
-    let process = proc::of(id);
-    let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
-    // proc(5): the name stands in parentheses, and may have any in it.
-    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
-    !matches!(state, Some('Z' | 'X')) || threads() > 1
+    let Some(state) = proc::state(id) else { return false };
+    let threads = || fs::read_dir(proc::of(id).join("task")).map_or(0, Iterator::count);
+    !matches!(state, 'Z' | 'X') || threads() > 1
 }
 
 /// The name of a process.
 pub fn comm_of(pid: u32) -> Option<String> {
-    let bytes = fs::read(proc::of(pid).join("comm")).ok()?;
-    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    comm_bytes_of(pid).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether a process has this name, as [`cut_comm`] gives it.
+pub fn is_called(pid: u32, comm: &[u8]) -> bool {
+    comm_bytes_of(pid).is_some_and(|own| own == comm)
+}
+
+fn comm_bytes_of(pid: u32) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(proc::of(pid).join("comm")).ok()?;
+    bytes.pop_if(|last| *last == b'\n');
+    Some(bytes)
+}
+
+/// A name as the kernel keeps it: the first 15 bytes, wherever in a letter these end.
+pub fn cut_comm(comm: &str) -> &[u8] {
+    let bytes = comm.as_bytes();
+    bytes.get(..probe_ebpf::abi::COMM_LEN - 1).unwrap_or(bytes)
 }
 
 /// All processes of the machine.

@@ -3,12 +3,8 @@
 //! In: a process's mapping and an address. Out: [`Frame`]s and [`Step`]s, made once for each address of each file.
 
 use std::{
-    ffi::OsStr,
     fs::File,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{FileExt as _, MetadataExt as _},
-    },
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -28,6 +24,7 @@ use super::{
     jitdump::JitDump,
     proc,
     processes::{self, Mapping},
+    undeleted,
 };
 use crate::{
     calls::{Cut, Frame},
@@ -241,12 +238,6 @@ const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
 /// unwind tables do not say that nothing called it (glibc 2.36: sysdeps/unix/sysv/linux/x86_64/__start_context.S).
 const START_OF_CONTEXT: [u8; 10] = [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff];
 
-/// The path of a file, as it was before the file was deleted.
-fn undeleted(path: &Path) -> &Path {
-    let bytes = path.as_os_str().as_bytes();
-    bytes.strip_suffix(b" (deleted)").map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
-}
-
 impl Module {
     fn open(pid: u32, mapping: &Mapping) -> Self {
         let path = undeleted(&mapping.path).display().to_string();
@@ -426,7 +417,7 @@ mod tests {
         // No process has this id.
         let named = modules.name(Of { pid: u32::MAX - 9, dump: None }, &deleted, CodeAddress::exact(here));
         let function = named.frames.last().and_then(|frame| frame.function.clone());
-        assert!(function.as_deref().is_some_and(|name| name.ends_with("modules::undeleted")), "{function:?}");
+        assert!(function.as_deref().is_some_and(|name| name.ends_with("target::undeleted")), "{function:?}");
         assert_eq!(named.frames.last().and_then(|frame| frame.binary.as_deref()), Some("/gone/program"));
     }
 }

@@ -7,18 +7,14 @@
 
 use std::{
     fs::{self, File, Metadata},
-    io,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxFlags, fstatfs, open, openat2, seek, statx};
+use rustix::fs::{AtFlags, SeekFrom, StatxFlags, fstatfs, seek, statx};
 use symbols::debugfile::open_in_root;
 
-use super::proc;
+use super::{debugfiles::folder_in, proc};
 
 /// Linux: include/uapi/linux/magic.h, `OVERLAYFS_SUPER_MAGIC`.
 const OVERLAY: u32 = 0x794c_7630;
@@ -117,23 +113,16 @@ impl Overlay {
     }
 }
 
-fn folder_in(root: &Path, folder: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = open(root, flags, Mode::empty())?;
-    Ok(openat2(root, folder, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?)
-}
-
 /// The overlay that a file is in, where its mount can be seen: in our own namespace, or a process's.
 fn mounted(file: &File, pid: Option<u32>) -> Option<Overlay> {
     let known = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
     let mount = (known.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(known.stx_mnt_id)?;
     let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    let path = path.to_str()?;
-    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    let path = super::undeleted(&path);
     let tables = [Some(PathBuf::from("/proc/self/mountinfo")), pid.map(|pid| proc::of(pid).join("mountinfo"))];
     tables.into_iter().flatten().find_map(|table| {
         let text = fs::read(table).ok().filter(|text| text.len() <= MOST_BYTES)?;
-        String::from_utf8_lossy(&text).lines().find_map(|line| parse(line, mount, Path::new(path)))
+        String::from_utf8_lossy(&text).lines().find_map(|line| parse(line, mount, path))
     })
 }
 

@@ -78,6 +78,12 @@ pub fn has_our_numbers() -> bool {
     own_pid() == std::process::id()
 }
 
+/// Whether the kernel tells us, in records of what processes do, the numbers by which the kernel half knows them: it writes
+/// those of our own PID namespace.
+pub fn has_machines_records() -> bool {
+    namespace_in(Path::new("/proc/self")).is_none_or(|own| own == FIRST_PID_NAMESPACE)
+}
+
 /// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; none where that cannot
 /// be told.
 pub fn is_the_machines() -> Option<bool> {
@@ -89,16 +95,31 @@ pub fn is_the_machines() -> Option<bool> {
 
 /// The PID namespace that a process is in: its inode.
 pub fn pid_namespace(pid: u32) -> Option<u64> {
-    let link = fs::read_link(of(pid).join("ns/pid")).ok()?;
+    namespace_in(&of(pid))
+}
+
+fn namespace_in(process: &Path) -> Option<u64> {
+    let link = fs::read_link(process.join("ns/pid")).ok()?;
     link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// When a process started, in ticks since the machine did: with its number this names it for good.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read(of(pid).join("stat")).ok()?;
-    // The name in brackets may hold anything. proc(5): starttime is the 22nd field, state the 3rd.
+    stat(pid, 22)?.parse().ok()
+}
+
+/// The state of a process or thread: `R`, `S`, `Z`…
+pub fn state(id: u32) -> Option<char> {
+    stat(id, 3)?.chars().next()
+}
+
+/// A field of `stat`, as proc_pid_stat(5) numbers them, from the third on.
+fn stat(id: u32, field: usize) -> Option<String> {
+    let stat = fs::read(of(id).join("stat")).ok()?;
+    // The name in parentheses may hold anything, also what is no text.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    String::from_utf8_lossy(stat.get(after..)?).split_whitespace().nth(22 - 3)?.parse().ok()
+    let fields = String::from_utf8_lossy(stat.get(after..)?);
+    fields.split_whitespace().nth(field.checked_sub(3)?).map(str::to_owned)
 }
 
 /// A line of a process's `status`, without its name.

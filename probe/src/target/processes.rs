@@ -73,6 +73,8 @@ struct Process {
     born_in: Option<Rc<str>>,
     /// The number that the kernel half says it has in its own PID namespace.
     number_inside: Option<u32>,
+    /// The container in which the kernel half says it is.
+    inside: Option<Rc<str>>,
     /// By start address.
     mappings: Rc<BTreeMap<u64, Mapping>>,
     /// That of the dump in which it tells of code made at run time.
@@ -105,8 +107,8 @@ pub struct Processes {
     ended: VecDeque<(u64, u32)>,
     unknown: Option<Rc<str>>,
     homes: Homes,
-    /// The container in which all lives that is traced, if there is one.
-    container: Option<Rc<str>>,
+    /// The containers that were traced so far, by the lower halves of their numbers in the kernel half.
+    containers: FxHashMap<u32, Rc<str>>,
 }
 
 impl Processes {
@@ -171,9 +173,10 @@ impl Processes {
                 let parent_process = self.by_pid.entry(parent).or_default();
                 seed(parent_process, parent);
                 let born_in = parent_process.home.as_ref().and_then(|home| home.container.clone());
-                let born_in = born_in.or_else(|| parent_process.born_in.clone());
-                let child =
-                    Process { ended: false, home: None, born_in, number_inside: None, ..parent_process.clone() };
+                let born_in =
+                    born_in.or_else(|| parent_process.inside.clone()).or_else(|| parent_process.born_in.clone());
+                let parent = parent_process.clone();
+                let child = Process { ended: false, home: None, born_in, number_inside: None, inside: None, ..parent };
                 self.by_pid.insert(pid, child);
                 *self.generations.entry(pid).or_default() += 1;
             }
@@ -188,38 +191,57 @@ impl Processes {
 
     /// A process's name.
     pub fn comm(&mut self, pid: u32) -> Rc<str> {
-        let process = self.by_pid.entry(pid).or_default();
-        if process.comm.is_none() {
-            process.comm = super::comm_of(pid).map(Rc::from);
+        if let Some(comm) = self.by_pid.get(&pid).and_then(|process| process.comm.as_ref()) {
+            return comm.clone();
         }
+        let process = self.by_pid.entry(pid).or_default();
+        process.comm = super::comm_of(pid).map(Rc::from);
         match &process.comm {
             Some(comm) => comm.clone(),
             None => self.unknown.get_or_insert_with(|| "?".into()).clone(),
         }
     }
 
-    /// All that is traced lives in this container.
-    pub fn all_live_in(&mut self, container: Option<&str>) {
-        self.container = container.map(Rc::from);
+    /// What is traced lives in these containers: their numbers in the kernel half, and what they are called.
+    pub fn live_in<'a>(&mut self, containers: impl IntoIterator<Item = (u64, &'a str)>) {
+        self.containers.extend(containers.into_iter().map(|(number, shown)| (number as u32, Rc::from(shown))));
     }
 
-    /// A process has this number in its own PID namespace: said when it executes a program, when it may end before it can
-    /// be asked.
-    pub fn is_inside(&mut self, pid: u32, number: u32) {
-        self.by_pid.entry(pid).or_default().number_inside = Some(number).filter(|&number| number != 0);
+    /// A process has this number in its own PID namespace, and is in the container of which this is the lower half of its number:
+    /// said when it executes a program, when it may end before it can be asked.
+    pub fn is_inside(&mut self, pid: u32, number: u32, container: u32) {
+        let process = self.by_pid.entry(pid).or_default();
+        process.number_inside = Some(number).filter(|&number| number != 0);
+        process.inside = self.containers.get(&container).cloned();
+    }
+
+    /// The container in which all lives that is traced, if there is one.
+    fn only_container(&self) -> Option<Rc<str>> {
+        let mut names = self.containers.values();
+        let first = names.next()?;
+        names.all(|name| name == first).then(|| first.clone())
+    }
+
+    /// A process has ended, or executes another program, and no record tells: what is known of it is another's.
+    pub fn is_another(&mut self, pid: u32) {
+        self.by_pid.remove(&pid);
+        *self.generations.entry(pid).or_default() += 1;
     }
 
     /// Where a process lives. Of one that has ended before it could be asked, and executed nothing meanwhile, its number
     /// inside is not known.
     pub fn home(&mut self, pid: u32) -> Rc<Home> {
-        let process = self.by_pid.entry(pid).or_default();
-        if let Some(home) = &process.home {
-            return home.clone();
+        if let Some(home) = self.by_pid.get(&pid).and_then(|process| process.home.clone()) {
+            return home;
         }
-        let found = self.homes.of(pid).unwrap_or_else(|| Home {
-            container: process.born_in.clone().or_else(|| self.container.clone()),
-            inner_pid: process.number_inside.filter(|&inner| inner != pid),
+        let only = self.only_container();
+        let process = self.by_pid.entry(pid).or_default();
+        let mut found = self.homes.of(pid).unwrap_or_else(|| Home {
+            container: process.inside.clone().or_else(|| process.born_in.clone()).or(only),
+            inner_pid: None,
         });
+        // It may have ended while it was asked.
+        found.inner_pid = found.inner_pid.or(process.number_inside).filter(|&inner| inner != pid);
         let home = Rc::new(found);
         process.home = Some(home.clone());
         home
@@ -303,7 +325,12 @@ pub fn unseen_users(inode: u64, name: &OsStr) -> Option<Vec<u32>> {
         mapping.inode == inode || mapped.as_encoded_bytes() == deleted
     };
     let mut unseen = Vec::new();
-    for pid in super::all_pids() {
+    let pids = super::all_pids();
+    // proc(5): with `hidepid` others' processes are not even listed, the first one among them.
+    if !pids.contains(&1) {
+        return None;
+    }
+    for pid in pids {
         match fs::read(proc::of(pid).join("maps")) {
             Ok(maps) if String::from_utf8_lossy(&maps).lines().filter_map(parse_line).any(|m| is_it(&m)) => {
                 return None;
@@ -417,6 +444,24 @@ mod tests {
         assert_eq!(path_at(&mut processes, child, 0x1234).as_deref(), Some("/lib"));
         assert_eq!(path_at(&mut processes, child, 0x5000).as_deref(), Some("/dlopened"));
         assert_eq!(path_at(&mut processes, PID, 0x5000), None);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_lives_where_the_kernel_half_said_that_it_executed_its_program() {
+        const NUMBER: u64 = (7 << 32) | 4_026_532_001;
+        let mut processes = Processes::default();
+        let lived = |processes: &mut Processes, pid| processes.home(pid).container.as_deref().map(str::to_owned);
+        processes.live_in([(NUMBER, "web")]);
+        assert_eq!(lived(&mut processes, PID).as_deref(), Some("web"), "all that is traced is there");
+        processes.live_in([(NUMBER + 1, "db")]);
+        let (told, child, untold) = (PID - 1, PID - 2, PID - 3);
+        processes.is_inside(told, 12, (NUMBER + 1) as u32);
+        processes.record([at(1, child, Change::Fork { parent: told })]);
+        processes.advance(1);
+        assert_eq!(lived(&mut processes, told).as_deref(), Some("db"));
+        assert_eq!(lived(&mut processes, child).as_deref(), Some("db"));
+        assert_eq!(processes.home(told).inner_pid, Some(12));
+        assert_eq!(lived(&mut processes, untold), None, "it may be either");
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub(super) struct Arrivals {
     paths: FxHashSet<PathBuf>,
     /// Mappings looked at, by inode and path.
     seen: FxHashSet<(u64, PathBuf)>,
+    /// Of these, what cannot be traced.
+    refused: FxHashMap<(u64, PathBuf), Identity>,
     /// Of which it is to be found out whether the process is traced.
     mappings: Vec<(u32, Mapping)>,
     is_to_look: bool,
@@ -133,6 +135,7 @@ impl Arrivals {
             names,
             paths: FxHashSet::default(),
             seen: FxHashSet::default(),
+            refused: FxHashMap::default(),
             mappings: Vec::new(),
             is_to_look: false,
             unused: Vec::new(),
@@ -161,7 +164,7 @@ impl Arrivals {
 
     /// Another file is at a traced file's path: it is considered when it is complete. Why it cannot be traced, once.
     pub(super) fn look_at_successor(&mut self, number: usize, of: &TracedFile) -> Option<String> {
-        let identity = Identity::of(&target::debugfiles::metadata(&of.path).ok()?);
+        let identity = identity(&of.path)?;
         let new = || Successor { identity, since: Instant::now(), is_queued: false, error: None };
         let successor = self.successors.entry(number).or_insert_with(new);
         if successor.identity != identity {
@@ -193,7 +196,8 @@ impl Arrivals {
 
     /// A process has mapped code.
     pub(super) fn mapped(&mut self, pid: u32, mapping: &Mapping) {
-        if self.wanted(mapping).is_some_and(|(path, _)| !self.seen.contains(&(mapping.inode, path))) {
+        let is_new = |key| !self.seen.contains(&key) || self.refused.contains_key(&key);
+        if self.wanted(mapping).is_some_and(|(path, _)| is_new((mapping.inode, path))) {
             self.mappings.push((pid, mapping.clone()));
         }
     }
@@ -201,17 +205,21 @@ impl Arrivals {
     /// What a traced process has mapped is considered.
     fn consider_mapped(&mut self, pid: u32, mapping: Mapping, targets: &Attachment) {
         let Some((path, cause)) = self.wanted(&mapping) else { return };
-        let key = (mapping.inode, path);
-        if self.seen.contains(&key) || !targets.has_target(pid) {
+        let (here, key) = (target::in_root_of(pid, &path), (mapping.inode, path));
+        let is_another =
+            self.refused.get(&key).is_some_and(|refused| identity(&here).is_some_and(|now| now != *refused));
+        if self.seen.contains(&key) && !is_another || !targets.has_target(pid) {
             return;
         }
+        self.refused.remove(&key);
         if self.seen.len() >= MAX_SEEN {
             self.seen.clear();
+            self.refused.clear();
         }
         let path = key.1.clone();
         self.seen.insert(key);
         self.consider(Candidate {
-            path: target::in_root_of(pid, &path),
+            path: here,
             shown: path.display().to_string(),
             through: Some(pid),
             cause,
@@ -225,10 +233,7 @@ impl Arrivals {
         if mapping.inode == 0 || !mapping.path.is_absolute() {
             return None;
         }
-        let path = mapping
-            .path
-            .to_str()
-            .map_or(mapping.path.as_path(), |path| Path::new(path.strip_suffix(" (deleted)").unwrap_or(path)));
+        let path = target::undeleted(&mapping.path);
         if self.paths.contains(path) {
             return Some((path.to_owned(), Cause::Replaced));
         }
@@ -240,6 +245,16 @@ impl Arrivals {
     /// A file is gone: its inode may come to be another's.
     pub(super) fn forget(&mut self, inode: u64) {
         self.seen.retain(|(seen, _)| *seen != inode);
+        self.refused.retain(|(refused, _), _| *refused != inode);
+    }
+
+    /// What a process has mapped cannot be traced. It is not read again, unless another file comes to have its inode: nobody
+    /// holds it open here.
+    pub(super) fn is_refused(&mut self, candidate: &Candidate) {
+        let Some(mapping) = &candidate.mapping else { return };
+        if let Some(identity) = identity(&candidate.path) {
+            self.refused.insert((mapping.inode, PathBuf::from(&candidate.shown)), identity);
+        }
     }
 
     /// It is to be found out whether anybody runs a file that has no name any more.
@@ -255,7 +270,7 @@ impl Arrivals {
 
     /// Not all that was mapped is known: what the traced processes have is to be looked at.
     pub(super) fn look_anew(&mut self) {
-        self.is_to_look = !self.names.is_empty();
+        self.is_to_look = !self.names.is_empty() || !self.paths.is_empty();
     }
 
     /// What was read since. `go_programs` are the plan's.
@@ -300,7 +315,7 @@ impl Arrivals {
         if let Some(planning) = self.planning.take() {
             let ((jobs, to_do), (done, results)) = (mpsc::channel(), mpsc::channel());
             let work = move || {
-                if let Err(error) = rights::keep_what_reading_needs() {
+                if let Err(error) = rights::keep_what_reading_needs(planning.debuginfod.is_some()) {
                     talk::say(format_args!("failed to give up capabilities: {error}"));
                     return;
                 }
@@ -356,8 +371,10 @@ impl Planning {
         let mut libraries = Vec::new();
         if self.options.returns != Returns::None && !plan.functions.is_empty() {
             let running: Vec<u32> = through.iter().copied().collect();
-            libraries = unwinders::find(std::slice::from_ref(&file), &running, self.starts).files;
-            plan.watch_unwinders(std::slice::from_ref(&file), &libraries);
+            let found = unwinders::find(std::slice::from_ref(&file), &running, self.starts);
+            plan.watch_unwinders(std::slice::from_ref(&file), &found.files);
+            plan.were_not_found(&found.missing);
+            libraries = found.files;
         }
         // Written to, or cut off, while it was read.
         if file.is_overwritten() {
@@ -365,6 +382,10 @@ impl Planning {
         }
         Ok(Taken { file, libraries, plan })
     }
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    target::debugfiles::metadata(path).ok().map(|metadata| Identity::of(&metadata))
 }
 
 /// Where a candidate can be opened, and through which process: at its path, or as what the process has mapped, whatever has

@@ -75,20 +75,18 @@ impl Inside {
         Groups { kind: self.selected.kind().clone(), numbers, selected: Some(self.selected.clone()) }
     }
 
-    /// The one container in which everything is that is traced.
-    pub(super) fn only_container(&self) -> Option<&str> {
-        match self.selected.containers() {
-            [only] if only.init.is_some() => Some(&only.shown),
-            _ => None,
-        }
+    /// The containers that there are, by their numbers in the kernel half.
+    pub(super) fn names(&self) -> impl Iterator<Item = (u64, &str)> {
+        let containers = self.selected.containers().iter().filter(|container| container.init.is_some());
+        containers.map(|container| (container.number, container.shown.as_str()))
     }
 
-    /// Looks whether containers ended or came, tells the kernel half, and says it.
-    pub(super) fn look(&mut self, attachment: &mut Attachment, files: &mut [TracedFile]) {
+    /// Looks whether containers ended or came, tells the kernel half, and says it. Whether any did.
+    pub(super) fn look(&mut self, attachment: &mut Attachment, files: &mut [TracedFile]) -> bool {
         let now = Instant::now();
         let due = if self.selected.containers().is_empty() { LOOK_ABSENT } else { LOOK };
         if self.is_of_processes || now - self.looked < due {
-            return;
+            return false;
         }
         self.looked = now;
         let thorough = now - self.looked_thoroughly >= LOOK_THOROUGH;
@@ -96,6 +94,7 @@ impl Inside {
             self.looked_thoroughly = now;
         }
         let change = self.selected.look(thorough);
+        let has_changed = change.is_some();
         if let Some(change) = change {
             self.changed(change, attachment, now);
         }
@@ -106,6 +105,7 @@ impl Inside {
             }
             !followed && now - *since < FOLLOWED
         });
+        has_changed
     }
 
     fn changed(&mut self, Change { gone, new }: Change, attachment: &mut Attachment, now: Instant) {

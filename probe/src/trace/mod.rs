@@ -24,6 +24,7 @@ use self::inside::Inside;
 use crate::{
     attach::{self, Scope, StackCopies, features::Features, rights},
     calls::{
+        Skipped,
         overhead::{Costs, Trap},
         tracker::Limits,
     },
@@ -45,6 +46,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         .init();
     let patterns = parse_patterns(&request.patterns)?;
     request.proc.as_deref().map_or(Ok(()), target::proc::set)?;
+    can_tell_apart(&request.target)?;
     let (inside, located) =
         Inside::find(request)?.map_or((None, None), |(inside, located)| (Some(inside), Some(located)));
     let request = located.as_ref().unwrap_or(request);
@@ -78,7 +80,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         None => None,
     };
     let mut processes = Processes::default();
-    processes.all_live_in(inside.as_ref().and_then(Inside::only_container));
+    processes.live_in(inside.iter().flat_map(Inside::names));
     let mut shed = Vec::new();
     let attached = scope(&request.target, waiting.as_ref()).and_then(|scope| {
         if waiting.is_none() {
@@ -103,7 +105,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         }
     };
     let kernel = request.kernel_stack.then(kernel::KernelStacks::new);
-    rights::keep_what_a_trace_needs().context("failed to give up capabilities")?;
+    rights::keep_what_a_trace_needs(request.debuginfod.is_some()).context("failed to give up capabilities")?;
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
         // Whether anybody listens is no matter of the trace.
@@ -174,6 +176,23 @@ fn watch_unwinders(wanted: Wanted<'_>, plan: &mut Plan, files: &[TracedFile]) ->
     plan.watch_unwinders(files, &libraries);
     plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", escaped(name))));
     Ok(libraries)
+}
+
+/// Refuses what takes telling processes by numbers that the kernel half does not know them by.
+fn can_tell_apart(target: &TargetRequest) -> Result<()> {
+    let what = match target {
+        TargetRequest { command: Some(_), .. } if !target::proc::has_our_numbers() => "start a command with --proc",
+        _ if target::proc::is_the_machines() != Some(false) => return Ok(()),
+        TargetRequest { command: Some(_), .. } => "start a command",
+        TargetRequest { comm: Some(_), .. } => "tell processes by their names",
+        TargetRequest { follow: true, .. } => "follow children",
+        TargetRequest { tids, .. } if !tids.is_empty() => "tell threads apart",
+        _ => return Ok(()),
+    };
+    bail!(
+        "failed to {what}: in this PID namespace processes have other numbers than the machine's; use the machine's own \
+         (docker run --pid=host)"
+    )
 }
 
 fn parse_patterns(patterns: &[String]) -> Result<Vec<Pattern>> {
@@ -301,12 +320,8 @@ fn files(wanted: Wanted<'_>) -> Result<Sought> {
 /// The processes of the name that is the target, if a name is.
 fn running_by_name(target: &TargetRequest) -> Option<Vec<u32>> {
     let comm = target.comm.as_deref()?;
-    Some(target::all_pids().into_iter().filter(|pid| target::comm_of(*pid).as_deref() == Some(cut(comm))).collect())
-}
-
-/// A name as the kernel keeps it: the first 15 bytes.
-fn cut(comm: &str) -> &str {
-    comm.get(..probe_ebpf::abi::COMM_LEN - 1).unwrap_or(comm)
+    let comm = target::cut_comm(comm);
+    Some(target::all_pids().into_iter().filter(|&pid| target::is_called(pid, comm)).collect())
 }
 
 /// Refuses files that cannot run here.
@@ -379,7 +394,7 @@ fn scope(target: &TargetRequest, waiting: Option<&Waiting>) -> Result<Scope> {
         return Ok(Scope::Processes { pids, follow: target.follow });
     }
     if let (Some(comm), Some(pids)) = (&target.comm, running_by_name(target)) {
-        return Ok(Scope::Comm { comm: cut(comm).to_owned(), pids });
+        return Ok(Scope::Comm { comm: target::cut_comm(comm).to_owned(), pids });
     }
     Ok(Scope::Everyone)
 }
@@ -440,6 +455,19 @@ fn announce_subtraction(costs: &[(Trap, u64)], out: &mut dyn Write) -> io::Resul
     writeln!(out, "probe: durations are less the probes' own cost, measured at the start: {}", costs.join(", "))
 }
 
+/// What could not be probed and why, a line each: the first few, with `-v` all.
+fn not_probed(skipped: &[Skipped], verbose: u8) -> impl Iterator<Item = String> {
+    const FEW: usize = 5;
+    let shown = if verbose > 0 { skipped.len() } else { skipped.len().min(FEW) };
+    let more = (skipped.len() > shown).then(|| format!("not probed: {} more (-v names them)", skipped.len() - shown));
+    let lines = skipped.iter().take(shown).map(|Skipped { function, reason }| {
+        let mut line = "not probed: ".to_owned();
+        output::escape::text(&mut line, function);
+        line + ": " + reason
+    });
+    lines.chain(more)
+}
+
 /// What is traced, and what is not.
 fn announce(plan: &Plan, awaited: &[String], verbose: u8, out: &mut dyn Write) -> io::Result<()> {
     for name in awaited {
@@ -468,14 +496,8 @@ fn announce(plan: &Plan, awaited: &[String], verbose: u8, out: &mut dyn Write) -
         }
     }
     writeln!(out, "; Ctrl-C ends")?;
-    let shown = if verbose > 0 { plan.skipped.len() } else { plan.skipped.len().min(5) };
-    for skipped in plan.skipped.iter().take(shown) {
-        let mut name = String::new();
-        output::escape::text(&mut name, &skipped.function);
-        writeln!(out, "probe: not probed: {name}: {}", skipped.reason)?;
-    }
-    if plan.skipped.len() > shown {
-        writeln!(out, "probe: not probed: {} more (-v names them)", plan.skipped.len() - shown)?;
+    for line in not_probed(&plan.skipped, verbose) {
+        writeln!(out, "probe: {line}")?;
     }
     if verbose > 0 {
         for (reason, count) in &plan.left_out {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use probe_ebpf::abi::{Event, POINT_EXEC, POINT_KERNEL_STACK, POINT_PROCESS_EXIT, POINT_RESERVED};
+use probe_ebpf::abi::{Event, POINT_EXEC, POINT_KERNEL_STACK, POINT_PROCESS_EXIT, POINT_RESERVED, exec_numbers};
 
 use super::{
     arrivals::Arrivals,
@@ -26,7 +26,7 @@ use crate::{
     plan::{NO_FUNCTION, Plan, PointKind},
     request::Trace,
     target::{
-        TracedFile, WATCH_INTERVAL,
+        self, TracedFile, WATCH_INTERVAL,
         command::{Running, Waiting},
         modules::Modules,
         processes::{Change, Processes},
@@ -35,8 +35,9 @@ use crate::{
 
 /// Records worked on before anything else is looked at.
 const BATCH: usize = 4096;
-/// The reader's shortest and longest sleep when there is nothing to read: a full buffer takes far longer to fill.
-const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_micros(500)..=Duration::from_millis(8);
+/// The reader's shortest and longest sleep when it has read all: a full buffer takes far longer to fill. It does not look at
+/// once for what came meanwhile: to read few records costs as much as many, and takes them out of the writers' caches.
+const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(8);
 /// How often sinks hear of the time.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -93,6 +94,10 @@ pub(super) struct Session<'a> {
     /// Of each file.
     states: Vec<growing::FileState>,
     arrivals: Arrivals,
+    /// The recorder's numbers of processes are those of events; else what it has is of no use.
+    has_records: bool,
+    /// When it was looked at what traced processes have mapped, and are called, where that is not recorded.
+    looked_around: Instant,
     /// Processes that have given themselves new names.
     renamed: Vec<u32>,
     /// Processes that got the name which is traced when there was no room for more.
@@ -127,6 +132,8 @@ impl<'a> Session<'a> {
             notes: request.output.notes.clone(),
             states: files.iter().map(growing::FileState::of).collect(),
             arrivals,
+            has_records: target::proc::has_machines_records(),
+            looked_around: Instant::now(),
             renamed: Vec::new(),
             no_room_for: 0,
             request,
@@ -208,7 +215,7 @@ impl<'a> Session<'a> {
                 if let Some(ended) = self.watch(started, command.as_deref_mut(), status) {
                     return Ok(ended);
                 }
-                if let Some(ended) = self.watch_files(records == 0)? {
+                if let Some(ended) = self.watch_files(records < BATCH)? {
                     return Ok(ended);
                 }
             }
@@ -216,11 +223,9 @@ impl<'a> Session<'a> {
                 ticked = now;
                 self.sink.tick(if records < BATCH { monotonic_ns() } else { self.horizon_ns })?;
             }
-            if records > 0 {
-                sleep = *SLEEP.start();
-            } else {
+            if records < BATCH {
+                sleep = if records > 0 { *SLEEP.start() } else { (sleep * 2).min(*SLEEP.end()) };
                 thread::sleep(sleep);
-                sleep = (sleep * 2).min(*SLEEP.end());
             }
         }
     }
@@ -231,17 +236,19 @@ impl<'a> Session<'a> {
         while count < BATCH {
             let Some(item) = self.attachment.ring().next() else { break };
             count += 1;
-            let Some(record) = events::decode(&item) else { continue };
+            // Not moved out: with what may stand in it, it is large.
+            let decoded = events::decode(&item);
+            let Some(record) = &decoded else { continue };
             let time_ns = record.event.time_ns;
             if time_ns > self.horizon_ns {
                 // What was mapped before this event was recorded before it.
                 self.horizon_ns = monotonic_ns();
                 let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
-                read_recorder(recorder, world, arrivals, renamed, remarks);
+                read_recorder(recorder, self.has_records, world, arrivals, renamed, remarks);
             }
             self.world.processes.advance(time_ns);
             if record.event.point == POINT_KERNEL_STACK {
-                self.world.kernel_frames(&record);
+                self.world.kernel_frames(record);
                 continue;
             }
             if record.event.point >= POINT_RESERVED {
@@ -250,11 +257,11 @@ impl<'a> Session<'a> {
                 self.lifecycle(event)?;
                 continue;
             }
-            if self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(&record)) {
+            if self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(record)) {
                 continue;
             }
             self.world.begin(&record.event);
-            self.tracker.record(&record, &mut self.world, self.sink.as_mut())?;
+            self.tracker.record(record, &mut self.world, self.sink.as_mut())?;
         }
         Ok(count)
     }
@@ -269,12 +276,20 @@ impl<'a> Session<'a> {
             let held = deferred.take_held(Some((event.pid_tgid >> 32) as u32), event.time_ns, is_gone);
             self.tell(held)?;
         }
-        self.tell([event])
+        self.tell([event])?;
+        if event.point == POINT_PROCESS_EXIT && !self.has_records {
+            self.world.processes.is_another((event.pid_tgid >> 32) as u32);
+        }
+        Ok(())
     }
 
     /// What is known of a process when it executes a program.
     fn executed(&mut self, event: Event) -> Event {
-        self.world.processes.is_inside((event.pid_tgid >> 32) as u32, event.depth as u32);
+        if !self.has_records {
+            self.world.processes.is_another((event.pid_tgid >> 32) as u32);
+        }
+        let (number, group) = exec_numbers(event.depth);
+        self.world.processes.is_inside((event.pid_tgid >> 32) as u32, number, group);
         Event { depth: 0, ..event }
     }
 
@@ -302,8 +317,10 @@ impl<'a> Session<'a> {
         } else if self.attachment.traced_processes_ended() {
             return Some(Ended::Target);
         }
-        if let Some(inside) = &mut self.inside {
-            inside.look(&mut self.attachment, &mut self.files);
+        if let Some(inside) = &mut self.inside
+            && inside.look(&mut self.attachment, &mut self.files)
+        {
+            self.world.processes.live_in(inside.names());
         }
         None
     }
@@ -378,13 +395,14 @@ impl<'a> Session<'a> {
         if not_traced > 0 {
             summary.notes.push(format!("{not_traced} processes were not traced: at most 65,536 are at once"));
         }
-        let mut remarks = self.remarks.clone();
-        remarks.dedup();
-        summary.notes.extend(remarks);
+        summary.notes.append(&mut self.remarks);
     }
 
     /// What to look at when no event came.
     fn nothing_seen(&self) -> String {
+        if self.plan.traced_files().next().is_none() {
+            return "nothing was called: no traced process loaded what was awaited".to_owned();
+        }
         format!(
             "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
             self.plan.traced_files().collect::<Vec<_>>().join(" or ")
@@ -408,12 +426,17 @@ impl<'a> Session<'a> {
 /// Takes in what was mapped until now.
 fn read_recorder(
     recorder: &mut Recorder,
+    has_records: bool,
     world: &mut Live,
     arrivals: &mut Arrivals,
     renamed: &mut Vec<u32>,
     remarks: &mut Vec<String>,
 ) {
-    world.processes.record(recorder.drain().inspect(|recorded| match &recorded.change {
+    let recorded = recorder.drain();
+    if !has_records {
+        return;
+    }
+    world.processes.record(recorded.inspect(|recorded| match &recorded.change {
         Change::Map(mapping) => arrivals.mapped(recorded.pid, mapping),
         Change::Name { exec: false, .. } => renamed.push(recorded.pid),
         _ => {}
@@ -421,7 +444,10 @@ fn read_recorder(
     if recorder.take_lost() > 0 {
         world.processes.reseed_all();
         arrivals.look_anew();
-        remarks.push("records of mappings were lost: some callers may have no names".to_owned());
+        let remark = "records of mappings were lost: some callers may have no names";
+        if !remarks.iter().any(|known| known == remark) {
+            remarks.push(remark.to_owned());
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::harness::{Process, Traced, Tracer, host, probe, program, run};
+use crate::{
+    harness::{Process, Traced, Tracer, host, path, probe, program, run},
+    trace::Trace,
+};
 
 /// A folder with copies of programs, by the names they have there.
 fn folder(copies: &[(&str, &str)]) -> TempDir {
@@ -23,6 +26,19 @@ fn folder(copies: &[(&str, &str)]) -> TempDir {
 
 fn at(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).display().to_string()
+}
+
+/// A program takes the place of `app` in the folder, whole at once.
+fn deploy(folder: &TempDir, name: &str) {
+    fs::copy(program(name), at(folder, "new")).expect("a copy can be made");
+    fs::rename(at(folder, "new"), at(folder, "app")).expect("renamed");
+}
+
+/// `c/host`, and the library that it loads when it is told to.
+fn folder_of_host() -> (TempDir, String, String) {
+    let folder = folder(&[("c/host", "app"), ("c/libplug.so", "libplug.so")]);
+    let (app, plug) = (at(&folder, "app"), at(&folder, "libplug.so"));
+    (folder, app, plug)
 }
 
 fn calls(traced: &Traced, function: &str, pid: Option<u32>) -> usize {
@@ -76,8 +92,7 @@ fn one_build_after_another_is_traced_within_a_second() {
     let tracer = Tracer::start(&["-x", &app, "git.com/*/storage.*", "--stack=none"]);
     let mut longest = Duration::ZERO;
     for _ in 0..5 {
-        fs::copy(program("go/counts"), at(&folder, "new")).expect("a copy can be made");
-        fs::rename(at(&folder, "new"), &app).expect("renamed");
+        deploy(&folder, "go/counts");
         let renamed = Instant::now();
         tracer.await_said("now also tracing");
         longest = longest.max(renamed.elapsed());
@@ -99,11 +114,9 @@ fn what_took_the_place_and_cannot_be_traced_is_said_and_its_own_successor_is_tra
     fs::write(at(&folder, "new"), "#!/bin/sh\nexit 0\n").expect("written");
     fs::rename(at(&folder, "new"), &app).expect("renamed");
     tracer.await_said("is not traced: failed to read");
-    fs::copy(program("c/test"), at(&folder, "new")).expect("a copy can be made");
-    fs::rename(at(&folder, "new"), &app).expect("renamed");
+    deploy(&folder, "c/test");
     tracer.await_said("is not traced: no function in it matches");
-    fs::copy(program("c/counts"), at(&folder, "new")).expect("a copy can be made");
-    fs::rename(at(&folder, "new"), &app).expect("renamed");
+    deploy(&folder, "c/counts");
     tracer.await_said("now also tracing 1 function of");
     run(&app, &["calls", "-n", "400"]).success();
     assert_eq!(calls(&tracer.interrupt(), "work", None), 400);
@@ -111,14 +124,12 @@ fn what_took_the_place_and_cannot_be_traced_is_said_and_its_own_successor_is_tra
 
 #[test]
 fn a_process_that_executes_the_new_build_is_traced_on() {
-    let folder = folder(&[("c/host", "app"), ("c/libplug.so", "libplug.so")]);
-    let (app, plug) = (at(&folder, "app"), at(&folder, "libplug.so"));
+    let (folder, app, plug) = folder_of_host();
     let mut process = host(&app);
     let tracer = Tracer::start(&["-p", &process.pid().to_string(), "call_it"]);
     process.order(&format!("open {plug}"));
     process.order("call 1");
-    fs::copy(program("c/host"), at(&folder, "new")).expect("a copy can be made");
-    fs::rename(at(&folder, "new"), &app).expect("renamed");
+    deploy(&folder, "c/host");
     tracer.await_said("now also tracing 1 function of");
     process.order_exec(&app);
     process.order(&format!("open {plug}"));
@@ -246,8 +257,7 @@ fn a_hot_function_of_a_new_build_is_shed_and_named_ones_are_not() {
     let folder = folder(&[("c/counts", "app")]);
     let app = at(&folder, "app");
     let tracer = Tracer::start(&["--budget", "2000", "--stack=none", "-x", &app, "work", "lea*"]);
-    fs::copy(program("c/counts"), at(&folder, "new")).expect("a copy can be made");
-    fs::rename(at(&folder, "new"), &app).expect("renamed");
+    deploy(&folder, "c/counts");
     tracer.await_said("now also tracing 2 functions of");
     run(&app, &["calls", "-n", "400000"]).success();
     let traced = tracer.interrupt();
@@ -272,17 +282,70 @@ fn a_program_that_is_deleted_and_made_anew_again_and_again_is_traced() {
     assert_eq!(calls(&tracer.interrupt(), "work", None), 36);
 }
 
+/// There the kernel's records of what is mapped have other numbers for processes, or none.
+#[test]
+fn from_a_pid_namespace_of_its_own_a_library_that_comes_later_is_traced() {
+    let folder = folder(&[("c/libplug.so", "liblater.so.1")]);
+    let (plug, out) = (at(&folder, "liblater.so.1"), at(&folder, "out"));
+    fs::create_dir(folder.path().join("host")).expect("a folder");
+    let confined = |args: &[&str]| {
+        let script = "mount --bind /proc \"$1\" && mount -t proc none /proc && shift && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount", "sh", "-c", script, "sh", &at(&folder, "host")]);
+        command.arg(env!("CARGO_BIN_EXE_probe")).args(args);
+        Process::start(command)
+    };
+    let mut process = host(path("c/host"));
+    let pid = process.pid().to_string();
+    let proc = at(&folder, "host");
+    let tracer = confined(&["--proc", &proc, "--json", "-o", &out, "-p", &pid, "-x", "liblater", "plugged"]);
+    tracer.await_said("not there yet");
+    process.order(&format!("open {plug}"));
+    tracer.await_said("now also tracing 1 function");
+    process.order("call 5");
+    process.finish().success();
+    let ended = tracer.finish();
+    assert_eq!(ended.code(), 0, "{ended:?}");
+    let calls = Trace::read(Path::new(&out)).calls;
+    assert_eq!(calls.len(), 5, "{ended:?}");
+    assert!(calls.iter().all(|call| &*call.comm == "host" && call.pid.to_string() == pid));
+    for refused in [&["--proc", &proc, "plugged", "--", "true"][..], &["-x", &plug, "--comm", "host", "plugged"]] {
+        let refused = confined(refused).finish();
+        assert!(refused.code() == 1 && refused.stderr.contains("other numbers than the machine's"), "{refused:?}");
+    }
+}
+
+/// A deployment that is taken back, and the next one.
+#[test]
+fn a_build_that_comes_back_and_the_one_after_it_are_traced() {
+    let folder = folder(&[("c/counts", "app")]);
+    let (app, old, new) = (at(&folder, "app"), at(&folder, "old"), at(&folder, "new"));
+    fs::hard_link(&app, &old).expect("a second name");
+    let tracer = Tracer::start(&["-x", &app, "work"]);
+    let deployed = |n: &str| run(&app, &["calls", "-n", n]).success();
+    for build in ["100", "200"] {
+        fs::copy(program("c/counts"), &new).expect("a copy can be made");
+        fs::rename(&new, &app).expect("renamed");
+        tracer.await_said("now also tracing 1 function of");
+        deployed(build);
+        if fs::exists(&old).expect("it can be asked") {
+            fs::rename(&old, &app).expect("renamed");
+            tracer.await_said("was replaced");
+            deployed("1000");
+        }
+    }
+    assert_eq!(calls(&tracer.interrupt(), "work", None), 1300);
+}
+
 /// Who deploys often must not find the disk full of builds that only a tracer holds.
 #[test]
 fn a_build_that_nobody_runs_any_more_is_let_go() {
-    let folder = folder(&[("c/host", "app"), ("c/libplug.so", "libplug.so")]);
-    let (app, plug) = (at(&folder, "app"), at(&folder, "libplug.so"));
+    let (folder, app, plug) = folder_of_host();
     let tracer = Tracer::start(&["-x", &app, "call_it"]);
     let mut running: Option<Process> = None;
     let mut inodes = Vec::new();
     for build in 0..3 {
-        fs::copy(program("c/host"), at(&folder, "new")).expect("a copy can be made");
-        fs::rename(at(&folder, "new"), &app).expect("renamed");
+        deploy(&folder, "c/host");
         tracer.await_said("now also tracing 1 function of");
         inodes.push(fs::metadata(&app).expect("it is there").ino());
         // The second build is run on. Nobody ever ran the first.

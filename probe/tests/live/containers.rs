@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    engine::{Docker, Runc, counts_root, unique},
+    engine::{Docker, borrowed, counts_root, unique, with_its_libraries},
     harness::{Process, Traced, Tracer, path, probe, program, run, tool},
 };
 
@@ -28,6 +28,13 @@ fn calls_in(traced: &Traced, container: Option<&str>) -> usize {
         assert_eq!(call.container.as_deref(), container, "{call:?}");
     }
     traced.trace.calls.len()
+}
+
+/// There are 400, of a process that is the first in its namespace.
+#[track_caller]
+fn assert_calls_of_the_first(traced: &Traced, pid: u32, container: Option<&str>) {
+    assert_eq!(calls_in(traced, container), 400, "{}", traced.ended.stderr);
+    assert!(traced.trace.calls.iter().all(|call| (call.pid, call.inner_pid) == (pid, Some(1))));
 }
 
 #[test]
@@ -95,12 +102,8 @@ fn a_container_is_told_by_its_pid_namespace_where_its_cgroup_cannot_be_seen() {
 
 /// An image of our own program and the libraries that it needs.
 fn image_of_probe(docker: &Docker) {
-    let own = Path::new(env!("CARGO_BIN_EXE_probe"));
-    let listed = tool("ldd", &[own]);
-    let libraries = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    let mut files: Vec<(&Path, &str)> = libraries.map(|path| (Path::new(path), path)).collect();
-    files.push((own, "/probe"));
-    docker.image("probe:1", &files);
+    let files = with_its_libraries(Path::new(env!("CARGO_BIN_EXE_probe")), "/probe");
+    docker.image("probe:1", &borrowed(&files));
 }
 
 #[test]
@@ -200,8 +203,7 @@ fn a_process_is_named_by_its_number_inside_and_by_its_number_outside() {
     first.go();
     first.finish().success();
     for traced in [inner.finish(), outer.finish(), without.finish()] {
-        assert_eq!(calls_in(&traced, Some(&web)), 400, "{}", traced.ended.stderr);
-        assert!(traced.trace.calls.iter().all(|call| (call.pid, call.inner_pid) == (pid, Some(1))));
+        assert_calls_of_the_first(&traced, pid, Some(&web));
     }
     let none = probe(&["--container", &web, "-p", "1", "recurse"]);
     assert_eq!(none.code(), 1);
@@ -248,15 +250,6 @@ fn a_container_that_is_not_meant_uniquely_or_not_there_is_an_error_that_says_wha
     docker.tool(&["stop", "--time", "0", &web]);
     let stopped = probe(&["--container", &web, "recurse"]);
     assert!(stopped.code() == 1 && stopped.stderr.contains("does not run"), "{stopped:?}");
-}
-
-#[test]
-fn containers_of_runc_alone_are_known_by_their_ids() {
-    let (web, db) = (Runc::start(), Runc::start());
-    let tracer = Tracer::start(&["--container", &web.id, "recurse"]);
-    db.recurse(3);
-    web.recurse(2);
-    assert_eq!(calls_in(&tracer.interrupt(), Some(&web.id)), 400);
 }
 
 /// A cgroup of this file system, removed at the end.
@@ -359,8 +352,7 @@ fn a_process_in_namespaces_of_its_own_is_shown_with_its_number_inside() {
     process.go();
     process.finish().success();
     for traced in [by_program.finish(), by_path.finish()] {
-        assert_eq!(calls_in(&traced, None), 400, "{}", traced.ended.stderr);
-        assert!(traced.trace.calls.iter().all(|call| (call.pid, call.inner_pid) == (pid, Some(1))));
+        assert_calls_of_the_first(&traced, pid, None);
         assert!(!traced.ended.stderr.contains("was deleted"), "{}", traced.ended.stderr);
     }
 }

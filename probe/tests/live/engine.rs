@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::harness::{Ended, Process, program, run, tool};
+use crate::harness::{Ended, Process, program, tool};
 
 /// A name that no other test, and no other run, has given.
 pub(crate) fn unique(name: &str) -> String {
@@ -109,6 +109,19 @@ impl Drop for Docker {
     }
 }
 
+/// A program and the libraries that it needs, at the places that they have here.
+pub(crate) fn with_its_libraries(own: &Path, called: &str) -> Vec<(PathBuf, String)> {
+    let listed = tool("ldd", &[own]);
+    let libraries = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let libraries = libraries.map(|path| (PathBuf::from(path), path.to_owned()));
+    [(own.to_owned(), called.to_owned())].into_iter().chain(libraries).collect()
+}
+
+/// Files by their paths: where from, and where to.
+pub(crate) fn borrowed(files: &[(PathBuf, String)]) -> Vec<(&Path, &str)> {
+    files.iter().map(|(from, to)| (from.as_path(), to.as_str())).collect()
+}
+
 /// A root of files: where from, and where to.
 pub(crate) fn root_of(files: &[(&Path, &str)]) -> TempDir {
     let root = tempfile::tempdir().expect("a folder can be made");
@@ -125,45 +138,50 @@ pub(crate) fn counts_root() -> TempDir {
     root_of(&[(&program("c/counts-static"), "/counts")])
 }
 
-/// A container of runc alone. It is ended when dropped.
-pub(crate) struct Runc {
+/// A container of a runtime alone, `runc` or `crun`. It is ended when dropped.
+pub(crate) struct Alone {
     pub(crate) id: String,
+    runtime: &'static str,
     _bundle: TempDir,
     _process: Process,
 }
 
-impl Runc {
-    /// A container in which `/counts` waits for a line that never comes.
-    pub(crate) fn start() -> Self {
-        let id = unique("runc");
+impl Alone {
+    /// A container with this root, in which its `/counts` waits for a line that never comes.
+    pub(crate) fn start(runtime: &'static str, id: &str, root: &Path) -> Self {
         let bundle = tempfile::tempdir().expect("a folder can be made");
-        let rootfs = bundle.path().join("rootfs");
-        fs::create_dir(&rootfs).expect("a folder can be made");
-        fs::copy(program("c/counts-static"), rootfs.join("counts")).expect("a copy can be made");
         let at = bundle.path().display().to_string();
         tool("runc", &["spec", "--bundle", &at]);
         let path = bundle.path().join("config.json");
         let spec = fs::read(&path).expect("runc wrote it");
         let mut spec: serde_json::Value = serde_json::from_slice(&spec).expect("JSON");
+        spec["root"]["path"] = root.display().to_string().into();
         spec["process"]["terminal"] = false.into();
         spec["process"]["args"] = ["/counts", "recurse", "--wait"].as_slice().into();
         fs::write(&path, spec.to_string()).expect("it can be written");
-        let mut command = Command::new("runc");
-        command.args(["run", "--bundle", &at, &id]);
-        let mut process = Process::start(command);
+        let mut process = Process::start(Self::command(runtime, &["run", "--bundle", &at, id]));
         process.await_line("ready");
-        Self { id, _bundle: bundle, _process: process }
+        Self { id: id.to_owned(), runtime, _bundle: bundle, _process: process }
+    }
+
+    /// crun refuses cgroups of both versions at once, so it is shown the first one only, where there is one.
+    fn command(runtime: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        let script = "[ \"$1\" != crun ] || umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
+        command.args(["--mount", "sh", "-c", script, "sh", runtime]).args(args);
+        command
     }
 
     /// `/counts recurse -n N` in it, to its end.
     #[track_caller]
     pub(crate) fn recurse(&self, n: u32) {
-        tool("runc", &["exec", &self.id, "/counts", "recurse", "-n", &n.to_string()]);
+        let exec = ["exec", &self.id, "/counts", "recurse", "-n", &n.to_string()];
+        Process::start(Self::command(self.runtime, &exec)).finish().success();
     }
 }
 
-impl Drop for Runc {
+impl Drop for Alone {
     fn drop(&mut self) {
-        run("runc", &["delete", "--force", &self.id]);
+        Process::start(Self::command(self.runtime, &["delete", "--force", &self.id])).finish();
     }
 }

@@ -278,49 +278,13 @@ fn a_coroutines_stack_ends_where_it_begins() {
     }
 }
 
-/// Maps its own code so many times more, then waits if it is to, and calls.
-const MANY_MAPPINGS: &str = r#"
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-__attribute__((noipa)) long counted(long x) { return x * 3; }
-__attribute__((noipa)) long outer(long x) { return counted(x) + 1; }
-int main(int argc, char **argv) {
-    int file = open("/proc/self/exe", O_RDONLY);
-    for (int i = atoi(argv[1]); i > 0; i--)
-        if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0) == MAP_FAILED)
-            return 1;
-    if (argc > 2) {
-        puts("ready");
-        fflush(stdout);
-        getchar();
-    }
-    long sum = 0;
-    for (int i = 0; i < 1000; i++)
-        sum += outer(i);
-    return sum == 0;
-}
-"#;
-
+/// Those that were there before the trace are in another test, of its start.
 #[test]
-fn sixty_thousand_mappings_hold_nothing_up_and_hide_no_caller() {
-    let folder = tempfile::tempdir().expect("a folder can be made");
-    let (source, program) = (folder.path().join("many.c"), folder.path().join("many"));
-    std::fs::write(&source, MANY_MAPPINGS).expect("it can be written");
-    harness::tool("gcc", &["-O2".as_ref(), "-o".as_ref(), program.as_os_str(), source.as_os_str()]);
-    let shown = program.to_str().expect("UTF-8");
-    // What is there before the trace begins, and what comes in it.
-    let mut process = Process::waiting(&program, &["60000"]);
-    let tracer = Tracer::start(&["-p", &process.pid().to_string(), "counted"]);
-    process.go();
-    process.finish().success();
-    for traced in [tracer.finish(), trace(&["counted"], &[shown, "60000"])] {
-        let calls = traced.trace.of("counted");
-        assert_eq!(calls.len(), 1000, "{}", traced.ended.stderr);
-        calls.iter().for_each(|call| assert_c_callers(call, &["outer", "main"]));
-    }
+fn sixty_thousand_mappings_made_while_a_process_is_traced_hide_no_caller() {
+    let traced = trace(&["work"], &[&path("c/maps"), "60000"]);
+    let calls = traced.trace.of("work");
+    assert_eq!(calls.len(), 1000, "{}", traced.ended.stderr);
+    calls.iter().for_each(|call| assert_c_callers(call, &["call_work", "main"]));
 }
 
 #[test]

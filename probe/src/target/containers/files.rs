@@ -26,7 +26,7 @@ pub fn programs(selected: &Selected, debuginfod: Option<&Debuginfod>) -> Result<
 }
 
 /// The files that a name means, each once: an absolute path as the containers see it, a library that their processes have
-/// mapped (none where nobody has), any other path as we see it.
+/// mapped, or would be given by the loader there (none where it has none), any other path as we see it.
 ///
 /// # Errors
 /// It is in none of the containers, or cannot be read.
@@ -58,7 +58,10 @@ pub fn all(selected: &Selected, binaries: &[PathBuf], debuginfod: Option<&Debugi
         let found = named(selected, path, debuginfod)?;
         if found.is_empty() {
             let (within, path) = (selected.within().shown(), path.display());
-            bail!("no process of {within} has mapped a library {path}; give its path as the container sees it");
+            bail!(
+                "no process of {within} has mapped a library {path}, and the loader would find none there; give its path as the \
+                 container sees it"
+            );
         }
         found.into_iter().for_each(|file| add(&mut files, file));
     }
@@ -126,8 +129,7 @@ fn is_elsewhere(pid: u32) -> bool {
 /// Whether a process runs what is or was at a path.
 fn runs(pid: u32, path: &Path) -> bool {
     let link = fs::read_link(proc::of(pid).join("exe")).unwrap_or_default();
-    let link = link.to_string_lossy();
-    Path::new(link.strip_suffix(" (deleted)").unwrap_or(&link)) == path
+    target::undeleted(&link) == path
 }
 
 fn is_program(pid: u32, file: &TracedFile) -> bool {

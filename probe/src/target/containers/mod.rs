@@ -347,8 +347,7 @@ fn pod(name: &str) -> Result<Vec<Container>> {
         [] => bail!(no_pod(name, &known)),
         [_] => {}
         several => {
-            let several: Vec<String> =
-                several.iter().map(|(pod, namespace)| escaped(&format!("{namespace}/{pod}"))).collect();
+            let several: Vec<String> = several.iter().map(shown_pod).collect();
             bail!("pod {} may be any of {}: give its namespace too", escaped(name), several.join(", "));
         }
     }
@@ -363,12 +362,13 @@ fn pod(name: &str) -> Result<Vec<Container>> {
     Ok(containers)
 }
 
+/// As a person names it: with its namespace, where there are any.
+fn shown_pod((pod, namespace): &(String, String)) -> String {
+    escaped(&if namespace.is_empty() { pod.clone() } else { format!("{namespace}/{pod}") })
+}
+
 fn no_pod(name: &str, known: &[Known]) -> String {
-    let mut pods: Vec<String> = known
-        .iter()
-        .filter_map(|known| known.pod.as_ref())
-        .map(|(pod, namespace)| escaped(&format!("{namespace}/{pod}")))
-        .collect();
+    let mut pods: Vec<String> = known.iter().filter_map(|known| known.pod.as_ref().map(shown_pod)).collect();
     pods.sort();
     pods.dedup();
     pods.truncate(MOST_NAMED);
@@ -409,12 +409,29 @@ fn running_container(known: &Known) -> Result<Container> {
     }
     // Without a group of its own, or where its directory cannot be seen from here: by its PID namespace, if its first process
     // is that namespace's first. Otherwise the namespace is another's too.
-    match (proc::pid_namespace(init), proc::numbers(init).as_slice()) {
-        (Some(namespace), [_, .., 1]) => Ok(container(Kind::PidNamespace, namespace, None)),
-        _ => bail!(
-            "failed to trace container {shown}: it has neither a cgroup nor a PID namespace of its own; use -p PID"
-        ),
+    let (Some(namespace), [_, .., 1]) = (proc::pid_namespace(init), proc::numbers(init).as_slice()) else {
+        bail!("failed to trace container {shown}: it has neither a cgroup nor a PID namespace of its own; use -p PID");
+    };
+    if let Some(other) = lodger_in(namespace, &known.id) {
+        bail!(
+            "failed to trace container {shown}: container {} shares its PID namespace, and their cgroups, which would tell them \
+             apart, cannot be seen from here; mount /sys/fs/cgroup, or use -p PID",
+            short(&other)
+        );
     }
+    Ok(container(Kind::PidNamespace, namespace, None))
+}
+
+/// Another container of which a process is in a container's PID namespace.
+fn lodger_in(namespace: u64, id: &str) -> Option<String> {
+    all_pids().into_iter().filter(|&pid| proc::pid_namespace(pid) == Some(namespace)).find_map(|pid| {
+        let places = cgroups::of(pid);
+        places
+            .iter()
+            .filter_map(|place| cgroups::container_id(&place.path))
+            .find(|other| *other != id)
+            .map(str::to_owned)
+    })
 }
 
 /// The first process: the one that is 1 inside, else the oldest.

@@ -6,7 +6,7 @@
 //! crun `src/libcrun/status.c`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -99,7 +99,7 @@ fn folders(path: &Path) -> Vec<(String, PathBuf)> {
 
 /// All containers that runtimes of this machine know, each once.
 pub(super) fn all() -> Vec<Known> {
-    let mut found = daemons().iter().flat_map(|root| docker(root)).collect::<Vec<_>>();
+    let mut found = of_daemons();
     for root in proc::host_roots() {
         let at = |path: &str| root.join(path);
         found.extend(docker_roots(&root).iter().flat_map(|root| docker(root)));
@@ -136,29 +136,67 @@ fn docker_roots(root: &Path) -> Vec<PathBuf> {
     paths.iter().map(|path| root.join(path.trim_start_matches('/'))).collect()
 }
 
-/// The data folders that running Docker daemons were told, or have by default, each in its own root.
-fn daemons() -> Vec<PathBuf> {
-    let data = |pid: u32| {
-        let told = data_root(&fs::read(proc::of(pid).join("cmdline")).ok()?);
-        let path = told.unwrap_or_else(|| "/var/lib/docker".to_owned());
-        Some(proc::of(pid).join("root").join(path.trim_start_matches('/')))
-    };
-    all_pids().into_iter().filter(|&pid| is_daemon(pid)).filter_map(data).collect()
+/// What is in folders that running daemons of root use, wherever these are.
+fn of_daemons() -> Vec<Known> {
+    let mut places: BTreeSet<Place> = all_pids().into_iter().filter_map(place_of).collect();
+    let mut found = Vec::new();
+    while let Some(place) = places.pop_first() {
+        found.extend(match place {
+            Place::Docker(data) => docker(&data),
+            Place::Containerd(tasks) => containerd(&tasks),
+            Place::Storage(kept, running) => storage(&kept, &running),
+        });
+    }
+    found
 }
 
-/// Root's own, and in no container: anybody can call a program `dockerd`.
-fn is_daemon(pid: u32) -> bool {
-    comm_of(pid).as_deref() == Some("dockerd")
-        && fs::metadata(proc::of(pid)).is_ok_and(|process| process.uid() == 0)
-        && cgroups::of(pid).iter().all(|place| cgroups::container_id(&place.path).is_none())
+/// Where a daemon keeps its state.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Docker(PathBuf),
+    /// Folders of tasks.
+    Containerd(PathBuf),
+    /// What is kept, and what there is while a container runs.
+    Storage(PathBuf, PathBuf),
 }
 
-/// `--data-root DIR`, `--data-root=DIR`, `-g DIR`, `--graph DIR`, in a command line as `/proc` shows it.
-fn data_root(command_line: &[u8]) -> Option<String> {
+/// The place that a process uses, if it is a daemon: root's own, and in no container, for anybody can call a program so.
+fn place_of(pid: u32) -> Option<Place> {
+    let comm = comm_of(pid).filter(|comm| matches!(&**comm, "dockerd" | "containerd-shim" | "conmon"))?;
+    let is_roots = fs::metadata(proc::of(pid)).is_ok_and(|process| process.uid() == 0);
+    if !is_roots || cgroups::of(pid).iter().any(|place| cgroups::container_id(&place.path).is_some()) {
+        return None;
+    }
+    let line = fs::read(proc::of(pid).join("cmdline")).ok()?;
+    let in_its_root = |path: &str| proc::of(pid).join("root").join(path.trim_start_matches('/'));
+    Some(match &*comm {
+        "dockerd" => {
+            let data = option(&line, &["--data-root", "-g", "--graph"]).unwrap_or_else(|| "/var/lib/docker".to_owned());
+            Place::Docker(in_its_root(&data))
+        }
+        // It works in the folder of its task: TASKS/NAMESPACE/ID.
+        "containerd-shim" => {
+            let task = fs::read_link(proc::of(pid).join("cwd")).ok()?;
+            Place::Containerd(in_its_root(task.ancestors().nth(2)?.to_str()?))
+        }
+        // For each container of podman and CRI-O one: KEPT/overlay-containers/ID/userdata, RUNNING/…/ID/userdata/pidfile.
+        _ => {
+            let store =
+                |option: String, levels| Some(in_its_root(Path::new(&option).ancestors().nth(levels)?.to_str()?));
+            Place::Storage(
+                store(option(&line, &["-b", "--bundle"])?, 3)?,
+                store(option(&line, &["-p", "--container-pidfile"])?, 4)?,
+            )
+        }
+    })
+}
+
+/// The path that an option has in a command line as `/proc` shows it: `--data-root DIR`, `--data-root=DIR`.
+fn option(command_line: &[u8], names: &[&str]) -> Option<String> {
     let mut arguments = command_line.split(|&byte| byte == 0).filter_map(|argument| std::str::from_utf8(argument).ok());
     while let Some(argument) = arguments.next() {
         let (name, value) = argument.split_once('=').map_or((argument, None), |(name, value)| (name, Some(value)));
-        if matches!(name, "--data-root" | "-g" | "--graph") {
+        if names.contains(&name) {
             return value.or_else(|| arguments.next()).filter(|path| path.starts_with('/')).map(str::to_owned);
         }
     }
@@ -217,17 +255,28 @@ fn annotated(id: String, config: &Path, pid: Option<u32>) -> Known {
     }
 }
 
+/// A container's annotation that names its pod's sandbox, of podman and CRI-O.
+const SANDBOX: &str = "io.kubernetes.cri-o.SandboxID";
+
 /// podman and CRI-O: `overlay-containers/containers.json` names them, `ID/userdata` has what runs.
 fn storage(kept: &Path, running: &Path) -> Vec<Known> {
     let (kept, running) = (kept.join("overlay-containers"), running.join("overlay-containers"));
     let list = json(&kept.join("containers.json")).unwrap_or_default();
     let entries = list.as_array().cloned().unwrap_or_default();
+    let config = |id: &str| {
+        let config = Some(running.join(id).join("userdata/config.json")).filter(|path| path.exists());
+        config.unwrap_or_else(|| kept.join(id).join("userdata/config.json"))
+    };
+    let sandbox_of = |id: &str| text(json(&config(id))?.get("annotations")?, SANDBOX).map(str::to_owned);
+    // podman calls a pod's host as the pod, unless it is told otherwise, and writes the name nowhere else that we can read.
+    let host = |id: &str| text(&json(&config(id))?, "hostname").map(str::to_owned);
     let known = |entry: &Value| {
         let id = text(entry, "id")?.to_owned();
-        let userdata = running.join(&id).join("userdata");
-        let config = Some(userdata.join("config.json")).filter(|path| path.exists());
-        let config = config.unwrap_or_else(|| kept.join(&id).join("userdata/config.json"));
-        let mut known = annotated(id, &config, pid_file(&userdata.join("pidfile")));
+        let pid = pid_file(&running.join(&id).join("userdata/pidfile"));
+        let mut known = annotated(id.clone(), &config(&id), pid);
+        if known.pod.is_none() {
+            known.pod = sandbox_of(&id).and_then(|sandbox| Some((host(&sandbox)?, String::new())));
+        }
         let names = entry.get("names").and_then(Value::as_array).cloned().unwrap_or_default();
         known.names.extend(names.iter().filter_map(|name| Some(name.as_str()?.to_owned())));
         Some(known)
@@ -269,7 +318,7 @@ mod tests {
         for (path, text) in files {
             let path = folder.path().join(path.replace("ID", ID));
             fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            fs::write(path, text.replace("ID", ID)).expect("a file");
+            fs::write(path, text.replace("\"ID\"", &format!("{ID:?}"))).expect("a file");
         }
         folder
     }
@@ -326,6 +375,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_of_podman_is_called_like_the_host_of_its_sandbox() {
+        let sandbox = ID.replacen('a', "b", 1);
+        let list = format!(r#"[{{"id":"ID","names":["web"]}},{{"id":"{sandbox}","names":["1-infra"]}}]"#);
+        let config = format!(r#"{{"annotations":{{"{SANDBOX}":"{sandbox}","io.container.manager":"libpod"}}}}"#);
+        let of_sandbox = format!("overlay-containers/{sandbox}/userdata/config.json");
+        let kept = written(&[
+            ("overlay-containers/containers.json", &list),
+            ("overlay-containers/ID/userdata/config.json", &config),
+            (&of_sandbox, r#"{"hostname":"shop","annotations":{}}"#),
+        ]);
+        let [web, infra] = storage(kept.path(), kept.path()).try_into().expect("two");
+        assert!(web.is_in_pod("shop") && web.is_called("web") && web.is_called("shop/web"), "{web:?}");
+        assert!(!infra.is_in_pod("shop"), "it holds namespaces only: {infra:?}");
+    }
+
+    #[test]
     fn runc_and_crun_name_their_containers_by_their_folders() {
         let state = r#"{"id":"web","init_process_pid":4711,"cgroup_paths":{"memory":"/sys/fs/cgroup/memory/web"}}"#;
         let [web] = runc(written(&[("web/state.json", state)]).path()).try_into().expect("one");
@@ -345,7 +410,7 @@ mod tests {
             ("dockerd\0-H\0fd://\0", None),
             ("dockerd\0--data-root\0", None),
         ] {
-            assert_eq!(data_root(line.as_bytes()).as_deref(), root, "{line:?}");
+            assert_eq!(option(line.as_bytes(), &["--data-root", "-g"]).as_deref(), root, "{line:?}");
         }
     }
 }

@@ -15,12 +15,18 @@ use crate::{
     calls::{Cause, NewFile, Skipped},
     output::{escape::escaped, talk},
     plan::{NO_FUNCTION, Plan},
-    target::{Change, TracedFile, containers::files::is_same},
-    trace::arrivals::{Arrival, Candidate, Taken},
+    target::{self, Change, TracedFile, containers::files::is_same},
+    trace::{
+        arrivals::{Arrival, Candidate, Taken},
+        not_probed,
+    },
 };
 
 /// Where no events come that they belong to, records of mappings are applied up to so long ago.
 const BEHIND_NS: u64 = 100_000_000;
+
+/// How often processes are looked at, where the kernel does not record for us what they do.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether anybody still runs a file that has no name any more.
 const CENSUS: Duration = Duration::from_secs(5);
@@ -66,9 +72,10 @@ impl Session<'_> {
             let before = monotonic_ns();
             self.horizon_ns = before;
             let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
-            super::read_recorder(recorder, world, arrivals, renamed, remarks);
+            super::read_recorder(recorder, self.has_records, world, arrivals, renamed, remarks);
             self.world.processes.advance(before.saturating_sub(BEHIND_NS));
         }
+        self.look_around();
         for pid in std::mem::take(&mut self.renamed) {
             self.no_room_for += u64::from(!self.attachment.renamed(pid));
         }
@@ -80,6 +87,18 @@ impl Session<'_> {
         let mut traced = (0..self.files.len()).filter(|&number| !self.plan.only_unwinds(number)).peekable();
         let all_gone = traced.peek().is_some() && traced.all(|number| self.states[number].is_gone);
         Ok(all_gone.then_some(Ended::Detached))
+    }
+
+    /// Looks at what nobody records: what the traced processes have mapped by now, and who has the name that is traced.
+    fn look_around(&mut self) {
+        if self.has_records || self.looked_around.elapsed() < LOOK_AROUND {
+            return;
+        }
+        self.looked_around = Instant::now();
+        self.arrivals.look_anew();
+        if self.request.target.comm.is_some() {
+            self.renamed = target::all_pids();
+        }
     }
 
     fn look_at_paths(&mut self) {
@@ -112,7 +131,9 @@ impl Session<'_> {
             Some(Change::Overwritten) => {
                 state.is_gone = true;
                 self.attachment.detach_file(&self.plan, number);
-                talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
+                talk::say(format_args!(
+                    "{shown} was overwritten in place: its probes were removed at once, and its path is not looked at any more"
+                ));
             }
             Some(Change::Replaced | Change::Copied | Change::Deleted) if is_no_matter => {}
             Some(Change::Replaced) => {
@@ -143,7 +164,9 @@ impl Session<'_> {
             }
         }
         for (number, unseen) in self.arrivals.take_unused() {
-            if !unseen.is_empty() && !self.were_all_recorded(number, &unseen) {
+            // It may have been asked twice.
+            let is_gone = self.states[number].is_gone;
+            if is_gone || !unseen.is_empty() && !self.were_all_recorded(number, &unseen) {
                 continue;
             }
             let Some(living) = self.states.iter().position(|state| !state.is_gone && !state.is_superseded) else {
@@ -175,7 +198,7 @@ impl Session<'_> {
         match taken {
             Ok(taken) => match self.add(&candidate, *taken) {
                 Ok(Some(file)) => {
-                    say_arrival(&candidate, &file);
+                    say_arrival(&candidate, &file, self.request.verbose);
                     self.sink.grown(&self.info, &file)?;
                 }
                 Ok(None) => {}
@@ -193,7 +216,10 @@ impl Session<'_> {
         match candidate.replaces {
             // It may still be written to.
             Some(number) => self.arrivals.is_no_successor(number, why),
-            None => talk::say(format_args!("{} is not traced: {why}", escaped(&candidate.shown))),
+            None => {
+                self.arrivals.is_refused(candidate);
+                talk::say(format_args!("{} is not traced: {why}", escaped(&candidate.shown)));
+            }
         }
     }
 
@@ -240,9 +266,10 @@ impl Session<'_> {
         }
         let functions = &self.plan.functions[added.functions.clone()];
         self.info.functions.extend(functions.iter().map(|function| function.traced.clone()));
+        // What cannot be attached takes nobody's place: the file after it may.
+        let refused = refused.inspect_err(|_| self.states[new].is_gone = true)?;
         self.supersede(candidate);
         self.know_file(new);
-        let refused = refused.inspect_err(|_| self.states[new].is_gone = true)?;
         let attached = (added.functions.len() - refused.len()) as u64;
         let name = |function: u32| self.info.functions.get(function as usize).map(|function| function.name.clone());
         let refused = refused.into_iter().filter_map(|(function, reason)| Some((name(function)?, reason)));
@@ -278,7 +305,7 @@ fn nothing_of(plan: &Plan) -> String {
     }
 }
 
-fn say_arrival(candidate: &Candidate, file: &NewFile) {
+fn say_arrival(candidate: &Candidate, file: &NewFile, verbose: u8) {
     let (n, shown) = (file.attached, escaped(&file.binary));
     let functions = if n == 1 { "function" } else { "functions" };
     let why = match (candidate.cause, candidate.through) {
@@ -288,4 +315,5 @@ fn say_arrival(candidate: &Candidate, file: &NewFile) {
     let not =
         if file.skipped.is_empty() { String::new() } else { format!("; {} cannot be probed", file.skipped.len()) };
     talk::say(format_args!("now also tracing {n} {functions} of {shown} ({why}){not}"));
+    not_probed(&file.skipped, verbose).for_each(talk::say);
 }
