@@ -16,6 +16,9 @@ pub const POINT_THREAD_EXIT: u32 = 0xffff_ff02;
 pub const POINT_PROCESS_EXIT: u32 = 0xffff_ff03;
 /// A program made a stack of its own, for a coroutine: `Event::depth` is its lowest address, `Event::goid` its bytes.
 pub const POINT_STACK: u32 = 0xffff_ff04;
+/// The kernel's frames below the next event of the thread, innermost first, as a [`SECTION_FRAMES`]: `Event::depth` is that
+/// event's, `Event::goid` its `Event::point`.
+pub const POINT_KERNEL_STACK: u32 = 0xffff_ff05;
 /// First of the values of `Event::point` that are not positions in the plan's table.
 pub const POINT_RESERVED: u32 = 0xffff_0000;
 /// Bits of a point's position in the plan's table. In a cookie and in `Event::point` the generation of the point's link
@@ -46,6 +49,9 @@ pub struct Event {
     /// Records lost until then in the whole trace (wrapping): where it grows, something is missing.
     pub lost: u32,
 }
+
+/// Frames of the kernel's at most, for one event. Those of a trap are some fifteen.
+pub const MAX_KERNEL_FRAMES: usize = 64;
 
 /// Set in the depth of frames on a thread's alternate signal stack: what a handler calls is deeper than what it
 /// interrupted, wherever the two stacks lie.

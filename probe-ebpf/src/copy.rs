@@ -332,5 +332,5 @@ fn read<const N: usize>(to: *mut u8, from: u64, bytes: u32) -> (u32, bool) {
         wanted = last.saturating_sub(from);
         attempts += 1;
     }
-    (0, true)
+    (0, bytes != 0)
 }

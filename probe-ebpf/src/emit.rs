@@ -1,14 +1,17 @@
 //! Records into the ring buffer, and the account of those that found no room.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+    generated::{bpf_get_current_task_btf, bpf_get_task_stack},
+};
 use probe_ebpf::abi::{
-    self, Event, EventWithFrames, EventWithOrigin, Lane, MAX_FRAMES, Origin, POINT_RESERVED, POINT_STACK,
-    SECTION_FRAMES, SECTION_NONE, SECTION_ORIGIN, Section,
+    self, Event, EventWithFrames, EventWithOrigin, Lane, MAX_FRAMES, MAX_KERNEL_FRAMES, Origin, POINT_KERNEL_STACK,
+    POINT_RESERVED, POINT_STACK, SECTION_FRAMES, SECTION_NONE, SECTION_ORIGIN, Section, WALK_END,
 };
 
 use crate::{
     lane::Place,
-    maps::{EVENTS, LOST, LOST_AT, LOST_IN, LOST_UNKNOWN, STACK_DEPTH},
+    maps::{EVENTS, KERNEL_STACK, LOST, LOST_AT, LOST_IN, LOST_UNKNOWN, STACK_DEPTH},
     walk::Walk,
 };
 
@@ -115,6 +118,30 @@ pub(crate) fn event_with_frames(place: &Place, point: u32, origin: Option<Origin
         lost(place, point);
     }
     done
+}
+
+/// A record of the kernel's frames, where they are wanted, for the record that follows. False: it was lost, and what follows
+/// is not to be told either.
+#[inline(always)]
+pub(crate) fn kernel_frames(place: &Place, point: u32) -> bool {
+    if KERNEL_STACK.load() == 0 {
+        return true;
+    }
+    let Some(mut record) = EVENTS.reserve::<EventWithFrames<MAX_KERNEL_FRAMES>>(0) else {
+        lost(place, point);
+        return false;
+    };
+    let at = record.as_mut_ptr();
+    let of = Place { goid: point.into(), depth: place.depth, pid_tgid: place.pid_tgid, g: 0 };
+    // SAFETY: a record is as large as its type; the helper writes no more than it is told, for a thread that runs.
+    unsafe {
+        let room = size_of::<[u64; MAX_KERNEL_FRAMES]>() as u32;
+        let bytes = bpf_get_task_stack(bpf_get_current_task_btf(), (&raw mut (*at).frames).cast(), room, 0);
+        let count = if bytes > 0 { bytes as usize / 8 } else { 0 };
+        finish(at, &of, POINT_KERNEL_STACK, None, count, WALK_END);
+    }
+    record.submit(NO_WAKEUP);
+    true
 }
 
 /// Goes on in a record with more room. False: there is none.

@@ -79,6 +79,9 @@ fn on_entry(ctx: &ProbeContext) {
         emit::event(&place, cookie.numbers(), 0);
         return;
     }
+    if !emit::kernel_frames(&place, cookie.numbers()) {
+        return;
+    }
     let origin = lane::origin(cookie, &place);
     let told = if STACK_DEPTH.load() == 0 {
         emit::event_with_origin(&place, cookie.numbers(), origin)
@@ -119,6 +122,9 @@ fn on_exit(ctx: &ProbeContext) {
 #[inline(always)]
 fn on_point(ctx: &ProbeContext) {
     let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
+    if !emit::kernel_frames(&place, cookie.numbers()) {
+        return;
+    }
     let origin = lane::origin(cookie, &place);
     if STACK_DEPTH.load() == 0 {
         emit::event_with_origin(&place, cookie.numbers(), origin);

@@ -56,6 +56,9 @@ pub(crate) static STACK_DEPTH: Global<u32> = Global::new(0);
 /// 1: callers for every call, 0: for outermost calls.
 #[unsafe(no_mangle)]
 pub(crate) static STACK_ALL: Global<u32> = Global::new(0);
+/// 1: with callers the kernel's own frames are told.
+#[unsafe(no_mangle)]
+pub(crate) static KERNEL_STACK: Global<u32> = Global::new(0);
 /// 1: who made the goroutine, and where, is told with every outermost call.
 #[unsafe(no_mangle)]
 pub(crate) static ORIGINS: Global<u32> = Global::new(0);

@@ -189,6 +189,10 @@ pub struct TraceArgs {
     /// Callers of every call, not only of outermost ones
     #[arg(long, help_heading = "Probes")]
     pub stack_all: bool,
+    /// With the callers also the kernel's frames at that moment. A probe is reached through a trap, and nothing but that trap
+    /// is below it
+    #[arg(long, help_heading = "Probes")]
+    pub kernel_stack: bool,
     /// Say of each goroutine which one made it, and at which `go` statement. Go 1.21 and later keep its number, all keep the
     /// statement
     #[arg(long, help_heading = "Probes")]

@@ -59,6 +59,8 @@ pub struct Trace {
     pub stack_depth: u32,
     /// Callers of every call, not only of outermost ones.
     pub stack_all: bool,
+    /// The kernel's frames, too.
+    pub kernel_stack: bool,
     /// Who made each goroutine is to be told.
     pub goroutines: bool,
     /// The trace ends after so many outermost calls.
@@ -203,6 +205,7 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
         stack: stack(args.stack),
         stack_depth: args.stack_depth,
         stack_all: args.stack_all,
+        kernel_stack: args.kernel_stack,
         goroutines: args.goroutines,
         limit: args.limit,
         duration_ns: args.duration,
@@ -301,6 +304,7 @@ fn refuse_contradictions(args: &TraceArgs) -> Result<(), clap::Error> {
             "--subtract-overhead is about durations: it needs returns, which --returns=none leaves out",
         ),
         (args.stack == Stack::None && args.stack_all, "--stack-all and --stack=none exclude each other"),
+        (args.stack == Stack::None && args.kernel_stack, "--kernel-stack and --stack=none exclude each other"),
     ];
     let places = places_exclude_each_other(&args.select);
     match places.or_else(|| refused.into_iter().find(|(applies, _)| *applies).map(|(_, message)| message)) {

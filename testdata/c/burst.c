@@ -1,4 +1,4 @@
-// burst N RATE: starts N short-lived processes of itself, RATE a second, waits for all of them, and says how long that took.
+// burst N RATE: waits for a line, starts N short-lived processes of itself, RATE a second, waits for all of them, and says how long that took.
 //
 // Each calls first_call before it does anything else, and ends: a correct trace of it shows N calls, of N processes.
 #define _GNU_SOURCE
@@ -19,7 +19,7 @@ static long now_us(void) {
 int main(int argc, char **argv) {
     if (argc == 1)
         return first_call(-1);
-    if (argc != 3)
+    if (argc < 3)
         return 2;
     int n = atoi(argv[1]), rate = atoi(argv[2]), left = n;
     char line[16], *child_argv[] = {argv[0], NULL}, *none[] = {NULL};

@@ -1,4 +1,5 @@
-// maps N: maps N pieces of memory that may be executed, no two of which the kernel joins, and calls work 1000 times.
+// maps N [--wait]: maps N pieces of memory that may be executed, no two of which the kernel joins, waits for a line if it is
+// to, and calls work 1000 times.
 //
 // A correct trace of it shows 1000 calls of work, made by call_work, made by main.
 #define _GNU_SOURCE
@@ -26,7 +27,7 @@ int main(int argc, char **argv) {
             return 1;
     puts("ready");
     fflush(stdout);
-    if (!fgets(line, sizeof line, stdin))
+    if (argc > 2 && !fgets(line, sizeof line, stdin))
         return 2;
     call_work();
     return 0;

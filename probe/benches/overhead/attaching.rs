@@ -112,6 +112,7 @@ fn compare(plan: &mut Plan, file: &TracedFile, path: &Path, pid: u32) -> Result<
         scope: Scope::Processes { pids: vec![pid], follow: false },
         stack_depth: 64,
         stack_all: false,
+        kernel_stack: false,
         origins: false,
         buffer_bytes: 64 << 20,
         force: false,

@@ -147,6 +147,7 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
         scope: Scope::Everyone,
         stack_depth: limit,
         stack_all: true,
+        kernel_stack: false,
         origins: false,
         stack_copy: copies,
         buffer_bytes: BUFFER,

@@ -237,6 +237,7 @@ fn unread(subject: &Subject, told: Told, calls: u64, threads: u64) -> Result<Mea
         stack_depth: if told == Told::Stacks { 64 } else { 0 },
         stack_copy: attach::StackCopies::None,
         stack_all: false,
+        kernel_stack: false,
         origins: false,
         buffer_bytes: CEILING_BUFFER,
         force: false,

@@ -56,7 +56,9 @@ impl Feature {
             Self::RingBuffer | Self::Cookie => None,
             Self::UprobeMulti => Some("probes are attached one by one, and each takes about 0.1 s to remove"),
             Self::UprobeMultiPid => Some("with -p, other processes that run the same file pay for the traps too"),
-            Self::Btf => Some("--follow and `-- COMMAND` cannot follow children; Go assembly has no goroutine"),
+            Self::Btf => Some(
+                "--follow and `-- COMMAND` cannot follow children; Go assembly has no goroutine; no --kernel-stack",
+            ),
         }
     }
 

@@ -51,11 +51,11 @@ impl Attachment {
     }
 
     /// Attaches what was appended to the plan: exits first, entries last. What of it the kernel refuses is left out:
-    /// functions, and why.
+    /// functions, and why; of unwinders the plan is told.
     ///
     /// # Errors
     /// It could not be attached, and nothing of it is.
-    pub fn grow(&mut self, plan: &Plan, files: &[TracedFile], added: &Appended) -> Result<Vec<(u32, String)>> {
+    pub fn grow(&mut self, plan: &mut Plan, files: &[TracedFile], added: &Appended) -> Result<Vec<(u32, String)>> {
         if plan.points.len() > self.room.points as usize || plan.jumps.len() > self.room.jumps as usize {
             bail!("there is no room for more points");
         }
@@ -67,7 +67,9 @@ impl Attachment {
         if let Some(counters) = &mut self.counters {
             counters.grow(plan.points.len());
         }
-        self.links.add(&mut self.ebpf, plan, files, added)
+        let left_out = self.links.add(&mut self.ebpf, plan, files, added);
+        plan.unwatched.append(&mut self.links.unwatched);
+        left_out
     }
 
     /// Whether calls of the points of a plan can be told of as the kernel half was loaded: see [`deferred::is_possible`].

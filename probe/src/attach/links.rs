@@ -160,13 +160,13 @@ impl Links {
     ) -> Result<Vec<(u32, String)>> {
         let first = self.generations.len();
         self.bundle_up(&plan.functions[added.functions.clone()]);
-        let mut left_out = Vec::new();
+        let mut left_out = BTreeMap::new();
         loop {
             let held = self.held.len();
             let points = &plan.points[added.points.clone()];
             let bundles = (first..self.generations.len()).chain([FIXED]).collect();
             let refused = match self.attach_first(ebpf, &Work { plan, points, files, bundles, groups: GROUPS }) {
-                Ok(Ok(())) => return Ok(left_out),
+                Ok(Ok(())) => return Ok(left_out.into_iter().collect()),
                 Ok(Err(refused)) => Ok(refused),
                 Err(error) => Err(error),
             };
@@ -179,7 +179,7 @@ impl Links {
             for point in refused.iter().filter_map(|&point| plan.points.get(point as usize)) {
                 if let Some(bundle) = self.bundles.get_mut(point.function as usize) {
                     *bundle = None;
-                    left_out.push((point.function, reason.clone()));
+                    left_out.insert(point.function, reason.clone());
                 }
             }
             self.barred.extend(refused);
@@ -346,17 +346,13 @@ impl Links {
     /// The group's points in one file, by bundle.
     fn points<'a>(&self, work: &Work<'a>, group: &Group, file: usize) -> BTreeMap<Bundle, Vec<&'a PlannedPoint>> {
         let mut points: BTreeMap<Bundle, Vec<&PlannedPoint>> = BTreeMap::new();
-        for point in work.points {
-            if self.barred.contains(&point.cookie.point()) {
-                continue;
-            }
+        for point in work.points.iter().filter(|point| point.file == file && group.kinds.contains(&point.kind)) {
             let bundle = match self.bundles.get(point.function as usize) {
                 Some(bundle) => *bundle,
                 None => Some(FIXED),
             };
             if let Some(bundle) = bundle.filter(|bundle| work.bundles.contains(bundle))
-                && point.file == file
-                && group.kinds.contains(&point.kind)
+                && !self.barred.contains(&point.cookie.point())
             {
                 points.entry(bundle).or_default().push(point);
             }

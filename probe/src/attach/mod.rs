@@ -67,7 +67,7 @@ pub enum Scope {
     /// Processes of this name, now and later.
     Comm {
         /// The name, cut to 15 bytes as the kernel does.
-        comm: String,
+        comm: Vec<u8>,
         /// Those that have it at the start.
         pids: Vec<u32>,
     },
@@ -99,6 +99,8 @@ pub struct Options {
     pub stack_depth: u32,
     /// For inner calls too.
     pub stack_all: bool,
+    /// Tell with callers the kernel's own frames.
+    pub kernel_stack: bool,
     /// Tell with outermost calls of goroutines who made them.
     pub origins: bool,
     /// Where the stack is copied, and not walked by frame pointers.
@@ -204,7 +206,7 @@ fn without(plan: &mut Plan, refused: &Refused) -> Result<()> {
     if functions.contains(&NO_FUNCTION) {
         plan.unwatched.push(refused.reason.clone());
     }
-    if plan.functions.is_empty() {
+    if plan.functions.is_empty() && functions.iter().any(|&function| function != NO_FUNCTION) {
         bail!("the kernel refused every probe: {}", refused.reason);
     }
     Ok(())
@@ -229,6 +231,13 @@ impl Attachment {
         let links_filter = u32::from(link_pids(options, features, multi).is_some() && filter != FILTER_TIDS);
         let stack_depth = options.stack_depth.min(abi::MAX_FRAMES as u32);
         let stack_all = u32::from(options.stack_all);
+        let kernel_stack = u32::from(options.kernel_stack && stack_depth > 0);
+        if kernel_stack != 0 && btf.is_none() {
+            bail!(
+                "failed to attach with --kernel-stack: the kernel's type information is missing ({})",
+                Feature::Btf.since()
+            );
+        }
         let origins = u32::from(options.origins);
         let stack_copy = if options.stack_copy == StackCopies::None { 0 } else { STACK_COPY_BYTES };
         let stack_copy_go = u32::from(options.stack_copy == StackCopies::Everywhere);
@@ -250,6 +259,7 @@ impl Attachment {
             .override_global("COMM", &comm, true)
             .override_global("STACK_DEPTH", &stack_depth, true)
             .override_global("STACK_ALL", &stack_all, true)
+            .override_global("KERNEL_STACK", &kernel_stack, true)
             .override_global("ORIGINS", &origins, true)
             .override_global("STACK_COPY", &stack_copy, true)
             .override_global("STACK_COPY_GO", &stack_copy_go, true)
@@ -478,8 +488,8 @@ fn link_pids(options: &Options, features: &Features, multi: bool) -> Option<Vec<
 fn comm_bytes(scope: &Scope) -> [u8; abi::COMM_LEN] {
     let mut bytes = [0; abi::COMM_LEN];
     if let Scope::Comm { comm, .. } = scope {
-        for (to, from) in bytes.iter_mut().take(abi::COMM_LEN - 1).zip(comm.bytes()) {
-            *to = from;
+        for (to, from) in bytes.iter_mut().take(abi::COMM_LEN - 1).zip(comm) {
+            *to = *from;
         }
     }
     bytes

@@ -64,6 +64,21 @@ fn may_never_trace() -> bool {
     out_of_reach(CapabilitySet::SYS_ADMIN) && TO_TRACE.into_iter().any(|(_, one)| out_of_reach(one))
 }
 
+/// Why the kernel's functions cannot be named, and what to do (Linux: kernel/ksyms_common.c, `kallsyms_show_value`).
+pub fn why_kernel_has_no_names() -> String {
+    let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict").unwrap_or_default();
+    no_names(restrict.trim(), effective().contains(CapabilitySet::SYSLOG))
+}
+
+fn no_names(restrict: &str, has_syslog: bool) -> String {
+    let way = match restrict {
+        "2" => "sudo sysctl kernel.kptr_restrict=1 shows them to root",
+        _ if !has_syslog => "CAP_SYSLOG is missing: run it with sudo",
+        _ => "this kernel may have been built without it (CONFIG_KALLSYMS)",
+    };
+    format!("the kernel's functions are shown as addresses, because /proc/kallsyms tells us none; {way}")
+}
+
 /// What may refuse us what our capabilities allow, a sentence each.
 pub fn obstacles() -> Vec<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -183,6 +198,17 @@ mod tests {
         assert_eq!(named("Seccomp:\t2\nSeccomp_filters:\t1\n", whole, ""), ["a seccomp filter is on"]);
         assert_eq!(named("", "0 1000 1\n", ""), ["this is a user namespace"]);
         assert_eq!(named("", "", "none integrity [confidentiality]\n"), ["kernel lockdown is on"]);
+    }
+
+    #[test]
+    fn what_hides_the_kernels_names_is_named() {
+        let way = |restrict, has_syslog| no_names(restrict, has_syslog).split("; ").nth(1).map(str::to_owned);
+        for has_syslog in [false, true] {
+            assert!(way("2", has_syslog).expect("a way").contains("kptr_restrict=1"));
+        }
+        assert!(way("0", false).expect("a way").contains("CAP_SYSLOG"));
+        assert!(way("1", false).expect("a way").contains("CAP_SYSLOG"));
+        assert!(way("1", true).expect("a way").contains("CONFIG_KALLSYMS"));
     }
 
     #[test]

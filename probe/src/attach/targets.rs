@@ -46,14 +46,20 @@ impl Attachment {
         self.shared_unwinders || self.scope != Scope::Everyone || self.groups.is_some()
     }
 
-    /// A process has a new name, of its own will: who gets the name that is traced is traced from then on.
-    pub fn renamed(&mut self, pid: u32) {
-        let Scope::Comm { comm, .. } = &self.scope else { return };
+    /// A process has a new name, of its own will: who gets the name that is traced is traced from then on. False: it would be,
+    /// if there were room for it.
+    pub fn renamed(&mut self, pid: u32) -> bool {
+        let Scope::Comm { comm, .. } = &self.scope else { return true };
         // It may be called otherwise by now, or be gone.
-        let has_it = target::comm_of(pid).is_some_and(|now| now == *comm) && target::runs(pid);
+        let has_it = target::is_called(pid, comm) && target::runs(pid);
         let map = self.ebpf.map_mut("PIDS").and_then(|map| HashMap::<_, u32, u32>::try_from(map).ok());
-        let Some(mut traced) = map else { return };
-        let _ = if has_it { traced.insert(&pid, &1, 0) } else { traced.remove(&pid) };
+        let Some(mut traced) = map else { return true };
+        if has_it {
+            return traced.insert(&pid, &1, 0).is_ok();
+        }
+        // It mostly was not in.
+        let _ = traced.remove(&pid);
+        true
     }
 
     /// Takes out of the set who ended before the kernel half could see it.

@@ -253,7 +253,7 @@ pub struct Frame {
     pub file: Option<String>,
     /// Line in it; none when not known.
     pub line: Option<u32>,
-    /// Path of the file the code is in; none for memory that belongs to no file.
+    /// Path of the file the code is in, of the kernel's its module in brackets; none for memory that belongs to no file.
     pub binary: Option<String>,
     /// Return address as `nm` would show it; none where [`Self::binary`] is.
     pub address: Option<u64>,
@@ -270,7 +270,12 @@ pub struct CallerStack {
     pub frames: Vec<Rc<Frame>>,
     /// Why it does not reach the thread's start; none when it does.
     pub cut: Option<Cut>,
+    /// The kernel's frames below them, innermost first; none when not collected.
+    pub kernel: Option<KernelFrames>,
 }
+
+/// A stack of the kernel's: many calls share it.
+pub type KernelFrames = Rc<[Rc<Frame>]>;
 
 /// Why a caller stack is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -126,18 +126,27 @@ impl Json {
             return;
         };
         self.text(br#","stack":["#);
-        for (at, frame) in stack.frames.iter().enumerate() {
-            if at > 0 {
-                self.lines.push(b',');
-            }
-            self.frame(frame);
-        }
+        self.all_frames(&stack.frames);
         self.text(br#"],"stack_cut":"#);
         match stack.cut {
             Some(cut) => escape::json(&mut self.lines, cut_reason(cut)),
             None => self.text(b"null"),
         }
+        if let Some(frames) = &stack.kernel {
+            self.text(br#","kernel_stack":["#);
+            self.all_frames(frames);
+            self.lines.push(b']');
+        }
         self.lines.push(b'}');
+    }
+
+    fn all_frames(&mut self, frames: &[Rc<Frame>]) {
+        for (at, frame) in frames.iter().enumerate() {
+            if at > 0 {
+                self.lines.push(b',');
+            }
+            self.frame(frame);
+        }
     }
 
     fn frame(&mut self, frame: &Rc<Frame>) {

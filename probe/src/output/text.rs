@@ -154,25 +154,43 @@ pub(super) fn cut_reason(cut: Cut) -> &'static str {
     }
 }
 
-/// Appends the callers, innermost first, one on each line behind `margin`.
+/// Appends the kernel's frames and then the callers, innermost first, one on each line behind `margin`.
 pub(super) fn push_callers(out: &mut String, painter: Painter, margin: &str, stack: &CallerStack) {
-    let mut lead = "at ";
-    let mut line = |write: &dyn Fn(&mut String)| {
+    let mut lead = "in ";
+    let mut line = |lead: &str, write: &dyn Fn(&mut String)| {
         painter.paint(out, FAINT, |out| {
             out.push_str(margin);
             out.push_str(lead);
             write(out);
         });
         out.push('\n');
-        lead = "   ";
     };
+    for frame in stack.kernel.iter().flat_map(|frames| frames.iter()) {
+        line(lead, &|out| push_kernel_frame(out, frame));
+        lead = "   ";
+    }
+    lead = "at ";
     for frame in &stack.frames {
-        line(&|out| push_frame(out, frame));
+        line(lead, &|out| push_frame(out, frame));
+        lead = "   ";
     }
     if let Some(cut) = stack.cut {
-        line(&|out| {
+        line(lead, &|out| {
             let _ = write!(out, "(cut: {})", cut_reason(cut));
         });
+    }
+}
+
+fn push_kernel_frame(out: &mut String, frame: &Frame) {
+    match &frame.function {
+        Some(function) => escape::text(out, function),
+        None => {
+            let _ = write!(out, "{:#x}", frame.ip);
+        }
+    }
+    if let Some(module) = &frame.binary {
+        out.push(' ');
+        escape::text(out, module);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use probe_ebpf::abi::{self, COPY_AT_ENTRY, COPY_LIMIT};
+use probe_ebpf::abi::{self, COPY_AT_ENTRY, COPY_LIMIT, COPY_WHOLE};
 use rustc_hash::FxHashMap;
 use symbols::{
     addr::RuntimeAddr,
@@ -218,6 +218,10 @@ impl Unwinder {
         }
         let mut place = CodeAddress::exact(ip);
         if stack.detail & COPY_AT_ENTRY != 0 {
+            // At the stack's base nothing was pushed: the program begins here.
+            if stack.detail & !COPY_AT_ENTRY == COPY_WHOLE && stack.bytes.is_empty() {
+                return None;
+            }
             let Some(address) = stack.word(sp) else { return Some(stack.missing(sp)) };
             registers.ip = address;
             registers.set(register::RSP, sp.wrapping_add(8));

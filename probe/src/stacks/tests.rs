@@ -76,6 +76,12 @@ fn a_stack_ends_at_code_that_nothing_calls() {
 }
 
 #[test]
+fn at_the_base_of_the_stack_a_program_begins_and_has_no_callers() {
+    assert_eq!(unwound(&copy(&[], 0, COPY_WHOLE | COPY_AT_ENTRY), 9, &[]), (vec![], None));
+    assert_eq!(unwound(&copy(&[], 0, COPY_UNREADABLE | COPY_AT_ENTRY), 9, &[]), (vec![], Some(Cut::Unreadable)));
+}
+
+#[test]
 fn a_cut_stack_keeps_what_is_true_and_says_why() {
     let bytes = chain();
     let stack = copy(&bytes, SP + 32, COPY_WHOLE | COPY_AT_ENTRY);

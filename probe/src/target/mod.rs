@@ -9,8 +9,10 @@ pub mod debugfiles;
 pub mod debuginfod;
 mod ifuncs;
 mod jit;
+pub mod kallsyms;
 mod loader;
 pub mod modules;
+mod overlay;
 pub mod proc;
 pub mod processes;
 pub mod unwinders;
@@ -45,10 +47,18 @@ pub struct TracedFile {
     pub path: PathBuf,
     /// The process in whose root, or as whose program, it is found.
     pub through: Option<u32>,
-    /// The open file.
+    /// The open file. Of an overlay it is the layer's, where that can be seen: the one that probes sit on.
     pub file: File,
-    /// What it was when it was read.
+    /// What it was when it was read, as processes see it.
     pub identity: Identity,
+    /// What [`Self::file`] was.
+    real: Identity,
+    /// When the inode at its path was last changed, as far as that was looked at; none where it is on no overlay.
+    changed: Option<(i64, i64)>,
+    /// Of an overlay's copy: the image's file, which processes that began before it was copied may run.
+    pub covered: Option<File>,
+    /// It is such a file of an image: new processes run the copy.
+    pub is_covered: bool,
     /// Its functions.
     pub index: Arc<Index>,
     /// Servers were asked for its debug file, or need not be.
@@ -143,12 +153,22 @@ impl TracedFile {
             io::ErrorKind::InvalidInput => anyhow!("failed to read {shown}: {error}"),
             _ => anyhow::Error::new(error).context(format!("failed to open {shown}")),
         })?;
-        let metadata = file.metadata().with_context(|| format!("failed to open {shown}"))?;
+        let opened = Opened::new(file, path).with_context(|| format!("failed to open {shown}"))?;
+        Self::of_opened(opened, path, shown, asked, index)
+    }
+
+    fn of_opened(
+        opened: Opened,
+        path: &Path,
+        shown: &str,
+        asked: bool,
+        index: impl FnOnce(Arc<Binary>, Identity) -> Result<Index, symbols::Error>,
+    ) -> Result<Self> {
+        let Opened { file, identity, real, changed, covered } = opened;
         let binary = Binary::from_file(&file, path).map_err(|error| match interpreter(&file) {
             Some(line) => anyhow!("failed to read {shown}: a script ({line}); name the program that runs it with -x"),
             None => unreadable(shown, &error),
         })?;
-        let identity = Identity::of(&metadata);
         let index = index(Arc::new(binary), identity).map_err(|error| match &error {
             symbols::Error::NoSymbolsNorDebugFile(report) => {
                 anyhow!("{}{}", unreadable(shown, &error), advice(report, asked))
@@ -160,27 +180,98 @@ impl TracedFile {
             path: path.to_owned(),
             through: None,
             identity,
+            real,
+            changed,
+            covered,
+            is_covered: false,
             file,
             index: Arc::new(index),
             asked,
         })
     }
 
+    /// The image's file below an overlay's copy: processes that began before the copy was made run that.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn take_covered(&mut self) -> Option<Result<Self>> {
+        let file = self.covered.take()?;
+        let read = || {
+            let real = Identity::of(&file.metadata()?);
+            let opened = Opened { file, identity: self.identity, real, changed: self.changed, covered: None };
+            let search = debugfiles::search(&self.path, Path::new(&self.shown));
+            let index = |binary, _| Index::with_debug(binary, &search);
+            let covered = Self::of_opened(opened, &self.path, &self.shown, true, index)?;
+            Ok(Self { through: self.through, is_covered: true, ..covered })
+        };
+        Some(read())
+    }
+
+    /// Whether the file was written to, so that it is not what was read any more.
+    pub fn is_overwritten(&self) -> bool {
+        self.file.metadata().map_or(true, |now| Identity::of(&now) != self.real)
+    }
+
     /// Why the file is not what was read any more; none while it is.
-    pub fn change(&self) -> Option<Change> {
-        match self.file.metadata() {
-            Ok(now) if Identity::of(&now) != self.identity => return Some(Change::Overwritten),
-            Ok(_) => {}
-            Err(_) => return Some(Change::Overwritten),
+    pub fn change(&mut self) -> Option<Change> {
+        if self.is_overwritten() {
+            return Some(Change::Overwritten);
         }
         match debugfiles::metadata(&self.path) {
             // The process through which it was found has ended: that says nothing of the file.
             Err(_) if self.through.is_some_and(|pid| !has_root(pid)) => None,
             Err(_) => Some(Change::Deleted),
             Ok(now) if now.ino() != self.identity.inode || now.dev() != self.identity.device => Some(Change::Replaced),
-            Ok(_) => None,
+            Ok(now) => self.is_copied(&now).then_some(Change::Copied),
         }
     }
+
+    /// Whether an overlay has a copy of the file by now. To be copied changes the inode at the path, and seldom anything else does.
+    fn is_copied(&mut self, now: &fs::Metadata) -> bool {
+        if self.is_covered || self.changed.is_none_or(|known| known == changed_at(now)) {
+            return self.is_covered;
+        }
+        let opened = debugfiles::open(&self.path).and_then(|file| Opened::new(file, &self.path));
+        let Ok(opened) = opened else { return false };
+        let place = |identity: Identity| (identity.device, identity.inode);
+        self.is_covered = opened.identity.inode == self.identity.inode && place(opened.real) != place(self.real);
+        self.changed = opened.changed;
+        self.is_covered
+    }
+
+    /// The file is seen through another process: if it is the same one, its probes hold.
+    fn follow(&mut self, opened: Opened, is_same: bool) {
+        if is_same {
+            (self.file, self.identity, self.real) = (opened.file, opened.identity, opened.real);
+            (self.changed, self.is_covered) = (opened.changed, false);
+        }
+    }
+}
+
+/// An open file, and of an overlay's the layer's.
+struct Opened {
+    file: File,
+    identity: Identity,
+    real: Identity,
+    changed: Option<(i64, i64)>,
+    covered: Option<File>,
+}
+
+impl Opened {
+    /// `path`: where it was opened.
+    fn new(seen: File, path: &Path) -> io::Result<Self> {
+        let metadata = seen.metadata()?;
+        let identity = Identity::of(&metadata);
+        let Some(overlay::Layered { file, covered }) = overlay::real(&seen, debugfiles::pid_of(path)) else {
+            return Ok(Self { file: seen, identity, real: identity, changed: None, covered: None });
+        };
+        let real = Identity::of(&file.metadata()?);
+        Ok(Self { file, identity, real, changed: Some(changed_at(&metadata)), covered })
+    }
+}
+
+fn changed_at(metadata: &fs::Metadata) -> (i64, i64) {
+    (metadata.ctime(), metadata.ctime_nsec())
 }
 
 /// How a traced file changed.
@@ -190,6 +281,9 @@ pub enum Change {
     Overwritten,
     /// Another file has its name; processes started from now on run that one.
     Replaced,
+    /// It belongs to an image, and the container's overlay now has a copy of it at its path: what processes run that start from
+    /// now on.
+    Copied,
     /// No file has its name any more; running processes keep it.
     Deleted,
 }
@@ -393,18 +487,31 @@ fn is_there(pid: u32) -> bool {
 
 /// Whether a process or thread, or another thread of the process, runs still. One that only was not waited for does not.
 pub fn runs(id: u32) -> bool {
-    let process = proc::of(id);
-    let Ok(status) = fs::read_to_string(process.join("stat")) else { return false };
-    // proc(5): the name stands in parentheses, and may have any in it.
-    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    let threads = || fs::read_dir(process.join("task")).map_or(0, Iterator::count);
-    !matches!(state, Some('Z' | 'X')) || threads() > 1
+    let Some(state) = proc::state(id) else { return false };
+    let threads = || fs::read_dir(proc::of(id).join("task")).map_or(0, Iterator::count);
+    !matches!(state, 'Z' | 'X') || threads() > 1
 }
 
 /// The name of a process.
 pub fn comm_of(pid: u32) -> Option<String> {
-    let bytes = fs::read(proc::of(pid).join("comm")).ok()?;
-    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    comm_bytes_of(pid).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether a process has this name, as [`cut_comm`] gives it.
+pub fn is_called(pid: u32, comm: &[u8]) -> bool {
+    comm_bytes_of(pid).is_some_and(|own| own == comm)
+}
+
+fn comm_bytes_of(pid: u32) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(proc::of(pid).join("comm")).ok()?;
+    bytes.pop_if(|last| *last == b'\n');
+    Some(bytes)
+}
+
+/// A name as the kernel keeps it: the first 15 bytes, wherever in a letter these end.
+pub fn cut_comm(comm: &str) -> &[u8] {
+    let bytes = comm.as_bytes();
+    bytes.get(..probe_ebpf::abi::COMM_LEN - 1).unwrap_or(bytes)
 }
 
 /// All processes of the machine.

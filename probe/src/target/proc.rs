@@ -78,10 +78,13 @@ pub fn has_our_numbers() -> bool {
     own_pid() == std::process::id()
 }
 
-/// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; true where that cannot
+/// Whether it shows all processes of the machine, by the numbers that the kernel half knows them by; none where that cannot
 /// be told.
-pub fn is_the_machines() -> bool {
-    pid_namespace(1).is_none_or(|first| first == FIRST_PID_NAMESPACE)
+pub fn is_the_machines() -> Option<bool> {
+    // Not even root may look at every machine's first process.
+    let first = pid_namespace(1).map(|namespace| namespace == FIRST_PID_NAMESPACE);
+    let own = || pid_namespace(own_pid()).filter(|&namespace| namespace == FIRST_PID_NAMESPACE).map(|_| true);
+    first.or_else(own)
 }
 
 /// The PID namespace that a process is in: its inode.
@@ -92,10 +95,21 @@ pub fn pid_namespace(pid: u32) -> Option<u64> {
 
 /// When a process started, in ticks since the machine did: with its number this names it for good.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read(of(pid).join("stat")).ok()?;
-    // The name in brackets may hold anything. proc(5): starttime is the 22nd field, state the 3rd.
+    stat(pid, 22)?.parse().ok()
+}
+
+/// The state of a process or thread: `R`, `S`, `Z`…
+pub fn state(id: u32) -> Option<char> {
+    stat(id, 3)?.chars().next()
+}
+
+/// A field of `stat`, as proc_pid_stat(5) numbers them, from the third on.
+fn stat(id: u32, field: usize) -> Option<String> {
+    let stat = fs::read(of(id).join("stat")).ok()?;
+    // The name in parentheses may hold anything, also what is no text.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    String::from_utf8_lossy(stat.get(after..)?).split_whitespace().nth(22 - 3)?.parse().ok()
+    let fields = String::from_utf8_lossy(stat.get(after..)?);
+    fields.split_whitespace().nth(field.checked_sub(3)?).map(str::to_owned)
 }
 
 /// A line of a process's `status`, without its name.

@@ -8,7 +8,6 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ffi::OsStr,
     fs, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     rc::Rc,
 };
@@ -276,13 +275,9 @@ pub fn mappings_of(pid: u32) -> Vec<Mapping> {
     String::from_utf8_lossy(&maps).lines().filter_map(parse_line).collect()
 }
 
-/// The namespace that all processes are in (Linux: include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
-const ALL_PROCESSES: u64 = 0xefff_fffc;
-
 /// Who may run a deleted file that nobody is seen to have mapped code of, by its inode or (some file systems tell another inode
 /// there) its name: processes that cannot be looked at. None: somebody runs it, or not all processes can be seen.
 pub fn unseen_users(inode: u64, name: &OsStr) -> Option<Vec<u32>> {
-    let namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
     let deleted = [name.as_encoded_bytes(), b" (deleted)"].concat();
     let is_it = |mapping: &Mapping| {
         let mapped = mapping.path.file_name().unwrap_or_default();
@@ -290,7 +285,7 @@ pub fn unseen_users(inode: u64, name: &OsStr) -> Option<Vec<u32>> {
     };
     let mut unseen = Vec::new();
     for pid in super::all_pids() {
-        match fs::read(format!("/proc/{pid}/maps")) {
+        match fs::read(proc::of(pid).join("maps")) {
             Ok(maps) if String::from_utf8_lossy(&maps).lines().filter_map(parse_line).any(|m| is_it(&m)) => {
                 return None;
             }
@@ -299,7 +294,7 @@ pub fn unseen_users(inode: u64, name: &OsStr) -> Option<Vec<u32>> {
             Err(_) => unseen.push(pid),
         }
     }
-    (namespace == ALL_PROCESSES).then_some(unseen)
+    (proc::is_the_machines() == Some(true)).then_some(unseen)
 }
 
 /// Files of which a process has mapped code, now.

@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::mpsc::{self, Receiver, Sender},
+    sync::mpsc::{self, Receiver, Sender, TryRecvError},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -22,10 +22,11 @@ use symbols::pattern::Pattern;
 use crate::{
     attach::{Attachment, rights},
     calls::Cause,
+    output::talk,
     plan::{self, Plan},
     request::Returns,
     target::{
-        self, Change, Identity, TracedFile,
+        self, Identity, TracedFile,
         debuginfod::Debuginfod,
         processes::{self, Mapping},
         unwinders,
@@ -265,7 +266,16 @@ impl Arrivals {
         for (pid, mapping) in std::mem::take(&mut self.mappings) {
             self.consider_mapped(pid, mapping, targets);
         }
-        while let Some(done) = self.worker.as_ref().and_then(|(_, done)| done.try_recv().ok()) {
+        while let Some((_, results)) = &self.worker {
+            let done = match results.try_recv() {
+                Ok(done) => done,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.worker = None;
+                    talk::say("WARNING: what reads new files has failed: files that come from now on are not traced");
+                    break;
+                }
+            };
             match done {
                 Done::Looked(found) => {
                     found.into_iter().for_each(|(pid, mapping)| self.consider_mapped(pid, mapping, targets));
@@ -291,7 +301,7 @@ impl Arrivals {
             let ((jobs, to_do), (done, results)) = (mpsc::channel(), mpsc::channel());
             let work = move || {
                 if let Err(error) = rights::keep_what_reading_needs() {
-                    log::warn!("new files will not be traced: failed to give up capabilities: {error}");
+                    talk::say(format_args!("failed to give up capabilities: {error}"));
                     return;
                 }
                 while let Ok(job) = to_do.recv() {
@@ -302,11 +312,13 @@ impl Arrivals {
             };
             match thread::Builder::new().name("arrivals".to_owned()).spawn(work) {
                 Ok(_) => self.worker = Some((jobs, results)),
-                Err(error) => log::warn!("new files will not be traced: failed to start a thread: {error}"),
+                Err(error) => talk::say(format_args!(
+                    "WARNING: failed to start a thread: {error}: files that come from now on are not traced"
+                )),
             }
         }
         if let Some((jobs, _)) = &self.worker {
-            // It ends only with us.
+            // That it has ended is seen, and said, when its results are looked at.
             let _ = jobs.send(job);
         }
     }
@@ -348,7 +360,7 @@ impl Planning {
             plan.watch_unwinders(std::slice::from_ref(&file), &libraries);
         }
         // Written to, or cut off, while it was read.
-        if file.change() == Some(Change::Overwritten) {
+        if file.is_overwritten() {
             bail!("failed to read {shown}: it was changed meanwhile");
         }
         Ok(Taken { file, libraries, plan })

@@ -4,6 +4,7 @@ mod arrivals;
 mod budget;
 mod calibration;
 mod inside;
+mod kernel;
 mod session;
 mod shedding;
 mod signals;
@@ -23,10 +24,11 @@ use self::inside::Inside;
 use crate::{
     attach::{self, Scope, StackCopies, features::Features, rights},
     calls::{
+        Skipped,
         overhead::{Costs, Trap},
         tracker::Limits,
     },
-    output::{self, Format, OutputOptions, talk},
+    output::{self, Format, OutputOptions, escape::escaped, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
     target::{self, TracedFile, command::Waiting, containers, debuginfod::Debuginfod, processes::Processes},
@@ -101,6 +103,7 @@ pub fn run(request: &Trace) -> Result<u8> {
             return Err(error);
         }
     };
+    let kernel = request.kernel_stack.then(kernel::KernelStacks::new);
     rights::keep_what_a_trace_needs().context("failed to give up capabilities")?;
     warn_of_uretprobes(request, &plan);
     if !request.quiet {
@@ -119,7 +122,8 @@ pub fn run(request: &Trace) -> Result<u8> {
         starts: request.target.pids.is_empty() && request.target.tids.is_empty() && inside.is_none(),
     };
     let arrivals = arrivals::Arrivals::new(names, planning);
-    let sources = session::Sources { inside, attachment, shed, recorder, signals, clocks, processes, costs, arrivals };
+    let sources =
+        session::Sources { inside, attachment, shed, recorder, signals, clocks, processes, kernel, costs, arrivals };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
@@ -144,6 +148,7 @@ fn read(wanted: Wanted<'_>, patterns: &[Pattern], options: plan::Options) -> Res
     let sought = files(wanted);
     target::whole_files()?;
     let mut sought = sought?;
+    sought.files = with_covered(sought.files, wanted.quiet);
     of_this_machine(&sought.files)?;
     let planned = match sought.awaited.is_empty() {
         true => plan::plan(&sought.files, patterns, options),
@@ -168,7 +173,7 @@ fn watch_unwinders(wanted: Wanted<'_>, plan: &mut Plan, files: &[TracedFile]) ->
     let running = if named.is_empty() { running(&Scope::Everyone, files, wanted.inside) } else { named };
     let target::unwinders::Unwinders { files: libraries, missing } = target::unwinders::find(files, &running, starts);
     plan.watch_unwinders(files, &libraries);
-    plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", output::escape::escaped(name))));
+    plan.unwatched.extend(missing.iter().map(|name| format!("{} was not found", escaped(name))));
     Ok(libraries)
 }
 
@@ -187,6 +192,7 @@ fn attach_options(request: &Trace, scope: Scope, inside: Option<&Inside>) -> att
         groups: inside.map(Inside::groups),
         stack_depth: if request.stack == StackMode::None { 0 } else { request.stack_depth },
         stack_all: request.stack_all || request.returns == Returns::None,
+        kernel_stack: request.kernel_stack,
         origins: request.goroutines,
         stack_copy: match request.stack {
             StackMode::None | StackMode::FramePointers => StackCopies::None,
@@ -296,12 +302,8 @@ fn files(wanted: Wanted<'_>) -> Result<Sought> {
 /// The processes of the name that is the target, if a name is.
 fn running_by_name(target: &TargetRequest) -> Option<Vec<u32>> {
     let comm = target.comm.as_deref()?;
-    Some(target::all_pids().into_iter().filter(|pid| target::comm_of(*pid).as_deref() == Some(cut(comm))).collect())
-}
-
-/// A name as the kernel keeps it: the first 15 bytes.
-fn cut(comm: &str) -> &str {
-    comm.get(..probe_ebpf::abi::COMM_LEN - 1).unwrap_or(comm)
+    let comm = target::cut_comm(comm);
+    Some(target::all_pids().into_iter().filter(|&pid| target::is_called(pid, comm)).collect())
 }
 
 /// Refuses files that cannot run here.
@@ -314,6 +316,22 @@ fn of_this_machine(files: &[TracedFile]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of copies that overlays made, also the images' files: processes that began before run those.
+fn with_covered(mut files: Vec<TracedFile>, quiet: bool) -> Vec<TracedFile> {
+    let covered: Vec<_> =
+        files.iter_mut().filter_map(|file| Some((file.shown.clone(), file.take_covered()?))).collect();
+    for (shown, covered) in covered {
+        match covered {
+            Ok(covered) => files.push(covered),
+            Err(why) if !quiet => {
+                talk::say(format_args!("{} as its image has it is not traced: {why:#}", escaped(&shown)))
+            }
+            Err(_) => {}
+        }
+    }
+    distinct(files)
 }
 
 /// Several processes of one program are one file.
@@ -358,7 +376,7 @@ fn scope(target: &TargetRequest, waiting: Option<&Waiting>) -> Result<Scope> {
         return Ok(Scope::Processes { pids, follow: target.follow });
     }
     if let (Some(comm), Some(pids)) = (&target.comm, running_by_name(target)) {
-        return Ok(Scope::Comm { comm: cut(comm).to_owned(), pids });
+        return Ok(Scope::Comm { comm: target::cut_comm(comm).to_owned(), pids });
     }
     Ok(Scope::Everyone)
 }
@@ -419,10 +437,23 @@ fn announce_subtraction(costs: &[(Trap, u64)], out: &mut dyn Write) -> io::Resul
     writeln!(out, "probe: durations are less the probes' own cost, measured at the start: {}", costs.join(", "))
 }
 
+/// What could not be probed and why, a line each: the first few, with `-v` all.
+fn not_probed(skipped: &[Skipped], verbose: u8) -> impl Iterator<Item = String> {
+    const FEW: usize = 5;
+    let shown = if verbose > 0 { skipped.len() } else { skipped.len().min(FEW) };
+    let more = (skipped.len() > shown).then(|| format!("not probed: {} more (-v names them)", skipped.len() - shown));
+    let lines = skipped.iter().take(shown).map(|Skipped { function, reason }| {
+        let mut line = "not probed: ".to_owned();
+        output::escape::text(&mut line, function);
+        line + ": " + reason
+    });
+    lines.chain(more)
+}
+
 /// What is traced, and what is not.
 fn announce(plan: &Plan, awaited: &[String], verbose: u8, out: &mut dyn Write) -> io::Result<()> {
     for name in awaited {
-        let name = output::escape::escaped(name);
+        let name = escaped(name);
         writeln!(out, "probe: {name} is not there yet: traced as soon as a traced process loads it")?;
     }
     let attached = plan.functions.len();
@@ -447,14 +478,8 @@ fn announce(plan: &Plan, awaited: &[String], verbose: u8, out: &mut dyn Write) -
         }
     }
     writeln!(out, "; Ctrl-C ends")?;
-    let shown = if verbose > 0 { plan.skipped.len() } else { plan.skipped.len().min(5) };
-    for skipped in plan.skipped.iter().take(shown) {
-        let mut name = String::new();
-        output::escape::text(&mut name, &skipped.function);
-        writeln!(out, "probe: not probed: {name}: {}", skipped.reason)?;
-    }
-    if plan.skipped.len() > shown {
-        writeln!(out, "probe: not probed: {} more (-v names them)", plan.skipped.len() - shown)?;
+    for line in not_probed(&plan.skipped, verbose) {
+        writeln!(out, "probe: {line}")?;
     }
     if verbose > 0 {
         for (reason, count) in &plan.left_out {
@@ -467,7 +492,7 @@ fn announce(plan: &Plan, awaited: &[String], verbose: u8, out: &mut dyn Write) -
     if let Some(inlined) = &plan.inlined {
         let others = inlined.others.iter().take(if verbose > 0 { usize::MAX } else { 0 });
         for sentence in inlined.named.iter().chain(others) {
-            writeln!(out, "probe: {}", output::escape::escaped(sentence))?;
+            writeln!(out, "probe: {}", escaped(sentence))?;
         }
     }
     for note in &plan.notes {

@@ -8,11 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use probe_ebpf::abi::{Event, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED};
+use probe_ebpf::abi::{Event, POINT_EXEC, POINT_KERNEL_STACK, POINT_PROCESS_EXIT, POINT_RESERVED};
 
 use super::{
     arrivals::Arrivals,
     inside::Inside,
+    kernel::KernelStacks,
     shedding::Shedding,
     signals::{INTERRUPTED, Signals},
     world::Live,
@@ -62,6 +63,8 @@ pub(super) struct Sources {
     pub(super) signals: Signals,
     pub(super) clocks: Clocks,
     pub(super) processes: Processes,
+    /// Where the kernel's frames are asked for.
+    pub(super) kernel: Option<KernelStacks>,
     /// What is to be subtracted from durations.
     pub(super) costs: Option<Costs>,
     /// What finds files that come later.
@@ -93,6 +96,8 @@ pub(super) struct Session<'a> {
     arrivals: Arrivals,
     /// Processes that have given themselves new names.
     renamed: Vec<u32>,
+    /// Processes that got the name which is traced when there was no room for more.
+    no_room_for: u64,
     remarks: Vec<String>,
 }
 
@@ -104,8 +109,9 @@ impl<'a> Session<'a> {
         sources: Sources,
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
-        let Sources { inside, mut attachment, shed, recorder, signals, clocks, processes, costs, arrivals } = sources;
-        let world = Live::new(processes, Modules::default(), attachment.losses()?, request.stack_depth);
+        let Sources { inside, mut attachment, shed, recorder, signals, clocks, processes, kernel, costs, arrivals } =
+            sources;
+        let world = Live::new(processes, Modules::default(), attachment.losses()?, kernel, request.stack_depth);
         let mut tracker = Tracker::new(&plan.points, &plan.functions, super::limits(request));
         // Before their ends were watched.
         attachment.forget_ended();
@@ -120,9 +126,10 @@ impl<'a> Session<'a> {
         let info = TraceInfo { subtracted, ..info(&plan, clocks) };
         let mut session = Self {
             notes: request.output.notes.clone(),
-            states: vec![growing::FileState::default(); files.len()],
+            states: files.iter().map(growing::FileState::of).collect(),
             arrivals,
             renamed: Vec::new(),
+            no_room_for: 0,
             request,
             info,
             plan,
@@ -191,7 +198,7 @@ impl<'a> Session<'a> {
                 && shedding.is_due(now)
                 && let Err(error) =
                     shedding.shed(&mut self.attachment, &self.plan, &self.files, &mut self.tracker, || {
-                        self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt_by(file.change()))
+                        self.states.iter().zip(&self.files).any(|(state, file)| state.is_spoilt(file))
                     })
             {
                 talk::say_error(&error);
@@ -234,6 +241,10 @@ impl<'a> Session<'a> {
                 read_recorder(recorder, world, arrivals, renamed, remarks);
             }
             self.world.processes.advance(time_ns);
+            if record.event.point == POINT_KERNEL_STACK {
+                self.world.kernel_frames(record);
+                continue;
+            }
             if record.event.point >= POINT_RESERVED {
                 let event = record.event;
                 drop(item);
@@ -243,6 +254,7 @@ impl<'a> Session<'a> {
             if self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(record)) {
                 continue;
             }
+            self.world.begin(&record.event);
             self.tracker.record(record, &mut self.world, self.sink.as_mut())?;
         }
         Ok(count)
@@ -363,17 +375,18 @@ impl<'a> Session<'a> {
             let others = self.world.losses.total() - of_points;
             summary.notes.push(format!("{others} records of ended threads and processes, and of unwinding, were lost"));
         }
-        let not_traced = self.attachment.not_traced();
+        let not_traced = self.attachment.not_traced() + self.no_room_for;
         if not_traced > 0 {
             summary.notes.push(format!("{not_traced} processes were not traced: at most 65,536 are at once"));
         }
-        let mut remarks = self.remarks.clone();
-        remarks.dedup();
-        summary.notes.extend(remarks);
+        summary.notes.append(&mut self.remarks);
     }
 
     /// What to look at when no event came.
     fn nothing_seen(&self) -> String {
+        if self.plan.traced_files().next().is_none() {
+            return "nothing was called: no traced process loaded what was awaited".to_owned();
+        }
         format!(
             "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
             self.plan.traced_files().collect::<Vec<_>>().join(" or ")
@@ -410,7 +423,10 @@ fn read_recorder(
     if recorder.take_lost() > 0 {
         world.processes.reseed_all();
         arrivals.look_anew();
-        remarks.push("records of mappings were lost: some callers may have no names".to_owned());
+        let remark = "records of mappings were lost: some callers may have no names";
+        if !remarks.iter().any(|known| known == remark) {
+            remarks.push(remark.to_owned());
+        }
     }
 }
 

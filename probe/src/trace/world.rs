@@ -5,19 +5,21 @@ use std::{
     rc::Rc,
 };
 
-use probe_ebpf::abi::{Lane, WALK_DEPTH, WALK_END};
+use probe_ebpf::abi::{Event, Lane, WALK_DEPTH, WALK_END};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::{
     attach::losses::Losses,
-    calls::{CallerStack, Cut, Home, tracker::World},
-    events::Frames,
+    calls::{CallerStack, Cut, Frame, Home, KernelFrames, tracker::World},
+    events::{Frames, Record},
     stacks::{CodeAddress, StackCopy, Step, Unwinder},
     target::{
         modules::{self, Modules, Named},
         processes::Processes,
     },
 };
+
+use super::kernel::KernelStacks;
 
 /// Stacks remembered at most.
 const MAX_STACKS: usize = 65_536;
@@ -27,11 +29,17 @@ const MAX_PROCESSES: usize = 4096;
 /// Names remembered at most, for one process.
 const MAX_NAMES: usize = 65_536;
 
+/// Nobody maps anything below (Linux: `vm.mmap_min_addr`, 64 KiB by default, one page at least).
+const LOWEST_CODE: u64 = 4096;
+
 /// The live world.
 pub(super) struct Live {
     pub(super) processes: Processes,
     pub(super) modules: Modules,
     pub(super) losses: Losses,
+    kernel: Option<KernelStacks>,
+    /// The kernel's frames below the event that is worked on.
+    below: Option<KernelFrames>,
     stacks: FxHashMap<u64, Remembered>,
     of_process: FxHashMap<u32, OfProcess>,
     /// Callers of one stack.
@@ -63,6 +71,8 @@ struct Kind {
     generation: u32,
     ended: Ended,
     at_point: bool,
+    /// Where the kernel's frames below are: those that are remembered stay there.
+    below: Option<*const Rc<Frame>>,
 }
 
 /// How the addresses were found, and why there are not more.
@@ -75,16 +85,36 @@ enum Ended {
 }
 
 impl Live {
-    pub(super) fn new(processes: Processes, modules: Modules, losses: Losses, stack_depth: u32) -> Self {
+    pub(super) fn new(
+        processes: Processes,
+        modules: Modules,
+        losses: Losses,
+        kernel: Option<KernelStacks>,
+        stack_depth: u32,
+    ) -> Self {
         Self {
             processes,
             modules,
             losses,
+            kernel,
+            below: None,
             stacks: FxHashMap::default(),
             of_process: FxHashMap::default(),
             callers: Vec::new(),
             stack_depth: stack_depth as usize,
         }
+    }
+
+    /// The kernel's frames came, of an event that is to follow.
+    pub(super) fn kernel_frames(&mut self, record: &Record<'_>) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.take(record);
+        }
+    }
+
+    /// To be told of each event of a point before it is worked on.
+    pub(super) fn begin(&mut self, event: &Event) {
+        self.below = self.kernel.as_mut().and_then(|kernel| kernel.of(event));
     }
 
     fn of_process(&mut self, pid: u32) -> &mut OfProcess {
@@ -145,7 +175,7 @@ impl Live {
     }
 
     fn name_unwound(&mut self, pid: u32, callers: &[CodeAddress], cut: Option<Cut>) -> CallerStack {
-        let mut stack = CallerStack { frames: Vec::with_capacity(callers.len()), cut };
+        let mut stack = CallerStack { frames: Vec::with_capacity(callers.len()), cut, kernel: None };
         for &address in callers.iter().filter(|&&address| !address.is_return_probe()) {
             match self.name_address(pid, address) {
                 Some(named) => stack.frames.extend(named.frames.iter().cloned()),
@@ -162,6 +192,10 @@ impl Live {
         for (number, &address) in callers.iter().enumerate() {
             if !true_next {
                 stack.cut = Some(Cut::NoFramePointers);
+                return stack;
+            }
+            // Where a program begins stands the number of its arguments, and no code is ever there.
+            if number == 0 && address.ip().0 < LOWEST_CODE {
                 return stack;
             }
             let Some(named) = self.name_address(of.pid, address) else {
@@ -214,7 +248,8 @@ impl World for Live {
                 Ended::Walk(frames.detail)
             }
         };
-        let kind = |generation| Kind { pid, generation, ended, at_point };
+        let below = self.below.as_ref().map(|frames| frames.as_ptr());
+        let kind = |generation| Kind { pid, generation, ended, at_point, below };
         let of = kind(self.processes.generation(pid));
         let mut hasher = FxHasher::default();
         (of, &self.callers).hash(&mut hasher);
@@ -225,7 +260,7 @@ impl World for Live {
         {
             return known.stack.clone();
         }
-        let stack = Rc::new(self.name(of));
+        let stack = Rc::new(CallerStack { kernel: self.below.clone(), ..self.name(of) });
         if self.stacks.len() >= MAX_STACKS {
             self.stacks.clear();
         }

@@ -56,6 +56,7 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
         stack_depth: 0,
         stack_copy: StackCopies::None,
         stack_all: false,
+        kernel_stack: false,
         origins: false,
         buffer_bytes: 1 << 20,
         force: false,

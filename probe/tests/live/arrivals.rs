@@ -279,6 +279,28 @@ fn a_program_that_is_deleted_and_made_anew_again_and_again_is_traced() {
     assert_eq!(calls(&tracer.interrupt(), "work", None), 36);
 }
 
+/// A deployment that is taken back, and the next one.
+#[test]
+fn a_build_that_comes_back_and_the_one_after_it_are_traced() {
+    let folder = folder(&[("c/counts", "app")]);
+    let (app, old, new) = (at(&folder, "app"), at(&folder, "old"), at(&folder, "new"));
+    fs::hard_link(&app, &old).expect("a second name");
+    let tracer = Tracer::start(&["-x", &app, "work"]);
+    let deployed = |n: &str| run(&app, &["calls", "-n", n]).success();
+    for build in ["100", "200"] {
+        fs::copy(program("c/counts"), &new).expect("a copy can be made");
+        fs::rename(&new, &app).expect("renamed");
+        tracer.await_said("now also tracing 1 function of");
+        deployed(build);
+        if fs::exists(&old).expect("it can be asked") {
+            fs::rename(&old, &app).expect("renamed");
+            tracer.await_said("was replaced");
+            deployed("1000");
+        }
+    }
+    assert_eq!(calls(&tracer.interrupt(), "work", None), 1300);
+}
+
 /// Who deploys often must not find the disk full of builds that only a tracer holds.
 #[test]
 fn a_build_that_nobody_runs_any_more_is_let_go() {

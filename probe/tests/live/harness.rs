@@ -179,14 +179,21 @@ impl Process {
     /// Reads stderr up to a line with this in it: `probe: tracing` comes when the probes are in place.
     #[track_caller]
     pub(crate) fn await_said(&self, wanted: &str) {
+        if let Err(before) = self.said(wanted) {
+            panic!("it never said '{wanted}': {before}");
+        }
+    }
+
+    /// The same; what it said instead, when it ended before.
+    fn said(&self, wanted: &str) -> Result<(), String> {
         let mut before = String::new();
         for line in &self.said {
             if line.contains(wanted) {
-                return;
+                return Ok(());
             }
             before.push_str(&line);
         }
-        panic!("it never said '{wanted}': {before}");
+        Err(before)
     }
 
     /// Tells a program that takes orders what to do, and waits until it has.
@@ -250,9 +257,24 @@ pub(crate) struct Tracer {
 impl Tracer {
     /// Starts it and waits until its probes are in place.
     pub(crate) fn start(args: &[impl AsRef<OsStr>]) -> Self {
-        let tracer = Self::spawn(&[], args);
-        tracer.process.await_said("probe: tracing");
+        let tracer = Self::starting(args);
+        tracer.await_said("probe: tracing");
         tracer
+    }
+
+    /// Starts it, and does not wait.
+    pub(crate) fn starting(args: &[impl AsRef<OsStr>]) -> Self {
+        Self::spawn(&[], args)
+    }
+
+    /// Whether it says this; false when it ends before.
+    pub(crate) fn says(&self, wanted: &str) -> bool {
+        self.process.said(wanted).is_ok()
+    }
+
+    /// Waits for the end of one that never began to trace.
+    pub(crate) fn refused(self) -> Ended {
+        self.process.finish()
     }
 
     /// Everything is wanted, so nothing is shed, unless a test says how much may be.

@@ -95,6 +95,23 @@ fn bpf_and_perfmon_suffice_to_trace_a_command_and_to_name_callers() {
 }
 
 #[test]
+fn the_kernels_frames_have_names_for_who_may_see_them_and_else_it_is_said_what_is_missing() {
+    let place = Place::new();
+    let command = place.text("c-counts");
+    for given in [&["bpf", "perfmon"][..], &["bpf", "perfmon", "syslog"]] {
+        let table = Process::start(place.command_with(given, &["cat", "/proc/kallsyms"])).finish().success();
+        let may_see = table.lines().any(|line| !line.starts_with("0000000000000000 "));
+        let args = [&OUTPUT[..], &["--kernel-stack", "leaf", "--", command.as_str(), "calls", "-n", "50"]].concat();
+        let ended = place.probe_with(given, &args);
+        place.assert_counted(&ended, "leaf");
+        assert_eq!(ended.stderr.contains("CAP_SYSLOG is missing"), !may_see, "{given:?}: {ended:?}");
+        let trace = place.trace();
+        let frames = trace.calls.iter().find_map(|call| call.kernel_stack.as_ref()).expect("of an outermost call");
+        assert!(!frames.is_empty() && frames.iter().all(|frame| frame.function.is_some() == may_see), "{frames:?}");
+    }
+}
+
+#[test]
 fn without_one_of_them_its_name_and_what_gives_it_are_said_and_no_command_runs() {
     let place = Place::new();
     let command = place.text("c-counts");

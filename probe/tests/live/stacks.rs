@@ -192,6 +192,24 @@ fn c_that_go_called_has_go_for_callers_and_so_on_through_both() {
     }
 }
 
+/// The kernel starts a program with the number of its arguments where a return address would be.
+#[test]
+fn where_a_program_begins_there_are_no_callers_and_nothing_is_missing() {
+    for (program, begins) in [
+        ("c/counts", "_start"),
+        ("c/counts-static", "_start"),
+        ("rust/counts", "_start"),
+        ("go/counts", "_rt0_amd64_linux"),
+        ("go/counts-pie", "_rt0_amd64_linux"),
+    ] {
+        for how in ["auto", "fp", "dwarf"] {
+            let traced = trace(&["--stack", how, begins], &[&path(program), "calls", "-n", "1"]);
+            let [call] = traced.trace.of(begins)[..] else { panic!("{program} {how}: {}", traced.ended.stderr) };
+            assert_eq!((callers(call), call.stack_cut.as_deref()), (Vec::new(), None), "{program} {how}");
+        }
+    }
+}
+
 #[test]
 fn callers_whose_return_address_a_return_probe_has_replaced_are_shown_all_the_same() {
     let traced = trace(&["--returns=uretprobe", "--stack-all", "func_*"], &[path("c/test")]);
@@ -241,49 +259,13 @@ fn a_coroutines_stack_ends_where_it_begins() {
     }
 }
 
-/// Maps its own code so many times more, then waits if it is to, and calls.
-const MANY_MAPPINGS: &str = r#"
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-__attribute__((noipa)) long counted(long x) { return x * 3; }
-__attribute__((noipa)) long outer(long x) { return counted(x) + 1; }
-int main(int argc, char **argv) {
-    int file = open("/proc/self/exe", O_RDONLY);
-    for (int i = atoi(argv[1]); i > 0; i--)
-        if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0) == MAP_FAILED)
-            return 1;
-    if (argc > 2) {
-        puts("ready");
-        fflush(stdout);
-        getchar();
-    }
-    long sum = 0;
-    for (int i = 0; i < 1000; i++)
-        sum += outer(i);
-    return sum == 0;
-}
-"#;
-
+/// Those that were there before the trace are in another test, of its start.
 #[test]
-fn sixty_thousand_mappings_hold_nothing_up_and_hide_no_caller() {
-    let folder = tempfile::tempdir().expect("a folder can be made");
-    let (source, program) = (folder.path().join("many.c"), folder.path().join("many"));
-    std::fs::write(&source, MANY_MAPPINGS).expect("it can be written");
-    harness::tool("gcc", &["-O2".as_ref(), "-o".as_ref(), program.as_os_str(), source.as_os_str()]);
-    let shown = program.to_str().expect("UTF-8");
-    // What is there before the trace begins, and what comes in it.
-    let mut process = Process::waiting(&program, &["60000"]);
-    let tracer = Tracer::start(&["-p", &process.pid().to_string(), "counted"]);
-    process.go();
-    process.finish().success();
-    for traced in [tracer.finish(), trace(&["counted"], &[shown, "60000"])] {
-        let calls = traced.trace.of("counted");
-        assert_eq!(calls.len(), 1000, "{}", traced.ended.stderr);
-        calls.iter().for_each(|call| assert_c_callers(call, &["outer", "main"]));
-    }
+fn sixty_thousand_mappings_made_while_a_process_is_traced_hide_no_caller() {
+    let traced = trace(&["work"], &[&path("c/maps"), "60000"]);
+    let calls = traced.trace.of("work");
+    assert_eq!(calls.len(), 1000, "{}", traced.ended.stderr);
+    calls.iter().for_each(|call| assert_c_callers(call, &["call_work", "main"]));
 }
 
 #[test]

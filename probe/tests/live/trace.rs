@@ -36,6 +36,7 @@ pub(crate) struct Call {
     pub(crate) lost: bool,
     pub(crate) stack: Option<Vec<Frame>>,
     pub(crate) stack_cut: Option<String>,
+    pub(crate) kernel_stack: Option<Vec<Frame>>,
 }
 
 /// A caller.
@@ -45,6 +46,14 @@ pub(crate) struct Frame {
     pub(crate) file: Option<String>,
     pub(crate) line: Option<u32>,
     pub(crate) binary: Option<String>,
+    ip: String,
+}
+
+impl Frame {
+    /// Its address at run time.
+    pub(crate) fn ip(&self) -> u64 {
+        self.ip.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok()).expect("an address")
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,6 +81,7 @@ struct CallLine<'a> {
     lost: bool,
     stack: Option<Vec<Frame>>,
     stack_cut: Option<String>,
+    kernel_stack: Option<Vec<Frame>>,
 }
 
 /// A trace.
@@ -232,6 +242,7 @@ fn own(line: CallLine<'_>, texts: &mut Texts) -> Call {
         lost: line.lost,
         stack: line.stack,
         stack_cut: line.stack_cut,
+        kernel_stack: line.kernel_stack,
     }
 }
 

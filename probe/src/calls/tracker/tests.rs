@@ -83,7 +83,7 @@ impl World for OneLoss {
             let frame = crate::target::modules::nameless(crate::stacks::CodeAddress::after_call(ip));
             Rc::new(frame)
         };
-        Rc::new(CallerStack { frames: frames.addresses().map(frame).collect(), cut: None })
+        Rc::new(CallerStack { frames: frames.addresses().map(frame).collect(), cut: None, kernel: None })
     }
 
     fn last_loss(&mut self, lane: Lane, lost: u32) -> Option<u64> {

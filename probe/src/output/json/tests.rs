@@ -91,7 +91,7 @@ fn a_call_has_every_field_of_the_contract() {
         ip: u64::MAX,
         inlined: false,
     });
-    let stack = CallerStack { frames: vec![inlined, unknown], cut: Some(Cut::NoFramePointers) };
+    let stack = CallerStack { frames: vec![inlined, unknown], cut: Some(Cut::NoFramePointers), kernel: None };
     story.enter_with(7, Some(3), 0, 1_200_345, Some(stack));
     story.ends(7, Some(1_201_545), 4716, End::Return, false);
     story.leave(3, 2 * MS);
@@ -117,6 +117,29 @@ fn a_call_has_every_field_of_the_contract() {
     assert_eq!(
         (&calls[1]["parent"], &calls[1]["stack"], &calls[1]["stack_cut"]),
         (&Value::Null, &Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn the_kernels_frames_stand_behind_the_callers_where_they_were_asked_for() {
+    let mut story = story();
+    let of_kernel = Frame {
+        file: None,
+        line: None,
+        binary: Some("[kernel]".to_owned()),
+        address: None,
+        ip: 0xffff_ffff_8100_0c55,
+        ..(*frame("asm_exc_int3", "", 0)).clone()
+    };
+    let frames = vec![frame("main.main", "/src/main.go", 5)];
+    story.enter_with(1, None, 0, 0, Some(CallerStack { frames, cut: None, kernel: Some([Rc::new(of_kernel)].into()) }));
+    story.leave(1, 1);
+    let call = &calls(story)[0];
+    assert_eq!(call["stack"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        call["kernel_stack"],
+        json!([{"function": "asm_exc_int3", "file": null, "line": null, "binary": "[kernel]", "address": null,
+                "ip": "0xffffffff81000c55", "inlined": false}])
     );
 }
 
@@ -307,7 +330,7 @@ fn a_frame_is_not_taken_for_one_that_lived_at_its_place() {
     let mut story = story();
     for id in 0..20_000_u64 {
         let caller = frame(&format!("caller{id}"), "main.go", 1);
-        story.enter_with(id, None, 0, id, Some(CallerStack { frames: vec![caller], cut: None }));
+        story.enter_with(id, None, 0, id, Some(CallerStack { frames: vec![caller], cut: None, kernel: None }));
         story.leave(id, id + 1);
     }
     for (id, call) in calls(story).iter().enumerate() {

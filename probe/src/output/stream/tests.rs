@@ -44,7 +44,7 @@ fn lines_stand_in_the_order_of_events() {
 fn an_entry_does_not_wait_for_its_exit_beyond_a_tick() {
     let mut story = Story::new(&OutputOptions { time: TimeFormat::None, ..options() }, &FUNCTIONS);
     story.goroutine = None;
-    let caller = CallerStack { frames: vec![frame("main.main", "/src/main.go", 3)], cut: None };
+    let caller = CallerStack { frames: vec![frame("main.main", "/src/main.go", 3)], cut: None, kernel: None };
     story.enter_with(1, None, 0, 0, Some(caller));
     assert_eq!(
         story.tick(MS),

@@ -26,7 +26,7 @@ fn shown(story: Story) -> String {
 fn callers() -> CallerStack {
     let main = frame("main.main.func1", "/src/app/main.go", 31);
     let serve = frame("net/http.HandlerFunc.ServeHTTP", "/usr/lib/go/src/net/http/server.go", 2122);
-    CallerStack { frames: vec![main, serve], cut: None }
+    CallerStack { frames: vec![main, serve], cut: None, kernel: None }
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn hostile_names_cannot_touch_the_terminal() {
         ip: 1,
         inlined: false,
     });
-    story.enter_with(1, None, 0, 0, Some(CallerStack { frames: vec![bad], cut: None }));
+    story.enter_with(1, None, 0, 0, Some(CallerStack { frames: vec![bad], cut: None, kernel: None }));
     story.point(Some(1), 1, 1);
     story.leave(1, 10);
     assert_eq!(
@@ -379,9 +379,15 @@ fn callers_without_names_show_where_they_are_and_cuts_say_why() {
     let no_line = Rc::new(Frame { line: None, ..(*frame("f", "a.c", 0)).clone() });
     let frames = vec![inlined, unnamed(Some("/usr/lib/libc.so.6"), Some(0x27249)), unnamed(None, None), no_line];
     let mut story = story();
-    story.enter_with(1, None, GET, 0, Some(CallerStack { frames, cut: Some(Cut::NoFramePointers) }));
+    story.enter_with(1, None, GET, 0, Some(CallerStack { frames, cut: Some(Cut::NoFramePointers), kernel: None }));
     story.leave(1, 1);
-    story.enter_with(2, None, GET, 2, Some(CallerStack { frames: Vec::new(), cut: Some(Cut::Unreadable) }));
+    story.enter_with(
+        2,
+        None,
+        GET,
+        2,
+        Some(CallerStack { frames: Vec::new(), cut: Some(Cut::Unreadable), kernel: None }),
+    );
     story.leave(2, 3);
     assert_eq!(
         shown(story),
@@ -402,7 +408,7 @@ fn callers_without_names_show_where_they_are_and_cuts_say_why() {
 
 #[test]
 fn stacks_of_inner_calls_stand_below_what_they_called() {
-    let one = || Some(CallerStack { frames: vec![frame("main.main", "main.go", 5)], cut: None });
+    let one = || Some(CallerStack { frames: vec![frame("main.main", "main.go", 5)], cut: None, kernel: None });
     let mut story = story();
     story.enter_with(1, None, HANDLER, 0, one());
     story.enter_with(2, Some(1), GET, 1, one());

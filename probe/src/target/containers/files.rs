@@ -7,10 +7,11 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use rustix::fs::fstatfs;
 
 use super::{Container, Selected};
-use crate::target::{self, TracedFile, debugfiles, debuginfod::Debuginfod, in_root_of, proc, program_file};
+use crate::target::{
+    self, Opened, TracedFile, debugfiles, debuginfod::Debuginfod, in_root_of, overlay, proc, program_file,
+};
 
 /// The programs of the containers' first processes, each once.
 ///
@@ -71,23 +72,19 @@ fn add(files: &mut Vec<TracedFile>, file: TracedFile) {
     }
 }
 
-/// Linux: include/uapi/linux/magic.h, `OVERLAYFS_SUPER_MAGIC`.
-const OVERLAY: u32 = 0x794c_7630;
-
-/// Whether a probe on one file is a probe on the other. An overlay has a device number of its own, and shows the inode
-/// number and the times of the file below (Documentation/filesystems/overlayfs.rst, "Inode properties").
+/// Whether a probe on one file is a probe on the other. Where an overlay's layers cannot be seen, it has a device number of its
+/// own, and shows the inode number and the times of the file below (Documentation/filesystems/overlayfs.rst, "Inode properties").
 pub fn is_same(one: &TracedFile, other: &TracedFile) -> bool {
     are_same(&one.file, &other.file)
 }
 
 fn are_same(one: &File, other: &File) -> bool {
-    let on_overlay = |file: &File| fstatfs(file).is_ok_and(|kind| kind.f_type as u32 == OVERLAY);
     let (Ok(a), Ok(b)) = (one.metadata(), other.metadata()) else { return false };
     if (a.dev(), a.ino()) == (b.dev(), b.ino()) {
         return true;
     }
     let below = |m: &Metadata| (m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
-    below(&a) == below(&b) && on_overlay(one) && on_overlay(other)
+    below(&a) == below(&b) && overlay::is_on_overlay(one) && overlay::is_on_overlay(other)
 }
 
 fn in_container(container: &Container, path: &Path, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
@@ -147,14 +144,9 @@ pub fn follow(file: &mut TracedFile, old: &Container, new: &Container) -> bool {
     }
     let path = in_root_of(init, Path::new(&file.shown));
     let opened = debugfiles::open(&path).ok().filter(|_| is_elsewhere(init));
-    let Some((opened, metadata)) = opened.and_then(|opened| opened.metadata().ok().map(|metadata| (opened, metadata)))
-    else {
-        return false;
-    };
-    if are_same(&file.file, &opened) {
-        file.identity = target::Identity::of(&metadata);
-        file.file = opened;
-    }
+    let Some(opened) = opened.and_then(|opened| Opened::new(opened, &path).ok()) else { return false };
+    let is_same = are_same(&file.file, &opened.file);
+    file.follow(opened, is_same);
     file.path = path;
     file.through = Some(init);
     true

@@ -124,7 +124,7 @@ impl Selected {
     /// # Errors
     /// Nothing of that name runs, or several do.
     pub fn find(within: &Within) -> Result<Self> {
-        if !proc::is_the_machines() {
+        if proc::is_the_machines() == Some(false) {
             bail!(
                 "failed to find {}: {} shows the processes of one container only; mount the host's and give it with --proc \
                  (docker run --pid=host, or -v /proc:/host/proc:ro and --proc /host/proc)",

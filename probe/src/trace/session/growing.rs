@@ -16,7 +16,10 @@ use crate::{
     output::{escape::escaped, talk},
     plan::{NO_FUNCTION, Plan},
     target::{Change, TracedFile, containers::files::is_same},
-    trace::arrivals::{Arrival, Candidate, Taken},
+    trace::{
+        arrivals::{Arrival, Candidate, Taken},
+        not_probed,
+    },
 };
 
 /// Where no events come that they belong to, records of mappings are applied up to so long ago.
@@ -41,9 +44,14 @@ pub(super) struct FileState {
 }
 
 impl FileState {
+    /// At the start of the trace.
+    pub(super) fn of(file: &TracedFile) -> Self {
+        Self { is_superseded: file.is_covered, ..Self::default() }
+    }
+
     /// Whether its probes are there, and it is not what was read any more.
-    pub(super) fn is_spoilt_by(self, change: Option<Change>) -> bool {
-        !self.is_gone && change == Some(Change::Overwritten)
+    pub(super) fn is_spoilt(self, file: &TracedFile) -> bool {
+        !self.is_gone && file.is_overwritten()
     }
 }
 
@@ -65,7 +73,7 @@ impl Session<'_> {
             self.world.processes.advance(before.saturating_sub(BEHIND_NS));
         }
         for pid in std::mem::take(&mut self.renamed) {
-            self.attachment.renamed(pid);
+            self.no_room_for += u64::from(!self.attachment.renamed(pid));
         }
         self.look_at_paths();
         self.let_go_of_unused();
@@ -79,12 +87,12 @@ impl Session<'_> {
 
     fn look_at_paths(&mut self) {
         for number in 0..self.files.len() {
-            let (file, state) = (&self.files[number], self.states[number]);
+            let state = self.states[number];
             if state.is_gone {
                 continue;
             }
-            let change = file.change();
-            let has_successor = change == Some(Change::Replaced) && !state.is_superseded;
+            let change = self.files[number].change();
+            let has_successor = matches!(change, Some(Change::Replaced | Change::Copied)) && !state.is_superseded;
             if change != state.said {
                 self.file_changed(number, change);
             }
@@ -107,11 +115,18 @@ impl Session<'_> {
             Some(Change::Overwritten) => {
                 state.is_gone = true;
                 self.attachment.detach_file(&self.plan, number);
-                talk::say(format_args!("{shown} was overwritten in place: its probes were removed at once"));
+                talk::say(format_args!(
+                    "{shown} was overwritten in place: its probes were removed at once, and its path is not looked at any more"
+                ));
             }
-            Some(Change::Replaced | Change::Deleted) if is_no_matter => {}
+            Some(Change::Replaced | Change::Copied | Change::Deleted) if is_no_matter => {}
             Some(Change::Replaced) => {
                 talk::say(format_args!("{shown} was replaced: processes that run the old file are still traced"));
+            }
+            Some(Change::Copied) => {
+                talk::say(format_args!(
+                    "{shown} was changed, for which its overlay made a copy: processes that run the image's file are still traced"
+                ));
             }
             Some(Change::Deleted) => {
                 talk::say(format_args!("{shown} was deleted: running processes are still traced"));
@@ -133,7 +148,9 @@ impl Session<'_> {
             }
         }
         for (number, unseen) in self.arrivals.take_unused() {
-            if !unseen.is_empty() && !self.were_all_recorded(number, &unseen) {
+            // It may have been asked twice.
+            let is_gone = self.states[number].is_gone;
+            if is_gone || !unseen.is_empty() && !self.were_all_recorded(number, &unseen) {
                 continue;
             }
             let Some(living) = self.states.iter().position(|state| !state.is_gone && !state.is_superseded) else {
@@ -165,7 +182,7 @@ impl Session<'_> {
         match taken {
             Ok(taken) => match self.add(&candidate, *taken) {
                 Ok(Some(file)) => {
-                    say_arrival(&candidate, &file);
+                    say_arrival(&candidate, &file, self.request.verbose);
                     self.sink.grown(&self.info, &file)?;
                 }
                 Ok(None) => {}
@@ -191,8 +208,11 @@ impl Session<'_> {
     fn add(&mut self, candidate: &Candidate, taken: Taken) -> Result<Option<NewFile>> {
         let Taken { file, libraries, mut plan } = taken;
         let known = self.position(&file).filter(|&known| !self.plan.only_unwinds(known));
-        if known.is_some() {
-            self.supersede(candidate);
+        if let Some(known) = known {
+            if candidate.replaces != Some(known) {
+                self.supersede(candidate);
+                self.states[known].is_superseded = false;
+            }
             return Ok(None);
         }
         if plan.functions.is_empty() {
@@ -205,24 +225,32 @@ impl Session<'_> {
             anyhow::bail!("it has points or makes coroutines, which --min-duration cannot leave out: start anew");
         }
         if !self.attachment.watches_shared_files() {
+            let all = plan.points.len();
             plan.points.retain(|point| point.function != NO_FUNCTION || point.file == 0);
+            if plan.points.len() < all {
+                plan.unwatched.push("its unwinders are in libraries that other programs run too".to_owned());
+            }
         }
         let (matched, mut skipped) = (plan.matched, std::mem::take(&mut plan.skipped));
         let binary = file.shown.clone();
         let positions: Vec<usize> = [file].into_iter().chain(libraries).map(|file| self.place(file)).collect();
         let new = positions[0];
+        let unwatched = self.plan.unwatched.len();
         let added = self.plan.append(plan, &positions);
-        let refused = self.attachment.grow(&self.plan, &self.files, &added);
+        let refused = self.attachment.grow(&mut self.plan, &self.files, &added);
         let at_ns = monotonic_ns();
+        let unwatched = self.plan.unwatched.iter().skip(unwatched).filter(|_| self.request.verbose > 0);
+        unwatched.for_each(|reason| talk::say(format_args!("some unwound calls will have no duration: {reason}")));
         self.tracker.grow(&self.plan.points, &self.plan.functions, at_ns);
         if let Some(shedding) = &mut self.shedding {
             shedding.grow(&self.plan);
         }
         let functions = &self.plan.functions[added.functions.clone()];
         self.info.functions.extend(functions.iter().map(|function| function.traced.clone()));
+        // What cannot be attached takes nobody's place: the file after it may.
+        let refused = refused.inspect_err(|_| self.states[new].is_gone = true)?;
         self.supersede(candidate);
         self.know_file(new);
-        let refused = refused.inspect_err(|_| self.states[new].is_gone = true)?;
         let attached = (added.functions.len() - refused.len()) as u64;
         let name = |function: u32| self.info.functions.get(function as usize).map(|function| function.name.clone());
         let refused = refused.into_iter().filter_map(|(function, reason)| Some((name(function)?, reason)));
@@ -258,7 +286,7 @@ fn nothing_of(plan: &Plan) -> String {
     }
 }
 
-fn say_arrival(candidate: &Candidate, file: &NewFile) {
+fn say_arrival(candidate: &Candidate, file: &NewFile, verbose: u8) {
     let (n, shown) = (file.attached, escaped(&file.binary));
     let functions = if n == 1 { "function" } else { "functions" };
     let why = match (candidate.cause, candidate.through) {
@@ -268,4 +296,5 @@ fn say_arrival(candidate: &Candidate, file: &NewFile) {
     let not =
         if file.skipped.is_empty() { String::new() } else { format!("; {} cannot be probed", file.skipped.len()) };
     talk::say(format_args!("now also tracing {n} {functions} of {shown} ({why}){not}"));
+    not_probed(&file.skipped, verbose).for_each(talk::say);
 }
