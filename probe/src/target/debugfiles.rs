@@ -50,6 +50,17 @@ pub fn read(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What is known of a folder. On a path through a process's root, links lead where they lead that process.
+///
+/// # Errors
+/// There is no such folder.
+pub fn folder(path: &Path) -> io::Result<Metadata> {
+    match through_root(path) {
+        Some((root, inner)) => File::from(folder_in(&root, &inner)?).metadata(),
+        None => fs::metadata(path),
+    }
+}
+
 /// The names of what is in a folder. On a path through a process's root, links lead where they lead that process.
 ///
 /// # Errors

@@ -53,6 +53,8 @@ pub struct TracedFile {
     pub path: PathBuf,
     /// The process in whose root, or as whose program, it is found.
     pub through: Option<u32>,
+    /// The container in which it was found, by its number in the kernel half; where containers are traced.
+    pub container: Option<u64>,
     /// The open file. Of an overlay it is the layer's, where that can be seen: the one that probes sit on.
     pub file: File,
     /// What it was when it was read, as processes see it.
@@ -185,6 +187,7 @@ impl TracedFile {
             shown: shown.to_owned(),
             path: path.to_owned(),
             through: None,
+            container: None,
             identity,
             real,
             changed,

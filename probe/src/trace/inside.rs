@@ -20,6 +20,8 @@ const LOOK_ABSENT: Duration = Duration::from_millis(250);
 /// How often a pod is looked at for containers that it did not have.
 const LOOK_THOROUGH: Duration = Duration::from_millis(500);
 
+/// What stands in a container's way for so long is said.
+const SETTLED: Duration = Duration::from_secs(1);
 /// How long a container that starts may take to have its files.
 const FOLLOWED: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,8 @@ pub(super) struct Inside {
     absent: Vec<Container>,
     /// What ended, and what came back in its place: files of the one are to be found in the other, as soon as it has them.
     returned: Vec<(Container, Container, Instant)>,
+    /// Why not all is traced that is there, since when, and whether that was said.
+    obstacle: Option<(String, Instant, bool)>,
     /// Processes were named: the trace is of them, and ends with them.
     is_of_processes: bool,
 }
@@ -44,6 +48,7 @@ impl Inside {
     pub(super) fn find(request: &Trace) -> Result<Option<(Self, Trace)>> {
         let Some(within) = &request.target.within else { return Ok(None) };
         let selected = Selected::find(within)?;
+        selected.obstacle().filter(|_| !request.quiet).iter().for_each(talk::say);
         let mut request = request.clone();
         let is_of_processes = !request.target.pids.is_empty();
         if is_of_processes {
@@ -59,6 +64,7 @@ impl Inside {
                 looked_thoroughly: now,
                 absent: Vec::new(),
                 returned: Vec::new(),
+                obstacle: None,
                 is_of_processes,
             },
             request,
@@ -94,6 +100,7 @@ impl Inside {
             self.looked_thoroughly = now;
         }
         let change = self.selected.look(thorough);
+        self.say_obstacle(now);
         let has_changed = change.is_some();
         if let Some(change) = change {
             self.changed(change, attachment, now);
@@ -103,9 +110,30 @@ impl Inside {
             for file in files.iter_mut() {
                 followed &= files::follow(file, old, new);
             }
-            !followed && now - *since < FOLLOWED
+            if !followed && now - *since >= FOLLOWED {
+                let shown = escaped(&new.shown);
+                talk::say(format_args!(
+                    "container {shown} has none of the traced files: new builds of them are not traced there"
+                ));
+                return false;
+            }
+            !followed
         });
         has_changed
+    }
+
+    /// Says why what is there is not traced, once it stays so: a container that starts is not whole at first.
+    fn say_obstacle(&mut self, now: Instant) {
+        match (self.selected.obstacle(), &mut self.obstacle) {
+            (None, known) => *known = None,
+            (Some(why), Some((known, since, is_said))) if known == why => {
+                if !*is_said && now - *since >= SETTLED {
+                    *is_said = true;
+                    talk::say(why);
+                }
+            }
+            (Some(why), known) => *known = Some((why.to_owned(), now, false)),
+        }
     }
 
     fn changed(&mut self, Change { gone, new }: Change, attachment: &mut Attachment, now: Instant) {

@@ -80,7 +80,7 @@ fn parse_mount(line: &str, host: &Path) -> Option<Mount> {
 
 /// Options of the mount stand beside the controllers.
 fn is_controller(option: &str) -> bool {
-    const CONTROLLERS: [&str; 14] = [
+    const CONTROLLERS: [&str; 15] = [
         "blkio",
         "cpu",
         "cpuacct",
@@ -95,6 +95,7 @@ fn is_controller(option: &str) -> bool {
         "net_prio",
         "perf_event",
         "pids",
+        "rdma",
     ];
     CONTROLLERS.contains(&option)
 }

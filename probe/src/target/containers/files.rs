@@ -2,13 +2,14 @@
 
 use std::{
     fs::{self, File, Metadata},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Result, bail};
 
-use super::{Container, Selected};
+use super::{Container, Selected, escaped};
 use crate::target::{
     self, Opened, TracedFile, debugfiles, debuginfod::Debuginfod, in_root_of, overlay, proc, program_file,
 };
@@ -19,8 +20,10 @@ use crate::target::{
 /// One cannot be read.
 pub fn programs(selected: &Selected, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
     let mut files = Vec::new();
-    for init in selected.containers().iter().filter_map(|container| container.init) {
-        add(&mut files, program_file(init, debuginfod)?);
+    for container in selected.containers() {
+        if let Some(init) = container.init {
+            add(&mut files, container.having(program_file(init, debuginfod)?));
+        }
     }
     Ok(files)
 }
@@ -31,18 +34,24 @@ pub fn programs(selected: &Selected, debuginfod: Option<&Debuginfod>) -> Result<
 /// # Errors
 /// It is in none of the containers, or cannot be read.
 pub fn named(selected: &Selected, path: &Path, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
-    let mut files = Vec::new();
-    let mut error = None;
+    let (mut files, mut errors) = (Vec::new(), Vec::new());
     for container in selected.containers() {
         match in_container(container, path, debuginfod) {
-            Ok(found) => found.into_iter().for_each(|file| add(&mut files, file)),
-            Err(other) => error = error.or(Some(other)),
+            Ok(found) => found.into_iter().for_each(|file| add(&mut files, container.having(file))),
+            Err(error) => errors.push((container, error)),
         }
     }
-    match error.filter(|_| files.is_empty()) {
-        Some(error) => Err(error.context(format!("in {}", selected.within().shown()))),
-        None => Ok(files),
+    if files.is_empty()
+        && let Some((_, error)) = errors.pop()
+    {
+        return Err(error.context(format!("in {}", selected.within().shown())));
     }
+    // That some containers of a pod do not have it is as usual as that one does.
+    let is_there = |error: &anyhow::Error| !matches!(error.downcast_ref::<io::Error>(), Some(error) if error.kind() == io::ErrorKind::NotFound);
+    for (container, error) in errors.iter().filter(|(_, error)| is_there(error)) {
+        log::warn!("not traced in container {}: {}", escaped(&container.shown), escaped(&format!("{error:#}")));
+    }
+    Ok(files)
 }
 
 /// The files that a request means: those that it names, else programs.
@@ -141,7 +150,9 @@ fn is_program(pid: u32, file: &TracedFile) -> bool {
 /// it is the same file the probes on it hold. False: the new one is not so far yet, it has no root of its own.
 pub fn follow(file: &mut TracedFile, old: &Container, new: &Container) -> bool {
     let Some(init) = new.init else { return true };
-    if file.through.is_none_or(|pid| Some(pid) != old.init && proc::start_time(pid).is_some()) {
+    // Another container of a pod may have another file at that path.
+    let is_its = file.container == Some(old.number);
+    if !is_its || file.through.is_none_or(|pid| Some(pid) != old.init && proc::start_time(pid).is_some()) {
         return true;
     }
     let path = in_root_of(init, Path::new(&file.shown));
@@ -150,6 +161,6 @@ pub fn follow(file: &mut TracedFile, old: &Container, new: &Container) -> bool {
     let is_same = are_same(&file.file, &opened.file);
     file.follow(opened, is_same);
     file.path = path;
-    file.through = Some(init);
+    (file.through, file.container) = (Some(init), Some(new.number));
     true
 }

@@ -16,7 +16,7 @@ use self::{
     cgroups::Group,
     runtimes::{Known, short},
 };
-use super::{all_pids, proc};
+use super::{TracedFile, all_pids, proc};
 use crate::output::escape::escaped;
 
 /// Where the processes are that are meant.
@@ -92,6 +92,11 @@ impl Container {
         proc::numbers(pid).get(level).copied()
     }
 
+    /// A file that was found in it.
+    fn having(&self, file: TracedFile) -> TracedFile {
+        TracedFile { container: Some(self.number), ..file }
+    }
+
     fn is_there(&self) -> bool {
         match (self.init, &self.group) {
             (Some(init), _) => proc::start_time(init).is_some_and(|started| Some(started) == self.started),
@@ -107,6 +112,17 @@ pub struct Selected {
     within: Within,
     kind: Kind,
     containers: Vec<Container>,
+    obstacle: Option<String>,
+}
+
+/// Nothing runs that is called so: it may come.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Absent(String);
+
+/// Why what is there cannot be traced; none where nothing is.
+fn obstacle(error: &anyhow::Error) -> Option<String> {
+    (!error.is::<Absent>()).then(|| format!("{error:#}"))
 }
 
 /// How what was selected changed.
@@ -132,7 +148,7 @@ impl Selected {
                 proc::root().display()
             );
         }
-        let containers = found(within)?;
+        let (containers, obstacle) = found(within)?;
         let (first, rest) = containers.split_first().ok_or_else(|| anyhow!("no {}", within.shown()))?;
         if rest.iter().any(|other| other.kind != first.kind) {
             bail!(
@@ -140,7 +156,7 @@ impl Selected {
                 within.shown()
             );
         }
-        Ok(Self { within: within.clone(), kind: first.kind.clone(), containers })
+        Ok(Self { within: within.clone(), kind: first.kind.clone(), containers, obstacle })
     }
 
     /// What it was named.
@@ -153,9 +169,19 @@ impl Selected {
         &self.containers
     }
 
+    /// Why not all that is called so is traced; none where it is, or nothing else is there.
+    pub fn obstacle(&self) -> Option<&str> {
+        self.obstacle.as_deref()
+    }
+
     /// What the kernel half tells its processes by. It stays the same for the whole trace.
     pub fn kind(&self) -> &Kind {
         &self.kind
+    }
+
+    /// The number of the container that a process is in.
+    pub fn number_of(&self, pid: u32) -> Option<u64> {
+        self.containers.iter().find(|container| container.holds(pid)).map(|container| container.number)
     }
 
     /// Whether a process is in it.
@@ -211,7 +237,12 @@ impl Selected {
         if !self.containers.is_empty() && self.containers.iter().all(Container::is_there) && !may_grow {
             return None;
         }
-        let mut now = found(&self.within).unwrap_or_default();
+        let mut now;
+        (now, self.obstacle) = found(&self.within).unwrap_or_else(|error| (Vec::new(), obstacle(&error)));
+        if let Some(other) = now.iter().find(|container| container.kind != self.kind) {
+            self.obstacle =
+                Some(format!("failed to trace container {}: it is told in another way", escaped(&other.shown)));
+        }
         now.retain(|container| container.kind == self.kind);
         let was = |container: &Container, list: &[Container]| list.iter().any(|other| other.is(container));
         let (gone, stay): (Vec<_>, Vec<_>) = self.containers.drain(..).partition(|old| !was(old, &now));
@@ -237,20 +268,22 @@ impl Container {
     }
 }
 
-fn found(within: &Within) -> Result<Vec<Container>> {
+/// What is called so and runs; and why not all of it is there.
+fn found(within: &Within) -> Result<(Vec<Container>, Option<String>)> {
     match within {
-        Within::Container(name) => container(name).map(|container| vec![container]),
+        Within::Container(name) => container(name).map(|container| (vec![container], None)),
         Within::Pod(name) => pod(name),
         Within::Cgroup(path) => {
             let group = cgroups::named(path)?;
-            Ok(vec![Container {
+            let container = Container {
                 shown: group.place.path.clone(),
                 init: None,
                 number: group.id,
                 kind: group.kind.clone(),
                 started: None,
                 group: Some(group),
-            }])
+            };
+            Ok((vec![container], None))
         }
     }
 }
@@ -334,32 +367,35 @@ fn nothing_called(name: &str, known: &[Known]) -> anyhow::Error {
             .to_owned(),
         here => format!("here are {}", here.join(", ")),
     };
-    anyhow!("no container {}: {hint}", escaped(name))
+    Absent(format!("no container {}: {hint}", escaped(name))).into()
 }
 
-fn pod(name: &str) -> Result<Vec<Container>> {
+fn pod(name: &str) -> Result<(Vec<Container>, Option<String>)> {
     let known = runtimes::all();
     let inside: Vec<&Known> = known.iter().filter(|known| known.is_in_pod(name)).collect();
     let mut pods: Vec<(String, String)> = inside.iter().filter_map(|known| known.pod.clone()).collect();
     pods.sort();
     pods.dedup();
     match pods.as_slice() {
-        [] => bail!(no_pod(name, &known)),
+        [] => bail!(Absent(no_pod(name, &known))),
         [_] => {}
         several => {
             let several: Vec<String> = several.iter().map(shown_pod).collect();
             bail!("pod {} may be any of {}: give its namespace too", escaped(name), several.join(", "));
         }
     }
-    let containers: Vec<Container> = inside
-        .into_iter()
-        .filter(|known| !known.is_sandbox)
-        .filter_map(|known| running_container(known).ok())
-        .collect();
-    if containers.is_empty() {
-        bail!("no container of pod {} runs", escaped(name));
+    let (mut containers, mut cannot_be_traced) = (Vec::new(), None);
+    for known in inside.into_iter().filter(|known| !known.is_sandbox) {
+        match running_container(known) {
+            Ok(container) => containers.push(container),
+            Err(error) => cannot_be_traced = cannot_be_traced.or_else(|| obstacle(&error)),
+        }
     }
-    Ok(containers)
+    match (containers.is_empty(), cannot_be_traced) {
+        (true, None) => bail!(Absent(format!("no container of pod {} runs", escaped(name)))),
+        (true, Some(error)) => bail!(error),
+        (false, obstacle) => Ok((containers, obstacle)),
+    }
 }
 
 /// As a person names it: with its namespace, where there are any.
@@ -388,8 +424,7 @@ fn running_container(known: &Known) -> Result<Container> {
     let is_inside = |pid: &u32| cgroups::of(*pid).iter().any(|place| owns(&place.path).is_some());
     let init = match recorded {
         Some(pid) => pid,
-        None => first_of(all_pids().into_iter().filter(is_inside).collect())
-            .ok_or_else(|| anyhow!("container {shown} does not run: start it, then trace it"))?,
+        None => first_of(all_pids().into_iter().filter(is_inside).collect()).ok_or_else(|| does_not_run(&shown))?,
     };
     let started = proc::start_time(init);
     let places = cgroups::of(init);
@@ -399,7 +434,7 @@ fn running_container(known: &Known) -> Result<Container> {
     let is_anothers =
         |path: &str| cgroups::container_id(path).is_some_and(|id| id != known.id) && named(path).is_none();
     if places.iter().any(|place| is_anothers(&place.path)) {
-        bail!("container {shown} does not run: start it, then trace it");
+        return Err(does_not_run(&shown));
     }
     let group = cgroups::group_of(&mounts, &places, named);
     let container =
@@ -420,6 +455,10 @@ fn running_container(known: &Known) -> Result<Container> {
         );
     }
     Ok(container(Kind::PidNamespace, namespace, None))
+}
+
+fn does_not_run(shown: &str) -> anyhow::Error {
+    Absent(format!("container {shown} does not run: start it, then trace it")).into()
 }
 
 /// Another container of which a process is in a container's PID namespace.

@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 
 use super::cgroups;
-use crate::target::{all_pids, comm_of, proc};
+use crate::target::{all_pids, comm_of, debugfiles, proc};
 
 /// A container that a runtime knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,9 +69,7 @@ pub(super) fn short(id: &str) -> &str {
 const MOST_BYTES: u64 = 16 << 20;
 
 fn json(path: &Path) -> Option<Value> {
-    // A runtime's folders are its own, but a FIFO there would hold us up.
-    let metadata = fs::metadata(path).ok().filter(|metadata| metadata.is_file() && metadata.len() <= MOST_BYTES);
-    metadata.and_then(|_| serde_json::from_slice(&fs::read(path).ok()?).ok())
+    serde_json::from_slice(&debugfiles::read(path, MOST_BYTES).ok()?).ok()
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
@@ -83,40 +81,49 @@ fn pid_in(value: &Value, key: &str) -> Option<u32> {
 }
 
 fn pid_file(path: &Path) -> Option<u32> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+    let bytes = debugfiles::read(path, MOST_BYTES).ok()?;
+    std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
 }
 
-/// Folders in a folder, with their names.
+/// What is in a folder, with the names there. What is no folder in turn has nothing in it.
 fn folders(path: &Path) -> Vec<(String, PathBuf)> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
-        .collect();
+    let names = debugfiles::names_in(path).unwrap_or_default().into_iter();
+    let mut found: Vec<_> = names.filter_map(|name| Some((name.to_str()?.to_owned(), path.join(&name)))).collect();
     found.sort();
     found
 }
 
 /// All containers that runtimes of this machine know, each once.
 pub(super) fn all() -> Vec<Known> {
-    let mut found = of_daemons();
+    let mut places: Vec<Place> = all_pids().into_iter().filter_map(place_of).collect();
     for root in proc::host_roots() {
         let at = |path: &str| root.join(path);
-        found.extend(docker_roots(&root).iter().flat_map(|root| docker(root)));
-        found.extend(containerd(&at("run/containerd/io.containerd.runtime.v2.task")));
-        found.extend(storage(&at("var/lib/containers/storage"), &at("run/containers/storage")));
+        places.extend(docker_roots(&root).into_iter().map(Place::Docker));
+        places.push(Place::Containerd(at("run/containerd/io.containerd.runtime.v2.task")));
+        places.push(Place::Storage(at("var/lib/containers/storage"), at("run/containers/storage")));
     }
+    // Each container of podman has a process that names the same place, by another root's path.
+    let mut seen = BTreeSet::new();
+    places.retain(|place| place.identity().is_some_and(|identity| seen.insert(identity)));
+    let mut found: Vec<Known> = places.iter().flat_map(Place::containers).collect();
     found.extend(named_freely());
+    each_once(found)
+}
+
+/// Each container once, with all that is known of it: what is below a container engine (containerd's state of a Docker container)
+/// adds what the engine does not say, and has no name for it.
+fn each_once(found: Vec<Known>) -> Vec<Known> {
     let mut by_id: BTreeMap<String, Known> = BTreeMap::new();
     for known in found {
-        // What is below a container engine (containerd's state of a Docker container) adds what the engine does not say.
-        match by_id.get_mut(&known.id) {
-            Some(before) => {
-                before.pid = before.pid.or(known.pid);
-                before.cgroups.extend(known.cgroups);
-            }
-            None => drop(by_id.insert(known.id.clone(), known)),
-        }
+        let Some(before) = by_id.get_mut(&known.id) else {
+            by_id.insert(known.id.clone(), known);
+            continue;
+        };
+        before.names.extend(known.names);
+        before.pod = before.pod.take().or(known.pod);
+        before.pid = before.pid.or(known.pid);
+        before.is_sandbox |= known.is_sandbox;
+        before.cgroups.extend(known.cgroups);
     }
     by_id.into_values().collect()
 }
@@ -136,28 +143,33 @@ fn docker_roots(root: &Path) -> Vec<PathBuf> {
     paths.iter().map(|path| root.join(path.trim_start_matches('/'))).collect()
 }
 
-/// What is in folders that running daemons of root use, wherever these are.
-fn of_daemons() -> Vec<Known> {
-    let mut places: BTreeSet<Place> = all_pids().into_iter().filter_map(place_of).collect();
-    let mut found = Vec::new();
-    while let Some(place) = places.pop_first() {
-        found.extend(match place {
-            Place::Docker(data) => docker(&data),
-            Place::Containerd(tasks) => containerd(&tasks),
-            Place::Storage(kept, running) => storage(&kept, &running),
-        });
-    }
-    found
-}
-
 /// Where a daemon keeps its state.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Docker(PathBuf),
     /// Folders of tasks.
     Containerd(PathBuf),
     /// What is kept, and what there is while a container runs.
     Storage(PathBuf, PathBuf),
+}
+
+impl Place {
+    /// Its folders, whatever path leads to them: device and inode numbers. None where there is no such place.
+    fn identity(&self) -> Option<[(u64, u64); 2]> {
+        let of = |path: &Path| debugfiles::folder(path).ok().map(|folder| (folder.dev(), folder.ino()));
+        match self {
+            Self::Docker(folder) | Self::Containerd(folder) => Some([of(folder)?; 2]),
+            // What there is while a container runs need not be there.
+            Self::Storage(kept, running) => Some([of(kept)?, of(running).unwrap_or_default()]),
+        }
+    }
+
+    fn containers(&self) -> Vec<Known> {
+        match self {
+            Self::Docker(data) => docker(data),
+            Self::Containerd(tasks) => containerd(tasks),
+            Self::Storage(kept, running) => storage(kept, running),
+        }
+    }
 }
 
 /// The place that a process uses, if it is a daemon: root's own, and in no container, for anybody can call a program so.
@@ -233,6 +245,7 @@ fn owned((first, second): (&str, &str)) -> (String, String) {
 /// `NAMESPACE/ID/{config.json,init.pid}`.
 fn containerd(tasks: &Path) -> Vec<Known> {
     let tasks = folders(tasks).into_iter().flat_map(|(_, namespace)| folders(&namespace));
+    let tasks = tasks.filter(|(_, folder)| debugfiles::names_in(folder).is_ok());
     tasks.map(|(id, folder)| annotated(id, &folder.join("config.json"), pid_file(&folder.join("init.pid")))).collect()
 }
 
@@ -264,7 +277,8 @@ fn storage(kept: &Path, running: &Path) -> Vec<Known> {
     let list = json(&kept.join("containers.json")).unwrap_or_default();
     let entries = list.as_array().cloned().unwrap_or_default();
     let config = |id: &str| {
-        let config = Some(running.join(id).join("userdata/config.json")).filter(|path| path.exists());
+        let config =
+            Some(running.join(id).join("userdata/config.json")).filter(|path| debugfiles::metadata(path).is_ok());
         config.unwrap_or_else(|| kept.join(id).join("userdata/config.json"))
     };
     let sandbox_of = |id: &str| text(json(&config(id))?.get("annotations")?, SANDBOX).map(str::to_owned);
@@ -399,6 +413,15 @@ mod tests {
         let [web] =
             crun(written(&[("web/status", r#"{"pid":4712,"cgroup-path":"/web"}"#)]).path()).try_into().expect("one");
         assert_eq!((web.shown(), web.pid), ("web".to_owned(), Some(4712)));
+    }
+
+    #[test]
+    fn what_several_say_of_a_container_is_put_together_whoever_is_asked_first() {
+        let engine = Known { id: ID.into(), names: vec!["web".into()], ..Known::default() };
+        let below = Known { id: ID.into(), pid: Some(4711), cgroups: vec!["/docker/web".into()], ..Known::default() };
+        let whole = Known { pid: below.pid, cgroups: below.cgroups.clone(), ..engine.clone() };
+        assert_eq!(each_once(vec![engine.clone(), below.clone()]), std::slice::from_ref(&whole));
+        assert_eq!(each_once(vec![below, engine]), [whole]);
     }
 
     #[test]

@@ -226,7 +226,13 @@ impl Session<'_> {
 
     /// Traces a file from now on; none where it is traced already.
     fn add(&mut self, candidate: &Candidate, taken: Taken) -> Result<Option<NewFile>> {
-        let Taken { file, libraries, mut plan } = taken;
+        let Taken { mut file, libraries, mut plan } = taken;
+        file.container = match candidate.replaces {
+            Some(old) => self.files.get(old).and_then(|old| old.container),
+            None => {
+                self.inside.as_ref().zip(candidate.through).and_then(|(inside, pid)| inside.selected().number_of(pid))
+            }
+        };
         let known = self.position(&file).filter(|&known| !self.plan.only_unwinds(known));
         if let Some(known) = known {
             if candidate.replaces != Some(known) {
