@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -177,6 +178,41 @@ int main(int argc, char **) {
             assert_eq!(counts(&index, &[pattern]), [(name.to_owned(), own_code, 1)], "{pattern}");
         }
     }
+}
+
+/// The same where they were inlined. The oracle is the symbol table of a program into which nothing is.
+#[test]
+fn inlined_functions_of_one_file_of_cpp_have_their_full_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = r#"
+#include <cstdlib>
+namespace shop {
+namespace { SMALL int hidden(int x) { return x * atoi("3"); } struct Till { SMALL int tell(int x) { return hidden(x) + atoi("4"); } }; }
+static SMALL int helper(int x) { return Till().tell(x) * atoi("5"); }
+struct Cart { int n; SMALL int total(int x) { return helper(x) + n; } };
+WHOLE int outer(int x) { return Cart{x}.total(x); }
+}
+int main(int argc, char **) { return shop::outer(argc); }
+"#;
+    let small = "-DSMALL=__attribute__((always_inline)) inline";
+    let inlined = build(dir.path(), "in.cc", source, &["-O2", "-g", small, "-DWHOLE=__attribute__((noipa))"]);
+    let whole = build(dir.path(), "out.cc", source, &["-O0", "-DSMALL=__attribute__((used))", "-DWHOLE="]);
+    let symbols = common::run(Command::new("nm").arg("-C").arg(&whole));
+    let without_parameters = |name: &str| name.strip_suffix("(int)").unwrap_or(name).to_owned();
+    let known: BTreeSet<String> = symbols
+        .lines()
+        .filter_map(|line| line.splitn(3, ' ').nth(2))
+        .filter(|name| name.starts_with("shop::") && name.ends_with("(int)"))
+        .map(without_parameters)
+        .collect();
+    assert_eq!(known.len(), 5, "{known:?}");
+    let index = index(&inlined);
+    let outer = index.functions().find(|f| f.name == "shop::outer(int)").unwrap();
+    let frames = (0..outer.size).flat_map(|at| index.inlined(outer.address.checked_add(at).unwrap()));
+    let mut found: BTreeSet<String> = frames.map(|frame| without_parameters(&frame.name)).collect();
+    // The C library's header has one to be inlined.
+    found.remove("atoi");
+    assert_eq!(found, known);
 }
 
 const RUST: &str = r#"

@@ -16,6 +16,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "orders.h"
+
 static void *library;
 static int (*plugged)(int);
 static volatile int sink;
@@ -48,34 +50,28 @@ static void *in_thread(void *text) {
 
 int main(void) {
     char line[4096];
-    // What comes after an order to execute is for the other program.
-    setvbuf(stdin, NULL, _IONBF, 0);
-    puts("ready");
-    fflush(stdout);
-    while (fgets(line, sizeof line, stdin)) {
-        line[strcspn(line, "\n")] = 0;
-        char *rest = strchr(line, ' ');
-        rest = rest ? rest + 1 : line + strlen(line);
-        if (!strncmp(line, "open ", 5)) {
+    ready_for_orders();
+    for (char *rest; (rest = next_order(line, sizeof line));) {
+        if (!strcmp(line, "open")) {
             open_it(rest);
-        } else if (!strncmp(line, "call ", 5)) {
+        } else if (!strcmp(line, "call")) {
             call_it(atoi(rest));
         } else if (!strcmp(line, "close")) {
             dlclose(library);
-        } else if (!strncmp(line, "loop ", 5)) {
+        } else if (!strcmp(line, "loop")) {
             char *path = strchr(rest, ' ');
             for (int n = atoi(rest); path && n > 0; n--) {
                 open_it(path + 1);
                 call_it(1);
                 dlclose(library);
             }
-        } else if (!strncmp(line, "name ", 5)) {
+        } else if (!strcmp(line, "name")) {
             prctl(PR_SET_NAME, rest);
-        } else if (!strncmp(line, "thread ", 7) && strchr(rest, ' ')) {
+        } else if (!strcmp(line, "thread") && strchr(rest, ' ')) {
             pthread_t id;
             if (pthread_create(&id, NULL, in_thread, rest) || pthread_join(id, NULL))
                 exit(1);
-        } else if (!strncmp(line, "exec ", 5)) {
+        } else if (!strcmp(line, "exec")) {
             execl(rest, rest, NULL);
             exit(1);
         } else {

@@ -249,22 +249,23 @@ impl Tracker {
         Ok(())
     }
 
-    fn tell(&mut self, open: Open, ended: Ended, overhead_ns: u64, sink: &mut dyn Sink) -> io::Result<()> {
-        if open.call.depth == 0 && open.told {
+    /// `told`: that it began was.
+    fn tell(&mut self, call: Enter, told: bool, ended: Ended, overhead_ns: u64, sink: &mut dyn Sink) -> io::Result<()> {
+        if call.depth == 0 && told {
             self.outermost_ended += 1;
         }
-        let ended = if self.is_shed(open.call.function) && ended.end_ns.is_none() {
+        let ended = if self.is_shed(call.function) && ended.end_ns.is_none() {
             Ended { end: End::Shed, lost: false, ..ended }
         } else {
             ended
         };
         self.summary.marked_lost += u64::from(ended.lost);
-        if !open.told {
+        if !told {
             return Ok(());
         }
         let end_ns = if ended.lost { None } else { ended.end_ns };
         let Ended { end, end_tid, lost, .. } = ended;
-        sink.leave(&Leave { call: open.call, end_ns, end_tid, end, lost, overhead_ns })
+        sink.leave(&Leave { call, end_ns, end_tid, end, lost, overhead_ns })
     }
 
     /// The trace is over: tells what is still open, and returns the counts.
@@ -275,10 +276,10 @@ impl Tracker {
         self.shed_until(u64::MAX, sink)?;
         for key in self.lanes.keys() {
             let place = self.lanes.place(key);
-            while let Some(call) = self.lanes.at(place).calls.pop() {
-                self.summary.open += u64::from(call.told && !self.is_shed(call.call.function));
-                let end_tid = call.call.thread.tid;
-                self.tell(call, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, 0, sink)?;
+            while let Some(Open { call, told, .. }) = self.lanes.at(place).calls.pop() {
+                self.summary.open += u64::from(told && !self.is_shed(call.function));
+                let end_tid = call.thread.tid;
+                self.tell(call, told, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, 0, sink)?;
             }
         }
         if self.lanes.forgotten > 0 {
@@ -313,9 +314,9 @@ impl Step<'_> {
     fn entry(&mut self, point: PointInfo, record: &Record<'_>) -> io::Result<()> {
         self.on_lane(|step, lane| {
             step.count(lane, point.trap);
-            step.pay(lane, point.trap, record.frames, When::Last);
+            step.pay(lane, point.trap, record.frames.as_ref(), When::Last);
             step.learn(lane, record.origin);
-            step.enter(lane, point.function, record.frames)
+            step.enter(lane, point.function, record.frames.as_ref())
         })
     }
 
@@ -324,7 +325,7 @@ impl Step<'_> {
         lane.last = Some((trap, self.event.time_ns));
     }
 
-    fn enter(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
+    fn enter(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<&Frames<'_>>) -> io::Result<()> {
         self.close_deeper(lane)?;
         if let Some(top) = lane.calls.last()
             && top.depth == self.event.depth
@@ -343,22 +344,22 @@ impl Step<'_> {
         }
         let told = !lane.muted;
         self.tracker.summary.calls += u64::from(told);
-        let open = self.open(lane, function, depth, told, frames);
+        let call = self.begun(lane, function, depth, frames.filter(|_| told));
         if told {
-            self.sink.enter(&open.call)?;
+            self.sink.enter(&call)?;
         }
         if !self.tracker.limits.entries_only {
-            lane.calls.push(open);
+            lane.calls.push(Open { call, depth: self.event.depth, lost: self.event.lost, told, inner_ns: 0 });
             return Ok(());
         }
-        let ended = Ended { end: End::Open, end_ns: None, end_tid: open.call.thread.tid, lost: false };
-        self.tracker.tell(open, ended, 0, self.sink)
+        let ended = Ended { end: End::Open, end_ns: None, end_tid: call.thread.tid, lost: false };
+        self.tracker.tell(call, told, ended, 0, self.sink)
     }
 
-    fn open(&mut self, lane: &OpenCalls, function: u32, depth: u32, told: bool, frames: Option<Frames<'_>>) -> Open {
+    fn begun(&mut self, lane: &OpenCalls, function: u32, depth: u32, frames: Option<&Frames<'_>>) -> Enter {
         let thread = self.thread();
         self.tracker.last_id += 1;
-        let call = Enter {
+        Enter {
             id: self.tracker.last_id,
             parent: lane.calls.last().map(|open| open.call.id),
             depth,
@@ -369,10 +370,9 @@ impl Step<'_> {
             home: lane.calls.last().map_or_else(|| self.world.home(thread.pid), |open| open.call.home.clone()),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
             origin: lane.origin.clone(),
-            stack: frames.filter(|_| told).map(|frames| self.world.callers(thread.pid, frames, false)),
+            stack: frames.map(|frames| self.world.callers(thread.pid, *frames, false)),
             spent: lane.spent_ns.clone().map(|lane_ns| Spent { lane_ns, before_ns: self.spent_ns }),
-        };
-        Open { call, depth: self.event.depth, lost: self.event.lost, told, inner_ns: 0 }
+        }
     }
 
     fn exit(&mut self, point: PointInfo, end: End) -> io::Result<()> {
@@ -403,9 +403,9 @@ impl Step<'_> {
 
     fn passed(&mut self, point: PointInfo, record: &Record<'_>) -> io::Result<()> {
         self.on_lane(|step, lane| {
-            step.pay(lane, point.trap, record.frames, When::Last);
+            step.pay(lane, point.trap, record.frames.as_ref(), When::Last);
             step.learn(lane, record.origin);
-            step.pass(lane, point.function, record.frames)
+            step.pass(lane, point.function, record.frames.as_ref())
         })
     }
 
@@ -416,7 +416,7 @@ impl Step<'_> {
         self.tracker.summary.unmatched_returns += u64::from(counts);
     }
 
-    fn pass(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<Frames<'_>>) -> io::Result<()> {
+    fn pass(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<&Frames<'_>>) -> io::Result<()> {
         let thread = self.thread();
         let parent = lane.calls.iter().rev().find(|open| open.depth <= self.event.depth);
         let point = Point {
@@ -429,7 +429,7 @@ impl Step<'_> {
             home: self.world.home(thread.pid),
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
             origin: lane.origin.clone(),
-            stack: frames.map(|frames| self.world.callers(thread.pid, frames, true)),
+            stack: frames.map(|frames| self.world.callers(thread.pid, *frames, true)),
         };
         if point.depth == 0 {
             let limits = self.tracker.limits;
@@ -508,7 +508,7 @@ impl Step<'_> {
                 if let Some(around) = lane.calls.last_mut() {
                     around.inner_ns = around.inner_ns.saturating_add(took_ns);
                 }
-                self.tracker.tell(open, ended, overhead_ns, self.sink)
+                self.tracker.tell(open.call, open.told, ended, overhead_ns, self.sink)
             }
             None => Ok(()),
         }

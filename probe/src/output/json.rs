@@ -1,14 +1,18 @@
 //! `--json`: one line for each call, at its end, children before parents.
 //!
-//! The hot path of the tool: lines are written by hand into one buffer that is kept, what a function contributes is
-//! rendered once, and so is each caller. serde would cost an allocation or a formatter per field.
+//! The hot path of the tool: lines are written by hand into one buffer that is kept; what a function contributes is
+//! rendered once, and so are each caller and what one thread's calls have in common. serde would cost an allocation or a
+//! formatter per field.
+
+mod common;
 
 use std::io::{self, Write};
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
-use super::{Sink, escape, text::cut_reason};
+use self::common::Common;
+use super::{BUFFER, Sink, escape, text::cut_reason};
 use crate::calls::{
     CallerStack, Cause, End, Enter, Frame, Home, Leave, NewFile, Origin, Point, Shed, Skipped, Summary, Thread,
     TraceInfo, TracedFunction,
@@ -30,8 +34,8 @@ struct Fragment {
 /// The JSON lines.
 pub(super) struct Json {
     out: Box<dyn Write>,
-    line: Vec<u8>,
-    number: itoa::Buffer,
+    /// Not yet written, to `out`.
+    lines: Vec<u8>,
     min_duration_ns: u64,
     origin_ns: u64,
     /// Durations are less what the probes cost.
@@ -40,14 +44,15 @@ pub(super) struct Json {
     unknown: Fragment,
     /// By the frame's place in memory; the frame is kept alive beside, so that no other can take its place.
     frames: FxHashMap<*const Frame, (Rc<Frame>, Box<[u8]>)>,
+    common: Common,
 }
 
 impl Json {
     pub(super) fn new(min_duration_ns: Option<u64>, out: Box<dyn Write>) -> Json {
         Json {
             out,
-            line: Vec::with_capacity(4096),
-            number: itoa::Buffer::new(),
+            // Most lines are shorter than what there is room for beyond it.
+            lines: Vec::with_capacity(BUFFER + 4096),
             min_duration_ns: min_duration_ns.unwrap_or(0),
             origin_ns: 0,
             subtracted: false,
@@ -58,16 +63,17 @@ impl Json {
                 point: br#","function":null,"offset":null,"binary":null,"address":null,"start_ns":"#.to_vec(),
             },
             frames: FxHashMap::default(),
+            common: Common::default(),
         }
     }
 
     fn text(&mut self, text: &[u8]) {
-        self.line.extend_from_slice(text);
+        self.lines.extend_from_slice(text);
     }
 
     fn number(&mut self, key: &[u8], value: u64) {
-        self.line.extend_from_slice(key);
-        self.line.extend_from_slice(self.number.format(value).as_bytes());
+        self.lines.extend_from_slice(key);
+        self.lines.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     fn optional(&mut self, key: &[u8], value: Option<u64>) {
@@ -82,7 +88,7 @@ impl Json {
 
     fn fragment(&mut self, function: u32, part: fn(&Fragment) -> &Vec<u8>) {
         let fragment = usize::try_from(function).ok().and_then(|at| self.fragments.get(at));
-        self.line.extend_from_slice(part(fragment.unwrap_or(&self.unknown)));
+        self.lines.extend_from_slice(part(fragment.unwrap_or(&self.unknown)));
     }
 
     fn thread(&mut self, thread: Thread) {
@@ -95,11 +101,11 @@ impl Json {
         self.optional(br#","inner_pid":"#, home.inner_pid.map(u64::from));
         self.text(br#","container":"#);
         match &home.container {
-            Some(container) => escape::json(&mut self.line, container),
+            Some(container) => escape::json(&mut self.lines, container),
             None => self.text(b"null"),
         }
         self.text(br#","comm":"#);
-        escape::json(&mut self.line, comm);
+        escape::json(&mut self.lines, comm);
         self.optional(br#","goroutine":"#, goroutine);
         self.origin(origin);
         self.number(br#","depth":"#, depth.into());
@@ -123,21 +129,21 @@ impl Json {
         self.all_frames(&stack.frames);
         self.text(br#"],"stack_cut":"#);
         match stack.cut {
-            Some(cut) => escape::json(&mut self.line, cut_reason(cut)),
+            Some(cut) => escape::json(&mut self.lines, cut_reason(cut)),
             None => self.text(b"null"),
         }
         if let Some(frames) = &stack.kernel {
             self.text(br#","kernel_stack":["#);
             self.all_frames(frames);
-            self.line.push(b']');
+            self.lines.push(b']');
         }
-        self.line.push(b'}');
+        self.lines.push(b'}');
     }
 
     fn all_frames(&mut self, frames: &[Rc<Frame>]) {
         for (at, frame) in frames.iter().enumerate() {
             if at > 0 {
-                self.line.push(b',');
+                self.lines.push(b',');
             }
             self.frame(frame);
         }
@@ -145,14 +151,14 @@ impl Json {
 
     fn frame(&mut self, frame: &Rc<Frame>) {
         if let Some((_, text)) = self.frames.get(&Rc::as_ptr(frame)) {
-            self.line.extend_from_slice(text);
+            self.lines.extend_from_slice(text);
             return;
         }
         if self.frames.len() >= FRAMES_KEPT {
             self.frames.clear();
         }
         let text = render_frame(frame);
-        self.line.extend_from_slice(&text);
+        self.lines.extend_from_slice(&text);
         self.frames.insert(Rc::as_ptr(frame), (Rc::clone(frame), text.into_boxed_slice()));
     }
 
@@ -160,19 +166,40 @@ impl Json {
         self.text(br#","skipped":["#);
         for (at, Skipped { function, reason }) in skipped.iter().enumerate() {
             self.text(if at > 0 { br#",{"function":"# } else { br#"{"function":"# });
-            escape::json(&mut self.line, function);
+            escape::json(&mut self.lines, function);
             self.text(br#","reason":"#);
-            escape::json(&mut self.line, reason);
-            self.line.push(b'}');
+            escape::json(&mut self.lines, reason);
+            self.lines.push(b'}');
         }
         self.text(b"]");
     }
 
-    fn write_line(&mut self) -> io::Result<()> {
-        self.line.push(b'\n');
-        let written = self.out.write_all(&self.line);
-        self.line.clear();
+    /// What other calls' lines have too: from the process to `returns`.
+    fn common(&mut self, leave: &Leave) {
+        let (call, from) = (&leave.call, self.lines.len());
+        self.thread(call.thread);
+        // Where a call ended is known only if its end was seen.
+        self.optional(br#","end_tid":"#, leave.has_ended().then_some(leave.end_tid.into()));
+        self.context(&call.home, &call.comm, call.goroutine, call.origin.as_deref(), call.depth);
+        self.text(end_fields(leave.end, leave.lost));
+        self.common.keep(leave, &self.lines[from..]);
+    }
+
+    /// Whole lines are written, many at once: `out` need not gather them.
+    fn end_line(&mut self) -> io::Result<()> {
+        self.lines.push(b'\n');
+        if self.lines.len() < BUFFER { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let written = self.out.write_all(&self.lines);
+        self.lines.clear();
         written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write()?;
+        self.out.flush()
     }
 }
 
@@ -191,11 +218,11 @@ impl Sink for Json {
                 let separator = if at > 0 { "," } else { "" };
                 self.number(format!(r#"{separator}"{}":"#, trap.key()).as_bytes(), *ns);
             }
-            self.line.push(b'}');
+            self.lines.push(b'}');
         }
-        self.line.push(b'}');
-        self.write_line()?;
-        self.out.flush()
+        self.lines.push(b'}');
+        self.end_line()?;
+        self.flush()
     }
 
     fn enter(&mut self, _: &Enter) -> io::Result<()> {
@@ -216,13 +243,12 @@ impl Sink for Json {
         if self.subtracted {
             self.optional(br#","overhead_ns":"#, duration.map(|_| leave.overhead_ns));
         }
-        self.thread(call.thread);
-        // Where a call ended is known only if its end was seen.
-        self.optional(br#","end_tid":"#, leave.has_ended().then_some(leave.end_tid.into()));
-        self.context(&call.home, &call.comm, call.goroutine, call.origin.as_deref(), call.depth);
-        self.text(end_fields(leave.end, leave.lost));
+        match self.common.of(leave) {
+            Some(text) => self.lines.extend_from_slice(text),
+            None => self.common(leave),
+        }
         self.stack(call.stack.as_ref());
-        self.write_line()
+        self.end_line()
     }
 
     fn point(&mut self, point: &Point) -> io::Result<()> {
@@ -233,14 +259,14 @@ impl Sink for Json {
         self.context(&point.home, &point.comm, point.goroutine, point.origin.as_deref(), point.depth);
         self.text(br#","args":null"#);
         self.stack(point.stack.as_ref());
-        self.write_line()
+        self.end_line()
     }
 
     fn grown(&mut self, trace: &TraceInfo, file: &NewFile) -> io::Result<()> {
         let new = trace.functions.iter().skip(self.fragments.len()).map(render_function);
         self.fragments.extend(new);
         self.text(br#"{"type":"file","binary":"#);
-        escape::json(&mut self.line, &file.binary);
+        escape::json(&mut self.lines, &file.binary);
         self.text(match file.cause {
             Cause::Replaced => br#","cause":"replaced""#,
             Cause::Loaded => br#","cause":"loaded""#,
@@ -249,22 +275,22 @@ impl Sink for Json {
         self.number(br#","matched":"#, file.matched);
         self.number(br#","attached":"#, file.attached);
         self.skipped(&file.skipped);
-        self.line.push(b'}');
-        self.write_line()
+        self.lines.push(b'}');
+        self.end_line()
     }
 
     fn shed(&mut self, shed: &Shed) -> io::Result<()> {
         self.text(br#"{"type":"shed","function":"#);
         let name = usize::try_from(shed.function).ok().and_then(|at| self.fragments.get(at)).map(|f| &f.name);
-        self.line.extend_from_slice(name.map_or(b"null", Vec::as_slice));
+        self.lines.extend_from_slice(name.map_or(b"null", Vec::as_slice));
         self.number(br#","rate":"#, shed.rate);
         self.number(br#","at_ns":"#, shed.at_ns.saturating_sub(self.origin_ns));
-        self.line.push(b'}');
-        self.write_line()
+        self.lines.push(b'}');
+        self.end_line()
     }
 
     fn tick(&mut self, _: u64) -> io::Result<()> {
-        self.out.flush()
+        self.flush()
     }
 
     fn end(&mut self, summary: &Summary) -> io::Result<()> {
@@ -274,9 +300,9 @@ impl Sink for Json {
         self.number(br#","unmatched_returns":"#, summary.unmatched_returns);
         self.number(br#","open":"#, summary.open);
         self.number(br#","shed":"#, summary.shed.len() as u64);
-        self.line.push(b'}');
-        self.write_line()?;
-        self.out.flush()
+        self.lines.push(b'}');
+        self.end_line()?;
+        self.flush()
     }
 }
 

@@ -191,10 +191,11 @@ impl Processes {
 
     /// A process's name.
     pub fn comm(&mut self, pid: u32) -> Rc<str> {
-        let process = self.by_pid.entry(pid).or_default();
-        if process.comm.is_none() {
-            process.comm = super::comm_of(pid).map(Rc::from);
+        if let Some(comm) = self.by_pid.get(&pid).and_then(|process| process.comm.as_ref()) {
+            return comm.clone();
         }
+        let process = self.by_pid.entry(pid).or_default();
+        process.comm = super::comm_of(pid).map(Rc::from);
         match &process.comm {
             Some(comm) => comm.clone(),
             None => self.unknown.get_or_insert_with(|| "?".into()).clone(),

@@ -35,8 +35,9 @@ use crate::{
 
 /// Records worked on before anything else is looked at.
 const BATCH: usize = 4096;
-/// The reader's shortest and longest sleep when there is nothing to read: a full buffer takes far longer to fill.
-const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_micros(500)..=Duration::from_millis(8);
+/// The reader's shortest and longest sleep when it has read all: a full buffer takes far longer to fill. It does not look at
+/// once for what came meanwhile: to read few records costs as much as many, and takes them out of the writers' caches.
+const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(8);
 /// How often sinks hear of the time.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -214,7 +215,7 @@ impl<'a> Session<'a> {
                 if let Some(ended) = self.watch(started, command.as_deref_mut(), status) {
                     return Ok(ended);
                 }
-                if let Some(ended) = self.watch_files(records == 0)? {
+                if let Some(ended) = self.watch_files(records < BATCH)? {
                     return Ok(ended);
                 }
             }
@@ -222,11 +223,9 @@ impl<'a> Session<'a> {
                 ticked = now;
                 self.sink.tick(if records < BATCH { monotonic_ns() } else { self.horizon_ns })?;
             }
-            if records > 0 {
-                sleep = *SLEEP.start();
-            } else {
+            if records < BATCH {
+                sleep = if records > 0 { *SLEEP.start() } else { (sleep * 2).min(*SLEEP.end()) };
                 thread::sleep(sleep);
-                sleep = (sleep * 2).min(*SLEEP.end());
             }
         }
     }
@@ -237,7 +236,9 @@ impl<'a> Session<'a> {
         while count < BATCH {
             let Some(item) = self.attachment.ring().next() else { break };
             count += 1;
-            let Some(record) = events::decode(&item) else { continue };
+            // Not moved out: with what may stand in it, it is large.
+            let decoded = events::decode(&item);
+            let Some(record) = &decoded else { continue };
             let time_ns = record.event.time_ns;
             if time_ns > self.horizon_ns {
                 // What was mapped before this event was recorded before it.
@@ -247,7 +248,7 @@ impl<'a> Session<'a> {
             }
             self.world.processes.advance(time_ns);
             if record.event.point == POINT_KERNEL_STACK {
-                self.world.kernel_frames(&record);
+                self.world.kernel_frames(record);
                 continue;
             }
             if record.event.point >= POINT_RESERVED {
@@ -256,11 +257,11 @@ impl<'a> Session<'a> {
                 self.lifecycle(event)?;
                 continue;
             }
-            if self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(&record)) {
+            if self.shedding.as_mut().is_some_and(|shedding| shedding.is_repeated(record)) {
                 continue;
             }
             self.world.begin(&record.event);
-            self.tracker.record(&record, &mut self.world, self.sink.as_mut())?;
+            self.tracker.record(record, &mut self.world, self.sink.as_mut())?;
         }
         Ok(count)
     }

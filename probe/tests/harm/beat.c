@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../../../testdata/c/orders.h"
+
 int lib_beat(int x);
 static volatile int sink;
 
@@ -43,17 +45,8 @@ static void rename_to(char *text) {
 
 int main(void) {
     char line[4096];
-    // What comes after an order to execute is for the other program.
-    setvbuf(stdin, NULL, _IONBF, 0);
-    puts("ready");
-    fflush(stdout);
-    while (fgets(line, sizeof line, stdin)) {
-        line[strcspn(line, "\n")] = 0;
-        char *argument = strchr(line, ' ');
-        if (argument)
-            *argument++ = 0;
-        else
-            break;
+    ready_for_orders();
+    for (char *argument; (argument = next_order(line, sizeof line)) && *argument;) {
         if (!strcmp(line, "beat"))
             beat_all(atoi(argument));
         else if (!strcmp(line, "lib"))

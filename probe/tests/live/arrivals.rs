@@ -28,6 +28,19 @@ fn at(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).display().to_string()
 }
 
+/// A program takes the place of `app` in the folder, whole at once.
+fn deploy(folder: &TempDir, name: &str) {
+    fs::copy(program(name), at(folder, "new")).expect("a copy can be made");
+    fs::rename(at(folder, "new"), at(folder, "app")).expect("renamed");
+}
+
+/// `c/host`, and the library that it loads when it is told to.
+fn folder_of_host() -> (TempDir, String, String) {
+    let folder = folder(&[("c/host", "app"), ("c/libplug.so", "libplug.so")]);
+    let (app, plug) = (at(&folder, "app"), at(&folder, "libplug.so"));
+    (folder, app, plug)
+}
+
 fn calls(traced: &Traced, function: &str, pid: Option<u32>) -> usize {
     traced.trace.of(function).iter().filter(|call| pid.is_none_or(|pid| call.pid == pid)).count()
 }
@@ -79,8 +92,7 @@ fn one_build_after_another_is_traced_within_a_second() {
     let tracer = Tracer::start(&["-x", &app, "git.com/*/storage.*", "--stack=none"]);
     let mut longest = Duration::ZERO;
     for _ in 0..5 {
-        fs::copy(program("go/counts"), at(&folder, "new")).expect("a copy can be made");
-        fs::rename(at(&folder, "new"), &app).expect("renamed");
+        deploy(&folder, "go/counts");
         let renamed = Instant::now();
         tracer.await_said("now also tracing");
         longest = longest.max(renamed.elapsed());
@@ -102,11 +114,9 @@ fn what_took_the_place_and_cannot_be_traced_is_said_and_its_own_successor_is_tra
     fs::write(at(&folder, "new"), "#!/bin/sh\nexit 0\n").expect("written");
     fs::rename(at(&folder, "new"), &app).expect("renamed");
     tracer.await_said("is not traced: failed to read");
-    fs::copy(program("c/test"), at(&folder, "new")).expect("a copy can be made");
-    fs::rename(at(&folder, "new"), &app).expect("renamed");
+    deploy(&folder, "c/test");
     tracer.await_said("is not traced: no function in it matches");
-    fs::copy(program("c/counts"), at(&folder, "new")).expect("a copy can be made");
-    fs::rename(at(&folder, "new"), &app).expect("renamed");
+    deploy(&folder, "c/counts");
     tracer.await_said("now also tracing 1 function of");
     run(&app, &["calls", "-n", "400"]).success();
     assert_eq!(calls(&tracer.interrupt(), "work", None), 400);
@@ -114,14 +124,12 @@ fn what_took_the_place_and_cannot_be_traced_is_said_and_its_own_successor_is_tra
 
 #[test]
 fn a_process_that_executes_the_new_build_is_traced_on() {
-    let folder = folder(&[("c/host", "app"), ("c/libplug.so", "libplug.so")]);
-    let (app, plug) = (at(&folder, "app"), at(&folder, "libplug.so"));
+    let (folder, app, plug) = folder_of_host();
     let mut process = host(&app);
     let tracer = Tracer::start(&["-p", &process.pid().to_string(), "call_it"]);
     process.order(&format!("open {plug}"));
     process.order("call 1");
-    fs::copy(program("c/host"), at(&folder, "new")).expect("a copy can be made");
-    fs::rename(at(&folder, "new"), &app).expect("renamed");
+    deploy(&folder, "c/host");
     tracer.await_said("now also tracing 1 function of");
     process.order_exec(&app);
     process.order(&format!("open {plug}"));
@@ -249,8 +257,7 @@ fn a_hot_function_of_a_new_build_is_shed_and_named_ones_are_not() {
     let folder = folder(&[("c/counts", "app")]);
     let app = at(&folder, "app");
     let tracer = Tracer::start(&["--budget", "2000", "--stack=none", "-x", &app, "work", "lea*"]);
-    fs::copy(program("c/counts"), at(&folder, "new")).expect("a copy can be made");
-    fs::rename(at(&folder, "new"), &app).expect("renamed");
+    deploy(&folder, "c/counts");
     tracer.await_said("now also tracing 2 functions of");
     run(&app, &["calls", "-n", "400000"]).success();
     let traced = tracer.interrupt();
@@ -333,14 +340,12 @@ fn a_build_that_comes_back_and_the_one_after_it_are_traced() {
 /// Who deploys often must not find the disk full of builds that only a tracer holds.
 #[test]
 fn a_build_that_nobody_runs_any_more_is_let_go() {
-    let folder = folder(&[("c/host", "app"), ("c/libplug.so", "libplug.so")]);
-    let (app, plug) = (at(&folder, "app"), at(&folder, "libplug.so"));
+    let (folder, app, plug) = folder_of_host();
     let tracer = Tracer::start(&["-x", &app, "call_it"]);
     let mut running: Option<Process> = None;
     let mut inodes = Vec::new();
     for build in 0..3 {
-        fs::copy(program("c/host"), at(&folder, "new")).expect("a copy can be made");
-        fs::rename(at(&folder, "new"), &app).expect("renamed");
+        deploy(&folder, "c/host");
         tracer.await_said("now also tracing 1 function of");
         inodes.push(fs::metadata(&app).expect("it is there").ino());
         // The second build is run on. Nobody ever ran the first.

@@ -122,16 +122,30 @@ impl Debug {
     fn frames_in(&self, unit: usize, v: u64) -> Option<Vec<Frame<'_>>> {
         let dwarf = self.dwarf();
         let (functions, split) = self.functions(unit)?;
-        let name = |offset| self.name(&dwarf, split, offset).map(|name| name.text);
         let (function, chain) = functions.at(v)?;
         let mut frames = Vec::with_capacity(chain.len() + 1);
         let mut source = self.line_in(unit, v);
         for inlined in chain {
-            frames.push(Frame { name: name(inlined.origin), source });
+            frames.push(Frame { name: self.kept_name(&dwarf, (unit, split), inlined.origin), source });
             source = self.call_of(unit, inlined);
         }
-        frames.push(Frame { name: name(function), source });
+        // A symbol has it whole, nearly always.
+        frames.push(Frame { name: self.name(&dwarf, split, function).map(|name| name.text), source });
         Some(frames)
+    }
+
+    /// As [`Self::full_name`], with the unit's names kept.
+    fn kept_name<'a>(
+        &'a self,
+        dwarf: &Dwarf<'a>,
+        (unit, split): (usize, Option<&'a Split>),
+        offset: usize,
+    ) -> Option<&'a [u8]> {
+        let name = self.name(dwarf, split, offset)?;
+        let Some(at) = name.element_at else { return Some(name.text) };
+        let read = || Box::new(self.qualified(dwarf, (unit, split), &self.budget).unwrap_or_default());
+        let qualified = self.units().all.get(unit)?.qualified.get_or_init(read);
+        Some(qualified.get(&at).map_or(name.text, |name| name))
     }
 
     /// The file and line of an address in one of `units`, which are in order.
@@ -242,15 +256,21 @@ impl Debug {
     ) -> Option<Cow<'a, [u8]>> {
         let name = self.name(dwarf, split, offset)?;
         let Some(at) = name.element_at else { return Some(Cow::Borrowed(name.text)) };
-        let qualified = qualified.get_or_insert_with(|| self.qualified(dwarf, unit, split).unwrap_or_default());
+        let read = || self.qualified(dwarf, (unit, split), &Budget::for_file(self.len)).unwrap_or_default();
+        let qualified = qualified.get_or_insert_with(read);
         Some(qualified.get(&at).map_or(Cow::Borrowed(name.text), |name| Cow::Owned(name.to_vec())))
     }
 
-    fn qualified(&self, dwarf: &Dwarf<'_>, unit: usize, split: Option<&Split>) -> Option<Qualified> {
-        let (root, budget) = (self.units().root(dwarf, unit)?, Budget::for_file(self.len));
+    fn qualified(
+        &self,
+        dwarf: &Dwarf<'_>,
+        (unit, split): (usize, Option<&Split>),
+        budget: &Budget,
+    ) -> Option<Qualified> {
+        let root = self.units().root(dwarf, unit)?;
         match split {
-            Some(split) => split.qualified(&root, dwarf, &budget),
-            None => Some(names::qualified(dwarf, &root.unit, &budget)),
+            Some(split) => split.qualified(&root, dwarf, budget),
+            None => Some(names::qualified(dwarf, &root.unit, budget)),
         }
     }
 

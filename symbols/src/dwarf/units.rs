@@ -11,6 +11,7 @@ use gimli::{
 use super::budget::Budget;
 use super::functions::{Entry, Functions};
 use super::lines::Lines;
+use super::names::Qualified;
 use super::split::Split;
 use super::{Dwarf, Reader, Unit};
 
@@ -23,6 +24,8 @@ pub(super) struct UnitData {
     pub(super) functions: OnceLock<Option<Functions>>,
     /// Split DWARF: the rest of the unit.
     pub(super) split: OnceLock<Option<Split>>,
+    /// See [`super::names::qualified`].
+    pub(super) qualified: OnceLock<Box<Qualified>>,
     pub(super) has_code: bool,
 }
 
@@ -107,8 +110,8 @@ impl Units {
         let mut tables = Vec::new();
         for header in headers {
             let Some(offset) = header.debug_info_offset() else { continue };
-            let (split, functions) = (OnceLock::new(), OnceLock::new());
-            units.all.push(UnitData { offset: offset.0, table: None, functions, split, has_code: false });
+            let (split, functions, qualified) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+            units.all.push(UnitData { offset: offset.0, table: None, functions, split, qualified, has_code: false });
             if matches!(header.type_(), UnitType::Compilation | UnitType::Skeleton(_)) {
                 tables.extend(units.add_ranges(dwarf, header, budget, is_code).flatten());
             }

@@ -45,3 +45,10 @@ pub fn demangled(names: BTreeSet<&str>) -> BTreeMap<String, String> {
     };
     names.iter().zip(output.lines()).map(|(name, line)| ((*name).to_owned(), without_hash(line))).collect()
 }
+
+/// Whether an inlined function's name is the one that LLVM has: `demangled`, of `raw`. Where the debug information states no
+/// linkage name, that is the last element alone of what is in namespaces and classes.
+pub fn is_name(ours: &str, raw: &str, demangled: &str) -> bool {
+    let is_whole = raw.starts_with("_Z") || raw.starts_with("_R") || raw.contains("::");
+    ours == demangled || !is_whole && ours.strip_suffix(demangled).is_some_and(|around| around.ends_with("::"))
+}

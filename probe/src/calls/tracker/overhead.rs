@@ -20,9 +20,9 @@ pub(super) enum When {
 
 impl Step<'_> {
     /// The event's trap goes on the lane's account.
-    pub(super) fn pay(&mut self, lane: &mut OpenCalls, trap: Trap, frames: Option<Frames<'_>>, when: When) {
+    pub(super) fn pay(&mut self, lane: &mut OpenCalls, trap: Trap, frames: Option<&Frames<'_>>, when: When) {
         let Some(costs) = &self.tracker.costs else { return };
-        let cost = costs.of(trap, frames.map(|frames| frames.collected()));
+        let cost = costs.of(trap, frames.map(Frames::collected));
         self.tracker.total.measured(cost.whole_ns);
         let spent_ns = lane.spent_ns.get_or_insert_with(Rc::default);
         let before_ns = spent_ns.get();

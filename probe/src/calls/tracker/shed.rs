@@ -72,7 +72,8 @@ impl Tracker {
                 let tid = if goid == 0 { end_tid } else { 0 };
                 self.shed_outermost.push((Lane { thread: u64::from(pid) << 32 | u64::from(tid), goid }, open.depth));
             }
-            self.tell(open, Ended { end: End::Shed, end_ns: None, end_tid, lost: false }, 0, sink)?;
+            let ended = Ended { end: End::Shed, end_ns: None, end_tid, lost: false };
+            self.tell(open.call, open.told, ended, 0, sink)?;
         }
         Ok(())
     }

@@ -158,6 +158,77 @@ fn what_is_not_known_is_null() {
     assert_eq!(fields(2), [Value::Null, json!(4715), Value::Null, json!("exit"), json!(false)]);
 }
 
+/// Each way in which a call can differ from the one before, twice, so that whatever is kept of one meets all others.
+#[test]
+fn what_differs_between_calls_that_follow_each_other_is_told() {
+    let mut story = story();
+    let made_by = |parent| Some(Rc::new(Origin { parent: Some(parent), go_statement: None }));
+    let in_container = |name: &str| Rc::new(Home { container: Some(name.into()), inner_pid: Some(7) });
+    let ways: [fn(&mut Story); 6] = [
+        |story| story.thread.pid += 1,
+        |story| story.thread.tid += 1,
+        // Of one that has a goroutine's number.
+        |story| story.thread.tid += 1024,
+        |story| story.goroutine = story.goroutine.map(|id| id + 1),
+        |story| story.goroutine = story.goroutine.map(|id| id + 1024),
+        |story| story.comm = format!("{}'", story.comm).into(),
+    ];
+    let mut expected = Vec::new();
+    let mut id = 0;
+    for round in 0..2_u64 {
+        let mut call = |story: &mut Story, end_tid: u32, end: End, lost: bool| {
+            id += 1;
+            story.enter(id, 0, 0);
+            story.ends(id, None, end_tid, end, lost);
+            expected.push(json!({
+                "pid": story.thread.pid, "tid": story.thread.tid, "end_tid": if lost { Value::Null } else { json!(end_tid) },
+                "inner_pid": story.home.inner_pid, "container": story.home.container.as_deref(), "comm": *story.comm,
+                "goroutine": story.goroutine, "parent_goroutine": story.origin.as_ref().and_then(|origin| origin.parent),
+                "end": if end == End::Return { "return" } else { "unwind" }, "lost": lost,
+            }));
+        };
+        for way in ways {
+            way(&mut story);
+            call(&mut story, 4715, End::Return, false);
+            call(&mut story, 4716, End::Return, false);
+            call(&mut story, 4716, End::Unwind, false);
+            call(&mut story, 4716, End::Unwind, true);
+            // As the next way's first, but for that way.
+            call(&mut story, 4715, End::Return, false);
+        }
+        for origin in [made_by(7 + round), made_by(9 + round), None] {
+            story.origin = origin;
+            call(&mut story, 4715, End::Return, false);
+        }
+        for home in [in_container("a"), in_container(&format!("b{round}")), Rc::default()] {
+            story.home = home;
+            call(&mut story, 4715, End::Return, false);
+        }
+        story.goroutine = if round == 0 { None } else { Some(1) };
+        call(&mut story, 4715, End::Return, false);
+        story.goroutine = Some(42);
+    }
+    let told = calls(story);
+    assert_eq!(told.len(), expected.len());
+    for (told, expected) in told.iter().zip(&expected) {
+        for (key, value) in expected.as_object().expect("an object") {
+            assert_eq!(&told[key], value, "{key} of {told}");
+        }
+    }
+}
+
+#[test]
+fn calls_of_one_thread_have_each_its_own_depth() {
+    const LEVELS: u64 = 1000;
+    let mut story = story();
+    story.enter(0, 0, 0);
+    (1..LEVELS).for_each(|id| story.call(id, id - 1, 0, 0));
+    (0..LEVELS).rev().for_each(|id| story.leave(id, 1));
+    for (call, depth) in calls(story).iter().zip((0..LEVELS).rev()) {
+        assert_eq!(call["depth"], depth);
+    }
+}
+
 #[test]
 fn ends_have_the_names_of_the_contract() {
     let mut story = story();
