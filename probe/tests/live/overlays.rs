@@ -80,6 +80,12 @@ fn a_copy_that_an_overlay_made_before_the_trace_and_the_file_below_it_are_both_t
         let (all, one) = (by_path.interrupt(), by_process.finish());
         assert_eq!(all.trace.calls.len(), 1000, "{}", all.ended.stderr);
         assert_eq!(one.trace.calls.len(), 600, "{}", one.ended.stderr);
+        assert!(
+            all.ended.stderr.contains("processes that run the image's file are traced too"),
+            "{}",
+            all.ended.stderr
+        );
+        assert!(all.ended.stderr.contains(&format!("matched in {counts}; ")), "once: {}", all.ended.stderr);
         assert!(!all.ended.stderr.contains("was replaced"), "{}", all.ended.stderr);
     }
 }
