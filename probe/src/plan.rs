@@ -395,9 +395,11 @@ impl Plan {
         selection.unmatched
     }
 
-    /// The files that are traced, as shown.
+    /// The files that are traced, as shown; several of one name once.
     pub fn traced_files(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().filter(|file| !file.only_unwinds).map(|file| file.shown.as_str())
+        let mut seen = BTreeSet::new();
+        let traced = self.files.iter().filter(|file| !file.only_unwinds).map(|file| file.shown.as_str());
+        traced.filter(move |&shown| seen.insert(shown))
     }
 
     /// Moves functions to the skipped ones, with their points, and numbers the rest anew.

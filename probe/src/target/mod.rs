@@ -216,6 +216,12 @@ impl TracedFile {
         Some(read())
     }
 
+    /// The inodes that processes' mappings of it may show: of an overlay its own, and before Linux 6.8 the layer's.
+    pub fn inodes(&self) -> impl Iterator<Item = u64> + use<> {
+        let (seen, real) = (self.identity.inode, self.real.inode);
+        [seen].into_iter().chain((real != seen).then_some(real))
+    }
+
     /// Whether the file was written to, so that it is not what was read any more.
     pub fn is_overwritten(&self) -> bool {
         self.file.metadata().map_or(true, |now| Identity::of(&now) != self.real)
@@ -277,6 +283,13 @@ impl Opened {
         let real = Identity::of(&file.metadata()?);
         Ok(Self { file, identity, real, changed: Some(changed_at(&metadata)), covered })
     }
+}
+
+/// Whether what is at a path has an inode, as it is seen or as its layer has it.
+pub fn has_inode(path: &Path, inode: u64) -> bool {
+    let opened = || debugfiles::open(path).and_then(|file| Opened::new(file, path));
+    debugfiles::metadata(path).is_ok_and(|metadata| metadata.ino() == inode)
+        || opened().is_ok_and(|opened| opened.real.inode == inode)
 }
 
 fn changed_at(metadata: &fs::Metadata) -> (i64, i64) {

@@ -7,7 +7,6 @@
 use std::{
     collections::VecDeque,
     ffi::OsString,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, Sender, TryRecvError},
     thread,
@@ -153,7 +152,7 @@ impl Arrivals {
             Some(_) => PathBuf::from(&file.shown),
             None => file.path.canonicalize().unwrap_or_else(|_| file.path.clone()),
         };
-        self.seen.insert((file.identity.inode, path.clone()));
+        self.seen.extend(file.inodes().map(|inode| (inode, path.clone())));
         self.paths.insert(path);
     }
 
@@ -395,9 +394,7 @@ fn place(candidate: &Candidate) -> Result<(PathBuf, Option<u32>)> {
         return Ok((candidate.path.clone(), candidate.through));
     };
     let by_address = target::proc::of(pid).join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
-    let is_it = |(path, _): &(PathBuf, Option<u32>)| {
-        target::debugfiles::metadata(path).is_ok_and(|metadata| metadata.ino() == mapping.inode)
-    };
+    let is_it = |(path, _): &(PathBuf, Option<u32>)| target::has_inode(path, mapping.inode);
     let through =
         [(candidate.path.clone(), Some(pid)), (by_address, Some(pid)), (PathBuf::from(&candidate.shown), None)];
     through

@@ -342,7 +342,15 @@ fn with_covered(mut files: Vec<TracedFile>, quiet: bool) -> Vec<TracedFile> {
         files.iter_mut().filter_map(|file| Some((file.shown.clone(), file.take_covered()?))).collect();
     for (shown, covered) in covered {
         match covered {
-            Ok(covered) => files.push(covered),
+            Ok(covered) => {
+                if !quiet {
+                    talk::say(format_args!(
+                        "{} was changed, for which its overlay made a copy: processes that run the image's file are traced too",
+                        escaped(&shown)
+                    ));
+                }
+                files.push(covered);
+            }
             Err(why) if !quiet => {
                 talk::say(format_args!("{} as its image has it is not traced: {why:#}", escaped(&shown)))
             }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     engine::{Alone, counts_root, unique},
-    harness::{Process, Tracer, probe, tool},
+    harness::{Process, Tracer, probe, run, tool},
 };
 
 /// What the tests ask of a runtime. In each container `/counts` waits for a line that never comes.
@@ -150,6 +150,13 @@ impl Drop for Podman {
         let deadline = Instant::now() + Duration::from_secs(10);
         while is_named_by_a_process(folder) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
+        }
+        // Such a process may also have mounted a root again.
+        let mounts = fs::read_to_string("/proc/mounts").expect("there are mounts");
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|point| self.folder.path().to_str().is_some_and(|folder| point.starts_with(folder)))
+        {
+            run("umount", &["--lazy", point]);
         }
     }
 }

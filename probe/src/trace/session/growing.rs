@@ -63,7 +63,9 @@ impl Session<'_> {
     /// A file is traced, or watched.
     pub(super) fn know_file(&mut self, number: usize) {
         let Some(file) = self.files.get(number).filter(|_| !self.plan.only_unwinds(number)) else { return };
-        self.world.modules.know(file.identity.inode, Path::new(&file.shown), &file.index);
+        for inode in file.inodes() {
+            self.world.modules.know(inode, Path::new(&file.shown), &file.index);
+        }
         self.arrivals.know(file);
     }
 
