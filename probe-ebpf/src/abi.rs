@@ -19,6 +19,10 @@ pub const POINT_STACK: u32 = 0xffff_ff04;
 /// The kernel's frames below the next event of the thread, innermost first, as a [`SECTION_FRAMES`]: `Event::depth` is that
 /// event's, `Event::goid` its `Event::point`.
 pub const POINT_KERNEL_STACK: u32 = 0xffff_ff05;
+/// Where traps are timed, before each record of one: the thread is in a trap since `Event::time_ns` (0: not known). Until then
+/// it had made `Event::goid` steps; these took `Event::depth` ns, each counted from its breakpoint, with what it waited for a
+/// processor at the ends of traps.
+pub const POINT_TRAP: u32 = 0xffff_ff06;
 /// First of the values of `Event::point` that are not positions in the plan's table.
 pub const POINT_RESERVED: u32 = 0xffff_0000;
 /// Bits of a point's position in the plan's table. In a cookie and in `Event::point` the generation of the point's link
@@ -485,6 +489,18 @@ pub struct GroupOffsets {
     pub node_id: u32,
 }
 
+/// Offsets in kernel structures, bytes, by which traps are timed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrapOffsets {
+    /// `task_struct.utask`
+    pub task_utask: u32,
+    /// `uprobe_task.active_uprobe`: the probe whose instruction the thread is stepping through.
+    pub utask_active: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+}
+
 /// Bytes of a `comm`, the terminating 0 included.
 pub const COMM_LEN: usize = 16;
 
@@ -501,3 +517,4 @@ const _: () = assert!(size_of::<GoProgram>() == 32);
 const _: () = assert!(size_of::<Jump>() == 64);
 const _: () = assert!(size_of::<Lane>() == 16);
 const _: () = assert!(size_of::<GroupOffsets>() == 60);
+const _: () = assert!(size_of::<TrapOffsets>() == 12);

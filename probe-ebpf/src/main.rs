@@ -20,6 +20,7 @@ mod memory;
 mod outermost;
 mod regs;
 mod runners;
+mod trap;
 mod walk;
 
 use aya_ebpf::{
@@ -68,7 +69,8 @@ fn here(ctx: &ProbeContext, sp: u64) -> Option<(Cookie, Place)> {
     if !wanted() {
         return None;
     }
-    Some((cookie, place(ctx, cookie, sp)))
+    let place = place(ctx, cookie, sp);
+    trap::tell(&place, cookie.numbers()).then_some((cookie, place))
 }
 
 #[inline(always)]
@@ -181,7 +183,9 @@ fn on_recovery(ctx: &ProbeContext) {
         return;
     }
     let cookie = cookie(ctx);
-    if let Some(place) = lane::suspended(ctx, cookie) {
+    if let Some(place) = lane::suspended(ctx, cookie)
+        && trap::tell(&place, cookie.numbers())
+    {
         defer::before_end(&place);
         emit::event(&place, cookie.numbers(), time_ns);
         outermost::ends(&place);

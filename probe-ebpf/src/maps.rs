@@ -8,9 +8,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use probe_ebpf::{
-    abi::{COMM_LEN, FILTER_NONE, GROUPS_ALL, GoProgram, GroupOffsets, Jump, Lane},
+    abi::{COMM_LEN, FILTER_NONE, GROUPS_ALL, GoProgram, GroupOffsets, Jump, Lane, TrapOffsets},
     deferred::Deferred,
 };
+
+use crate::trap::ThreadTraps;
 
 /// `FILTER_…`: what [`PIDS`] means.
 #[unsafe(no_mangle)]
@@ -121,6 +123,14 @@ pub(crate) static COUNTS_LAST_ROW: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static MIN_DURATION: Global<u64> = Global::new(0);
 
+/// 1: traps are timed, and told of before each record.
+#[unsafe(no_mangle)]
+pub(crate) static TRAPS_TIMED: Global<u32> = Global::new(0);
+/// With [`TRAPS_TIMED`].
+#[unsafe(no_mangle)]
+pub(crate) static TRAP_OFFSETS: Global<TrapOffsets> =
+    Global::new(TrapOffsets { task_utask: 0, utask_active: 0, task_pid: 0 });
+
 /// Records for the reading half.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
@@ -178,3 +188,6 @@ pub(crate) static LEFT_OUT_AT: Array<u64> = Array::with_max_entries(1, 0);
 /// Outermost calls among them.
 #[map]
 pub(crate) static LEFT_OUT_OUTERMOST: Array<u64> = Array::with_max_entries(1, 0);
+/// With [`TRAPS_TIMED`], by thread id.
+#[map]
+pub(crate) static TRAPS: LruHashMap<u32, ThreadTraps> = LruHashMap::with_max_entries(1, 0);

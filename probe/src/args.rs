@@ -171,7 +171,7 @@ pub struct TraceArgs {
     pub limit: Option<u64>,
 
     /// Subtract from each duration what the probes themselves cost in it: those of the call and those of the calls traced in
-    /// it. Measured on this machine, at the start
+    /// it. Measured on this machine, at the start and, where the kernel lets it, in each trap
     #[arg(long, help_heading = "Probes")]
     pub subtract_overhead: bool,
     /// How returns are seen: by probes on the functions' own exits; by uretprobes (refused on Go, which they kill; they

@@ -118,6 +118,7 @@ fn compare(plan: &mut Plan, file: &TracedFile, path: &Path, pid: u32) -> Result<
         force: false,
         counted: false,
         min_duration_ns: 0,
+        traps: false,
     };
     // What the kernel refuses is out of the plan after this.
     drop(attach::attach(plan, files, &features, &options, None)?);

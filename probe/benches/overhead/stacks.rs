@@ -157,6 +157,7 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
         force: false,
         counted: false,
         min_duration_ns: 0,
+        traps: false,
     };
     let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options, None)?;
     let output = Command::new(&subject.path)

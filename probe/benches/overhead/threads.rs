@@ -243,6 +243,7 @@ fn unread(subject: &Subject, told: Told, calls: u64, threads: u64) -> Result<Mea
         force: false,
         counted: false,
         min_duration_ns: 0,
+        traps: false,
     };
     let mut attachment = attach::attach(&mut plan, &[file], &Features::detect()?, &options, None)?;
     let measured = subject.run(calls, threads)?;

@@ -5,7 +5,7 @@
 //!
 //! Source: Documentation/bpf/btf.rst.
 
-use probe_ebpf::abi::{GroupOffsets, NOT_THROUGH};
+use probe_ebpf::abi::{GroupOffsets, NOT_THROUGH, TrapOffsets};
 
 use crate::target::containers::Kind;
 
@@ -20,6 +20,7 @@ struct Types<'a> {
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
 const MAGIC: u16 = 0xeb9f;
 /// Structures within structures are followed so far.
 const MAX_DEPTH: u32 = 8;
@@ -133,6 +134,22 @@ pub fn group_offsets(btf: &[u8], kind: &Kind) -> Option<GroupOffsets> {
     })
 }
 
+/// The offsets by which the kernel half times traps; none when the bytes are no BTF or lack the members.
+pub fn trap_offsets(btf: &[u8]) -> Option<TrapOffsets> {
+    let types = Types::parse(btf)?;
+    let task = types.find("task_struct")?;
+    Some(TrapOffsets {
+        task_utask: types.offset(task, &["utask"])?,
+        utask_active: types.offset(types.find("uprobe_task")?, &["active_uprobe"])?,
+        task_pid: types.offset(task, &["pid"])?,
+    })
+}
+
+/// Whether there is a type of this name that stands for another.
+pub fn has_type(btf: &[u8], name: &str) -> bool {
+    Types::parse(btf).is_some_and(|types| types.find_kind(name, KIND_TYPEDEF).is_some())
+}
+
 /// Where a thread's alternate signal stack is kept: two words, the kernel half reads them at once.
 fn alternate_stack(types: &Types<'_>, task: usize) -> Option<u32> {
     let (lowest, size) = (types.offset(task, &["sas_ss_sp"])?, types.offset(task, &["sas_ss_size"])?);
@@ -202,9 +219,15 @@ impl<'a> Types<'a> {
 
     /// The structure with this name.
     fn find(&self, name: &str) -> Option<usize> {
-        self.starts.iter().skip(1).copied().find(|&at| {
-            self.head(at).is_some_and(|h| h.kind == KIND_STRUCT && self.name(h.name) == Some(name.as_bytes()))
-        })
+        self.find_kind(name, KIND_STRUCT)
+    }
+
+    fn find_kind(&self, name: &str, kind: u32) -> Option<usize> {
+        self.starts
+            .iter()
+            .skip(1)
+            .copied()
+            .find(|&at| self.head(at).is_some_and(|h| h.kind == kind && self.name(h.name) == Some(name.as_bytes())))
     }
 
     /// Bytes of a structure.
@@ -305,6 +328,12 @@ mod tests {
             let bits = line.split("bits_offset=").nth(1).expect("an offset").split(' ').next().expect("a number");
             bits.parse::<u32>().expect("a number") / 8
         };
+        let traps = trap_offsets(&btf).expect("the members are there");
+        assert_eq!(traps.task_utask, oracle("task_struct", "utask"));
+        assert_eq!(traps.utask_active, oracle("uprobe_task", "active_uprobe"));
+        assert_eq!(traps.task_pid, oracle("task_struct", "pid"));
+        assert_eq!(has_type(&btf, "btf_trace_notifier_run"), dump.contains("TYPEDEF 'btf_trace_notifier_run'"));
+        assert!(!has_type(&btf, "btf_trace_of_nothing") && !has_type(b"no BTF", "btf_trace_notifier_run"));
         assert_eq!(offsets.task_tgid, oracle("task_struct", "tgid"));
         assert_eq!(offsets.task_signal, oracle("task_struct", "signal"));
         assert_eq!(offsets.signal_live, oracle("signal_struct", "live"));

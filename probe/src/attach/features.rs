@@ -9,6 +9,8 @@ use aya::{
 };
 use aya_obj::generated::bpf_func_id::BPF_FUNC_get_attach_cookie;
 
+use super::{btf, traps};
+
 /// A feature of the kernel that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
@@ -22,11 +24,14 @@ pub enum Feature {
     UprobeMultiPid,
     /// The kernel's type information.
     Btf,
+    /// A tracepoint at which uprobes' breakpoints and steps can be told.
+    TrapTimes,
 }
 
 impl Feature {
     /// All of them, the indispensable ones first.
-    pub const ALL: [Self; 5] = [Self::RingBuffer, Self::Cookie, Self::UprobeMulti, Self::UprobeMultiPid, Self::Btf];
+    pub const ALL: [Self; 6] =
+        [Self::RingBuffer, Self::Cookie, Self::UprobeMulti, Self::UprobeMultiPid, Self::Btf, Self::TrapTimes];
 
     /// As the documentation names it.
     pub fn name(self) -> &'static str {
@@ -36,6 +41,7 @@ impl Feature {
             Self::UprobeMulti => "uprobe-multi",
             Self::UprobeMultiPid => "uprobe-multi-pid",
             Self::Btf => "btf",
+            Self::TrapTimes => "trap-times",
         }
     }
 
@@ -47,6 +53,9 @@ impl Feature {
             Self::UprobeMulti => "Linux 6.6",
             Self::UprobeMultiPid => "Linux 6.10",
             Self::Btf => "CONFIG_DEBUG_INFO_BTF",
+            Self::TrapTimes => {
+                "x86-64, the tracepoint notifier_run (Linux 6.18 has it, 6.1 has not) and CONFIG_DEBUG_INFO_BTF"
+            }
         }
     }
 
@@ -56,6 +65,7 @@ impl Feature {
             Self::RingBuffer | Self::Cookie => None,
             Self::UprobeMulti => Some("probes are attached one by one, and each takes about 0.1 s to remove"),
             Self::UprobeMultiPid => Some("with -p, other processes that run the same file pay for the traps too"),
+            Self::TrapTimes => Some("--subtract-overhead goes by what probes cost at the start"),
             Self::Btf => Some(
                 "--follow and `-- COMMAND` cannot follow children; Go assembly has no goroutine; no --kernel-stack",
             ),
@@ -69,6 +79,11 @@ impl Feature {
             Self::UprobeMulti => is_uprobe_multi_supported(UProbeMultiFeature::LinkCreation),
             Self::UprobeMultiPid => is_uprobe_multi_supported(UProbeMultiFeature::ProcessScopedPidFilter),
             Self::Btf => Ok(fs::exists(BTF).unwrap_or(false)),
+            Self::TrapTimes => {
+                // arm64 keeps a list of its own for them.
+                let btf = if cfg!(target_arch = "x86_64") { fs::read(BTF).unwrap_or_default() } else { Vec::new() };
+                Ok(btf::has_type(&btf, traps::NOTIFIED_TYPE))
+            }
         }
     }
 }

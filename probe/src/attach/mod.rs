@@ -17,6 +17,7 @@ mod rehearsal;
 pub mod rights;
 pub mod specimens;
 mod targets;
+mod traps;
 
 use std::{collections::BTreeSet, fs};
 
@@ -114,6 +115,8 @@ pub struct Options {
     /// Calls that take less need not be told of, ns; 0: all are. Without callers only: at a call's end they are not known
     /// any more.
     pub min_duration_ns: u64,
+    /// Each trap is timed, and told of before its record.
+    pub traps: bool,
 }
 
 /// Points beyond which attaching one by one wants `--force`.
@@ -135,7 +138,13 @@ pub struct Attachment {
     groups: Option<Groups>,
     /// Unwinders in files that others share are told apart by who runs what is traced.
     shared_unwinders: bool,
+    times_traps: bool,
 }
+
+/// In errors: the kernel does not let traps be timed, where [`Options::traps`] asked for it.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("failed to time each trap")]
+pub struct TrapsNotTimed;
 
 /// The refused points' functions were taken out of the plan; attach again.
 struct Refused {
@@ -248,6 +257,7 @@ impl Attachment {
         let min_duration = if deferred::is_possible(plan) { options.min_duration_ns } else { 0 };
         let (deferring_lanes, deferring_points) = deferred::sizes(min_duration, points);
         let everyone = filter == FILTER_NONE && options.groups.is_none();
+        let traps = traps::globals(options.traps, btf.as_deref()).context(TrapsNotTimed)?;
         let shared_unwinders = u32::from(everyone && plan.watches_shared_files());
         let mut ebpf = EbpfLoader::new()
             .override_global("PID_FILTER", &filter, true)
@@ -279,6 +289,9 @@ impl Attachment {
             .override_global("RETURN_STACK", &kernel.returns.stack, true)
             .override_global("RETURN_ADDRESS", &kernel.returns.address, true)
             .override_global("RETURN_NEXT", &kernel.returns.next, true)
+            .override_global("TRAPS_TIMED", &traps.timed, true)
+            .override_global("TRAP_OFFSETS", &traps.offsets, true)
+            .map_max_entries("TRAPS", traps.threads)
             .map_max_entries("EVENTS", options.buffer_bytes)
             .map_max_entries("COUNTS", counted.max(1).saturating_mul(rows))
             .map_max_entries("LOST_AT", points)
@@ -306,6 +319,7 @@ impl Attachment {
             scope: options.scope.clone(),
             groups: options.groups.clone(),
             shared_unwinders: shared_unwinders != 0,
+            times_traps: traps.timed != 0,
         };
         attachment.fill_maps(plan, &options.scope)?;
         if let Some(groups) = &options.groups {
@@ -403,6 +417,9 @@ impl Attachment {
         choose: Option<&mut Choose<'_>>,
     ) -> Result<Result<(), Refused>> {
         self.attach_lifecycle()?;
+        if self.times_traps {
+            traps::attach(&mut self.ebpf).context(TrapsNotTimed)?;
+        }
         if let Some(choose) = choose.filter(|_| self.links.are_worth_a_rehearsal())
             && let Err(refused) = self.rehearse(plan, files, choose)?
         {

@@ -126,6 +126,11 @@ pub struct Costs {
     pub copy_bytes: u64,
     /// Of each further 1024 bytes, ns.
     pub copy_kib_ns: u64,
+    /// Of entries without callers and of those with some, the part from the event's time to the breakpoint of what follows at
+    /// once, ns, by [`Trap::index`]; 0: not known.
+    pub behind_entry_ns: [[u64; Trap::COUNT]; 2],
+    /// The same from the end of a step, ns.
+    pub behind_step_ns: u64,
 }
 
 /// Callers, as they were collected in a trap.

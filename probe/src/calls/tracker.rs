@@ -9,16 +9,20 @@ mod lanes;
 mod origin;
 mod overhead;
 mod shed;
+mod traps;
 mod unwind;
 
 use std::{cell::Cell, collections::VecDeque, io, ops::Range, rc::Rc};
 
-use probe_ebpf::abi::{Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_STACK, POINT_THREAD_EXIT};
+use probe_ebpf::abi::{
+    Event, Lane, POINT_EXEC, POINT_PROCESS_EXIT, POINT_RESERVED, POINT_STACK, POINT_THREAD_EXIT, POINT_TRAP,
+};
 
 use self::{
     cost::Total,
     lanes::{LaneKey, Lanes},
     overhead::When,
+    traps::{Owed, Traps},
 };
 use crate::{
     calls::{
@@ -72,6 +76,8 @@ struct OpenCalls {
     origin: Option<Rc<Origin>>,
     /// What the probes cost it so far, ns; where it is subtracted, and since the first of them.
     spent_ns: Option<Rc<Cell<u64>>>,
+    /// What it will have cost once the last trap is over.
+    owed: Option<Owed>,
 }
 
 impl OpenCalls {
@@ -79,6 +85,7 @@ impl OpenCalls {
     fn has_another_use(&mut self) {
         self.last = None;
         self.origin = None;
+        self.owed = None;
     }
 }
 
@@ -124,6 +131,7 @@ pub struct Tracker {
     total: Total,
     /// What is to be subtracted from durations.
     costs: Option<Costs>,
+    traps: Traps,
     summary: Summary,
 }
 
@@ -143,6 +151,7 @@ impl Tracker {
             outermost_ended: 0,
             total: Total::default(),
             costs: None,
+            traps: Traps::default(),
             summary: Summary::default(),
         }
     }
@@ -225,13 +234,19 @@ impl Tracker {
             POINT_PROCESS_EXIT => (true, End::Exit),
             POINT_EXEC => (true, End::Exec),
             POINT_STACK => return self.stack_made(event, world, sink),
+            POINT_TRAP => {
+                self.traps.told(event);
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         if !whole_process {
             let lane = LaneKey::thread(event.pid_tgid);
+            self.traps.forget(event.pid_tgid);
             return Step { tracker: self, event, lane, spent_ns: 0, world, sink }.close_lane(None, end);
         }
         let pid = (event.pid_tgid >> 32) as u32;
+        self.traps.forget_process(pid);
         for lane in self.lanes.of_process(pid) {
             Step { tracker: self, event, lane, spent_ns: 0, world, sink }.close_with_process(end)?;
             self.lanes.forget(lane);
@@ -276,6 +291,7 @@ impl Tracker {
         self.shed_until(u64::MAX, sink)?;
         for key in self.lanes.keys() {
             let place = self.lanes.place(key);
+            self.total.measured(self.lanes.at(place).settle_as_usual());
             while let Some(Open { call, told, .. }) = self.lanes.at(place).calls.pop() {
                 self.summary.open += u64::from(told && !self.is_shed(call.function));
                 let end_tid = call.thread.tid;
@@ -445,8 +461,9 @@ impl Step<'_> {
     /// Every call of the lane is over, now. `trap`: a probe told so.
     fn close_lane(&mut self, trap: Option<Trap>, end: End) -> io::Result<()> {
         self.on_lane(|step, lane| {
-            if let Some(trap) = trap {
-                step.pay(lane, trap, None, When::First);
+            match trap {
+                Some(trap) => step.pay(lane, trap, None, When::First),
+                None => step.pay_rest(lane),
             }
             while !lane.calls.is_empty() {
                 let lost = step.is_in_doubt(lane);
@@ -459,6 +476,7 @@ impl Step<'_> {
     /// The process is over, whichever thread told so: the calls are not known to have gone to another.
     fn close_with_process(&mut self, end: End) -> io::Result<()> {
         self.on_lane(|step, lane| {
+            step.pay_rest(lane);
             while let Some(top) = lane.calls.last() {
                 let end_tid = top.call.thread.tid;
                 let lost = step.is_in_doubt(lane);

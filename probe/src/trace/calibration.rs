@@ -10,14 +10,14 @@ mod figures;
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
-use probe_ebpf::abi::{Cookie, GoProgram};
+use probe_ebpf::abi::{Cookie, Event, GoProgram, POINT_TRAP};
 use symbols::code::EntryCost;
 
 use self::figures::{Callers, Figures, Seen, TIMED};
 use crate::{
     attach::{
-        self, Attachment, Groups, Scope,
-        features::Features,
+        self, Attachment, Groups, Scope, TrapsNotTimed,
+        features::{Feature, Features},
         specimens::{self, Frames, GOID_OFFSET, Specimen},
     },
     calls::{TracedFunction, overhead::Costs},
@@ -37,6 +37,14 @@ const CALLERS: usize = 32;
 /// Holds far more than the records of one round.
 const BUFFER_BYTES: u32 = 4 << 20;
 
+/// What was measured.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    pub(super) costs: Costs,
+    /// Why traps are not to be timed one by one ([`attach::Options::traps`]); none: they are.
+    pub(super) untimed: Option<String>,
+}
+
 /// Measures what the points of `plan` cost when attached with these options. `awaits`: libraries of any kind may come.
 ///
 /// # Errors
@@ -47,7 +55,7 @@ pub(super) fn measure(
     options: &attach::Options,
     returns: Returns,
     awaits: bool,
-) -> Result<Costs> {
+) -> Result<Measured> {
     // A new thread's stack is as short as that of most traced calls, and where it is copied that makes a difference.
     thread::scope(|scope| {
         let measuring =
@@ -63,16 +71,31 @@ fn measure_here(
     options: &attach::Options,
     returns: Returns,
     awaits: bool,
-) -> Result<Costs> {
-    let mut costs = Costs::default();
+) -> Result<Measured> {
+    let mut measured = Measured::default();
+    if !features.has(Feature::TrapTimes) {
+        measured.untimed = Some(format!("it takes {}", Feature::TrapTimes.since()));
+    } else if returns == Returns::Uretprobe {
+        measured.untimed = Some("return probes have no breakpoints".to_owned());
+    }
+    let mut options = attach::Options { traps: measured.untimed.is_none(), ..options.clone() };
     // With what else tells of functions: installed, it may have no symbols.
     let file = TracedFile::open("/proc/self/exe".as_ref(), "probe itself")?;
     for go in [false, true] {
         if awaits || plan.points.iter().any(|point| (point.cookie.goid_offset() != 0) == go) {
-            Bench::attach(&file, features, options, Points { go, returns })?.measure(&mut costs)?;
+            let points = Points { go, returns };
+            let bench = match Bench::attach(&file, features, &options, points) {
+                Err(error) if error.is::<TrapsNotTimed>() && options.traps => {
+                    options.traps = false;
+                    measured.untimed = Some(error.root_cause().to_string());
+                    Bench::attach(&file, features, &options, points)
+                }
+                bench => bench,
+            };
+            bench?.measure(&mut measured)?;
         }
     }
-    Ok(costs)
+    Ok(measured)
 }
 
 /// How specimens are probed.
@@ -191,7 +214,7 @@ impl Bench {
         Ok(Self { points, attachment, settings, callers })
     }
 
-    fn measure(&mut self, costs: &mut Costs) -> Result<()> {
+    fn measure(&mut self, measured: &mut Measured) -> Result<()> {
         let mut seen: Vec<Vec<Seen>> =
             TIMED.iter().map(|_| self.settings.iter().map(|_| Seen::default()).collect()).collect();
         for round in 0..ROUNDS {
@@ -204,20 +227,25 @@ impl Bench {
                 }
             }
         }
-        Figures::of(seen).conclude(self.points, self.callers, costs);
+        Figures::of(seen).conclude(self.points, self.callers, &mut measured.costs);
         Ok(())
     }
 
     /// Reads the records of one specimen's calls.
     fn read(&mut self, number: u32, seen: &mut Seen) -> Result<()> {
         let (mut entries, mut exits) = (Vec::new(), Vec::new());
+        let (mut trap, mut entry_traps, mut exit_traps) = (None, Vec::new(), Vec::new());
         while let Some(item) = self.attachment.ring().next() {
             let Some(record) = events::decode(&item) else { continue };
-            if record.event.point == number * 2 {
+            if record.event.point == POINT_TRAP {
+                trap = Some(record.event).filter(|trap| trap.time_ns != 0);
+            } else if record.event.point == number * 2 {
                 seen.callers = record.frames.map(|frames| frames.collected());
                 entries.push(record.event.time_ns);
+                entry_traps.push(trap.take());
             } else if record.event.point == number * 2 + 1 {
                 exits.push(record.event.time_ns);
+                exit_traps.push(trap.take());
             }
         }
         let calls = CALLS as usize;
@@ -230,9 +258,19 @@ impl Bench {
         );
         // The first call finds nothing in the caches.
         seen.cycles.extend(entries.windows(2).skip(1).map(|pair| pair[1].saturating_sub(pair[0])));
+        let behind_entry = |(entry, exit): (&u64, &Option<Event>)| Some(exit.as_ref()?.time_ns.saturating_sub(*entry));
+        seen.behind_entries.extend(entries.iter().zip(&exit_traps).skip(1).filter_map(behind_entry));
+        seen.behind_steps.extend(entry_traps.windows(2).skip(1).filter_map(|pair| behind_step(pair[0]?, pair[1]?)));
         seen.insides.extend(entries.iter().zip(&exits).skip(1).map(|(entry, exit)| exit.saturating_sub(*entry)));
         Ok(())
     }
+}
+
+/// From the end of one trap's step to the breakpoint of the next; none where there was no step, or more than one.
+fn behind_step(trap: Event, next: Event) -> Option<u64> {
+    let stepped_ns = next.depth.wrapping_sub(trap.depth);
+    (next.goid.wrapping_sub(trap.goid) == 1)
+        .then(|| next.time_ns.saturating_sub(trap.time_ns).saturating_sub(stepped_ns))
 }
 
 /// Ours, chosen in the way in which the trace chooses: that costs.

@@ -23,11 +23,7 @@ use symbols::{binary::Machine, pattern::Pattern};
 use self::inside::Inside;
 use crate::{
     attach::{self, Scope, StackCopies, features::Features, rights},
-    calls::{
-        Skipped,
-        overhead::{Costs, Trap},
-        tracker::Limits,
-    },
+    calls::{Skipped, tracker::Limits},
     output::{self, Format, OutputOptions, escape::escaped, talk},
     plan::{self, Plan},
     request::{Returns, StackMode, TargetRequest, Trace},
@@ -65,7 +61,7 @@ pub fn run(request: &Trace) -> Result<u8> {
         return Ok(0);
     }
     let features = features()?;
-    let costs = match request.subtract_overhead {
+    let measured = match request.subtract_overhead {
         true => Some(probe_costs(request, &plan, &features, inside.as_ref(), !names.is_empty())?),
         false => None,
     };
@@ -93,7 +89,9 @@ pub fn run(request: &Trace) -> Result<u8> {
             shed.iter().map(|shed| shed.function).collect()
         };
         let choose: Option<&mut attach::Choose<'_>> = if budget.is_some() { Some(&mut choose) } else { None };
-        attach::attach(&mut plan, &files, &features, &attach_options(request, scope, inside.as_ref()), choose)
+        let traps = measured.as_ref().is_some_and(|measured| measured.untimed.is_none());
+        let options = attach::Options { traps, ..attach_options(request, scope, inside.as_ref()) };
+        attach::attach(&mut plan, &files, &features, &options, choose)
     });
     let attachment = match attached {
         Ok(attachment) => attachment,
@@ -111,8 +109,8 @@ pub fn run(request: &Trace) -> Result<u8> {
         // Whether anybody listens is no matter of the trace.
         let mut text = Vec::new();
         announce(&plan, &awaited, request.verbose, &mut text)?;
-        if let Some(costs) = &costs {
-            announce_subtraction(&costs.told(&plan.points, &plan.functions), &mut text)?;
+        if let Some(measured) = &measured {
+            announce_subtraction(measured, &plan, &mut text)?;
         }
         let _ = io::stderr().lock().write_all(&text);
     }
@@ -123,8 +121,18 @@ pub fn run(request: &Trace) -> Result<u8> {
         starts: request.target.pids.is_empty() && request.target.tids.is_empty() && inside.is_none(),
     };
     let arrivals = arrivals::Arrivals::new(names, planning);
-    let sources =
-        session::Sources { inside, attachment, shed, recorder, signals, clocks, processes, kernel, costs, arrivals };
+    let sources = session::Sources {
+        inside,
+        attachment,
+        shed,
+        recorder,
+        signals,
+        clocks,
+        processes,
+        kernel,
+        costs: measured.map(|measured| measured.costs),
+        arrivals,
+    };
     let options = OutputOptions { color: out.color, ..request.output.clone() };
     let sink = output::sink(&options, std::mem::replace(&mut out.writer, Box::new(io::sink())));
     let status = session::Session::new(request, plan, files, sources, sink)?.run(waiting)?;
@@ -221,6 +229,7 @@ fn attach_options(request: &Trace, scope: Scope, inside: Option<&Inside>) -> att
         force: request.force,
         counted: request.budget.is_some(),
         min_duration_ns: unneeded_ns(request),
+        traps: false,
     }
 }
 
@@ -231,7 +240,7 @@ fn probe_costs(
     features: &Features,
     inside: Option<&Inside>,
     awaits: bool,
-) -> Result<Costs> {
+) -> Result<calibration::Measured> {
     let command = request.target.command.is_some();
     // A command is not there yet: its process is to be followed.
     let scope =
@@ -457,10 +466,19 @@ fn warn_of_uretprobes(request: &Trace, plan: &Plan) {
 }
 
 /// What durations are less by.
-fn announce_subtraction(costs: &[(Trap, u64)], out: &mut dyn Write) -> io::Result<()> {
+fn announce_subtraction(measured: &calibration::Measured, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
+    let costs = measured.costs.told(&plan.points, &plan.functions);
     let costs: Vec<String> =
         costs.iter().map(|(trap, ns)| format!("{} {}", output::duration(*ns), trap.name())).collect();
-    writeln!(out, "probe: durations are less the probes' own cost, measured at the start: {}", costs.join(", "))
+    let costs = costs.join(", ");
+    let Some(reason) = &measured.untimed else {
+        return writeln!(
+            out,
+            "probe: durations are less the probes' own cost, measured in each trap; at the start: {costs}"
+        );
+    };
+    writeln!(out, "probe: durations are less the probes' own cost, measured at the start: {costs}")?;
+    writeln!(out, "probe: what it is in each trap cannot be measured here: {}", output::escape::escaped(reason))
 }
 
 /// What could not be probed and why, a line each: the first few, with `-v` all.

@@ -62,6 +62,7 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
         force: false,
         counted: false,
         min_duration_ns: 0,
+        traps: false,
     };
     let mut attachment = attach::attach(&mut plan, &files, &features, &options, None).expect("the rest attaches");
     assert_eq!(plan.functions.len(), planned - 2);

@@ -1,7 +1,7 @@
 //! `--subtract-overhead`: durations without what the probes cost, beside what the program itself says.
 //!
 //! `durations` knows how long each of its calls took without the traps in it, in the very run that is traced. The machine may
-//! be busy, and a trap cost half as much again as when it was measured: medians are compared, and one with another.
+//! be busy, and a trap cost half as much again as at the start: medians are compared, and one with another.
 
 use std::ffi::OsStr;
 
@@ -88,6 +88,32 @@ fn the_cost_of_a_calls_own_probes_is_subtracted_too() {
 }
 
 #[test]
+fn what_each_trap_took_is_subtracted_however_long_that_was() {
+    for (name, outer, functions) in
+        [("c/durations", "outer", ["outer", "inner"]), ("go/durations", "main.outer", ["main.outer", "main.inner"])]
+    {
+        let options = [&[SUBTRACT, "--stack=none"][..], &functions].concat();
+        let traced = durations_of(name, &[], &options, "10");
+        assert!(
+            traced.ended.stderr.contains("own cost, measured in each trap; at the start: "),
+            "{}",
+            traced.ended.stderr
+        );
+        // By what they cost at the start it would be 60 % at some moments.
+        assert_nearer(name, &traced, outer, 90);
+    }
+}
+
+#[test]
+fn a_kernel_that_does_not_tell_of_each_trap_is_said_to() {
+    let lacks = [("PROBE_KERNEL_LACKS", OsStr::new("trap-times"))];
+    let traced = durations_of("c/durations", &lacks, &[SUBTRACT, "outer", "inner"], "10");
+    let said = "probe: what it is in each trap cannot be measured here: it takes x86-64, the tracepoint";
+    assert!(traced.ended.stderr.contains(said), "{}", traced.ended.stderr);
+    assert_nearer("as at the start", &traced, "outer", 50);
+}
+
+#[test]
 fn probes_that_an_older_kernel_attaches_one_by_one_are_measured_as_such() {
     let lacks = [("PROBE_KERNEL_LACKS", OsStr::new("uprobe-multi"))];
     let traced = durations_of("c/durations", &lacks, &[SUBTRACT, "outer", "inner"], "10");
@@ -106,7 +132,7 @@ fn what_was_measured_is_said_and_what_a_duration_is_less_by_stands_beside_it() {
     let costs = traced.trace.header["probe_cost_ns"].as_object().expect("costs");
     assert_eq!(costs.keys().collect::<Vec<_>>(), ["emulated_entry", "return"]);
     assert!(costs.values().all(|ns| ns.as_u64().is_some_and(|ns| (50..1_000_000).contains(&ns))), "{costs:?}");
-    let said = "probe: durations are less the probes' own cost, measured at the start: ";
+    let said = "probe: durations are less the probes' own cost, measured in each trap; at the start: ";
     assert!(traced.ended.stderr.contains(said), "{}", traced.ended.stderr);
     assert!(traced.ended.stderr.contains("probe: the probes took about "), "{}", traced.ended.stderr);
     let plain = durations(&[], "2");

@@ -119,6 +119,11 @@ impl Lanes {
         self.places.contains_key(&key)
     }
 
+    /// A lane's calls, if it ever had some.
+    pub(super) fn known(&mut self, key: LaneKey) -> Option<&mut OpenCalls> {
+        self.places.get(&key).map(|&place| &mut self.open[place])
+    }
+
     /// The place of a lane's calls.
     pub(super) fn place(&mut self, key: LaneKey) -> usize {
         if let Some(&place) = self.places.get(&key) {

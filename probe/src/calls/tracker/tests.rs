@@ -14,6 +14,7 @@ mod losses;
 mod origin;
 mod shed;
 mod subtracted;
+mod timed;
 
 /// Functions of the made-up program. Each has the points 2n (entry) and 2n + 1 (return).
 const F: u32 = 0;

@@ -36,6 +36,10 @@ pub(super) struct Seen {
     pub(super) cycles: Vec<u64>,
     /// From a call's entry to its exit.
     pub(super) insides: Vec<u64>,
+    /// From a call's entry to the breakpoint at its exit, where traps are timed.
+    pub(super) behind_entries: Vec<u64>,
+    /// From the end of an entry's step to the next one's breakpoint, where it is stepped through.
+    pub(super) behind_steps: Vec<u64>,
     /// Callers in each record of an entry.
     pub(super) callers: Option<Collected>,
 }
@@ -45,6 +49,8 @@ pub(super) struct Seen {
 struct Figure {
     cycle_ns: u64,
     inside_ns: u64,
+    behind_entry_ns: u64,
+    behind_step_ns: u64,
     callers: Option<Collected>,
 }
 
@@ -56,6 +62,8 @@ impl Figures {
         let figure = |seen: Seen| Figure {
             cycle_ns: undisturbed(seen.cycles),
             inside_ns: undisturbed(seen.insides),
+            behind_entry_ns: undisturbed(seen.behind_entries),
+            behind_step_ns: undisturbed(seen.behind_steps),
             callers: seen.callers,
         };
         Self(seen.into_iter().map(|settings| settings.into_iter().map(figure).collect()).collect())
@@ -75,6 +83,17 @@ impl Figures {
         for (kind, cost) in self.traps(points.returns, first) {
             costs.with_callers[Trap { kind, go: points.go }.index()] = cost;
         }
+        let entries = [
+            (TrapKind::NopEntry, Specimen::Nop),
+            (TrapKind::EmulatedEntry, Specimen::Emulated),
+            (TrapKind::Entry, Specimen::Stepped),
+        ];
+        for (behind_ns, setting) in costs.behind_entry_ns.iter_mut().zip([inner, first]) {
+            for (kind, specimen) in entries {
+                behind_ns[Trap { kind, go: points.go }.index()] = self.get(specimen, setting).behind_entry_ns;
+            }
+        }
+        costs.behind_step_ns = self.get(Specimen::Point, inner).behind_step_ns;
         let [one, many, unreadable] = [0, 1, 2].map(|further| self.get(Specimen::Open, first + further));
         let more_ns = many.cycle_ns.saturating_sub(one.cycle_ns);
         match (one.callers, many.callers) {
@@ -139,6 +158,8 @@ mod tests {
     const RET: u64 = 1900;
     const JUMP: u64 = 550;
     const INSIDE: [u64; 2] = [260, 280];
+    const BEHIND_ENTRY: u64 = 240;
+    const BEHIND_STEP: u64 = 350;
     const ONE: u64 = 150;
     const FURTHER: u64 = 20;
     const UNREADABLE: u64 = 1000;
@@ -173,6 +194,8 @@ mod tests {
         Seen {
             cycles: disturbed(cycle).collect(),
             insides: disturbed(inside).take(if has_exit { 100 } else { 0 }).collect(),
+            behind_entries: disturbed(BEHIND_ENTRY + callers / 10).take(if has_exit { 100 } else { 0 }).collect(),
+            behind_steps: disturbed(BEHIND_STEP).take(if TIMED[number] == Specimen::Point { 100 } else { 0 }).collect(),
             callers: setting.map(|(count, unreadable)| Collected::Walked { count, unreadable }),
         }
     }
@@ -203,6 +226,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_behind_an_entrys_time_and_behind_a_step_is_known_of_each_kind() {
+        let settings = [None, Some((1, false)), Some((33, false)), Some((1, true))];
+        let costs = concluded(Returns::Ret, Callers::Outermost, &settings);
+        for kind in [TrapKind::NopEntry, TrapKind::EmulatedEntry, TrapKind::Entry] {
+            let behind_ns = costs.behind_entry_ns.map(|of| of[Trap { kind, go: true }.index()]);
+            assert_eq!(behind_ns, [BEHIND_ENTRY, BEHIND_ENTRY + ONE / 10], "{kind:?}");
+        }
+        assert_eq!(costs.behind_step_ns, BEHIND_STEP);
+    }
+
+    #[test]
     fn callers_cost_by_their_number_where_they_are_collected() {
         let collected = [Some((1, false)), Some((33, false)), Some((1, true))];
         let outermost = [&[None][..], &collected].concat();
@@ -223,7 +257,12 @@ mod tests {
 
     #[test]
     fn copies_of_the_stack_cost_by_their_size() {
-        let figure = |cycle_ns, bytes| Figure { cycle_ns, inside_ns: 200, callers: Some(Collected::Copied(bytes)) };
+        let figure = |cycle_ns, bytes| Figure {
+            cycle_ns,
+            inside_ns: 200,
+            callers: Some(Collected::Copied(bytes)),
+            ..Figure::default()
+        };
         let settings = vec![figure(1500, 3000), figure(3500, 3000 + 8192), figure(1500, 3000)];
         let figures = Figures(vec![settings; TIMED.len()]);
         let mut costs = Costs::default();

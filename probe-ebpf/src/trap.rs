@@ -1,0 +1,188 @@
+//! How long single steps take, each of them: where durations are to be less by it.
+//!
+//! At a breakpoint whose instruction the kernel does not carry out itself it has the processor step through a copy, and that
+//! traps again. On a virtual machine this takes most of such a trap, and twice as long at one moment as at another. The
+//! kernel tells its uprobes of both traps by a notifier chain (x86: `arch_uprobe_exception_notify`), whose calls are a
+//! tracepoint, `notifier_run` (in Linux 6.18, not in 6.1: kernel/notifier.c). The time from the first call to the second is all that differs.
+//! (Programs at the beginning and the end of `uprobe_notify_resume` would see nearly the same, and as much of traps without
+//! a step; but there are machines where functions of the kernel cannot be traced.)
+//!
+//! Both tracepoints (the other one is `sched_switch`, see there) are passed by all threads: those that no event was told of are
+//! let pass at once.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_task_pt_regs},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use probe_ebpf::abi::{Event, POINT_TRAP};
+
+use crate::{
+    emit::{self, NO_WAKEUP, now},
+    lane::Place,
+    maps::{EVENTS, TRAP_OFFSETS, TRAPS, TRAPS_TIMED},
+    memory,
+};
+
+/// The traps of a thread. Nobody but the thread itself works on it, or whoever gives it the processor.
+#[derive(Clone, Copy)]
+pub(crate) struct ThreadTraps {
+    /// Since when it is in one (`CLOCK_MONOTONIC`, ns); 0: it is in none, or an event was told of that began it.
+    since_ns: u64,
+    /// Since when it is in one that may be stepped through; 0: that is over.
+    step_since_ns: u64,
+    /// How long its steps took so far, each from the breakpoint on, and what it waited for a processor at the ends of traps,
+    /// ns. What it waited within is in it, too: as often as it has to in traps, it would not without them.
+    spent_ns: u64,
+    /// When it was last known to be at a trap's end (`CLOCK_MONOTONIC`, ns).
+    at_end_ns: u64,
+    /// Where the probed instruction is.
+    ip: u64,
+    /// Where its step ended: after a return it goes on there.
+    end_ip: u64,
+    /// Since when it is at the end of a trap in which it waits for a processor; 0: it does not.
+    waits_since_ns: u64,
+    /// Who was notified last of what was no step's end.
+    notified: u64,
+    /// Who is notified for uprobes; 0: not known.
+    uprobes: u64,
+    /// How many steps are in [`Self::spent_ns`].
+    steps: u64,
+}
+
+static NONE: ThreadTraps = ThreadTraps {
+    since_ns: 0,
+    step_since_ns: 0,
+    spent_ns: 0,
+    at_end_ns: 0,
+    ip: 0,
+    end_ip: 0,
+    waits_since_ns: 0,
+    notified: 0,
+    uprobes: 0,
+    steps: 0,
+};
+
+/// Of x86, bytes.
+const LONGEST_INSTRUCTION: u64 = 15;
+
+/// The end of a trap takes no longer, ns: what the kernel does after a step, and the return to user space.
+const END_NS: u64 = 2000;
+/// Nor this, if interrupts come between, ns. Code may spin at the probed instruction, long after the trap.
+const INTERRUPTED_END_NS: u64 = 100_000;
+
+#[inline(always)]
+fn of_thread<'a>(tid: u32) -> Option<&'a mut ThreadTraps> {
+    // SAFETY: only the thread whose traps they are works on the value, in one trap at a time; or another one while that thread
+    // waits.
+    TRAPS.get_ptr_mut(&tid).map(|traps| unsafe { &mut *traps })
+}
+
+/// Whether the running thread is on its way through a copy of a probed instruction.
+#[inline(always)]
+fn is_stepping() -> bool {
+    let offsets = TRAP_OFFSETS.load();
+    let utask: u64 = memory::kernel(memory::current_task() + u64::from(offsets.task_utask)).unwrap_or(0);
+    utask != 0 && memory::kernel(utask + u64::from(offsets.utask_active)).unwrap_or(0_u64) != 0
+}
+
+/// `notifier_run(callback)`: of a breakpoint, of the end of a step, or of something else.
+#[raw_tracepoint]
+fn notified(ctx: RawTracePointContext) -> i32 {
+    let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32) else { return 0 };
+    let callback: u64 = ctx.arg(0);
+    if traps.uprobes != 0 && traps.uprobes != callback {
+        return 0;
+    }
+    let time_ns = now();
+    if !is_stepping() {
+        (traps.since_ns, traps.step_since_ns, traps.notified) = (time_ns, time_ns, callback);
+    } else if traps.step_since_ns != 0 && traps.uprobes != 0 {
+        traps.spent_ns += time_ns.wrapping_sub(traps.step_since_ns);
+        traps.steps += 1;
+        (traps.step_since_ns, traps.at_end_ns) = (0, time_ns);
+        [_, traps.end_ip] = goes_on_at();
+    }
+    0
+}
+
+/// Of the running thread's user registers, where it goes on and what it is in the kernel for: a system call's number, or -1.
+/// (Linux: arch/x86/include/asm/ptrace.h, `orig_ax`, `ip`. Elsewhere nothing is notified.)
+#[inline(always)]
+fn goes_on_at() -> [u64; 2] {
+    const ORIG_AX: u64 = 15 * 8;
+    // SAFETY: the helpers take and give the running thread's own.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    memory::kernel(registers + ORIG_AX).unwrap_or([0; 2])
+}
+
+/// Whether the running thread, which was told of its trap, is still in it, and no step is being timed.
+#[inline(always)]
+fn is_at_end(traps: &ThreadTraps) -> bool {
+    if is_stepping() {
+        return traps.step_since_ns == 0;
+    }
+    let [number, ip] = goes_on_at();
+    // The next instruction is where the step ended, or behind the probed one. What jumps elsewhere is known by the time only.
+    let is_next = ip == traps.end_ip || ip.wrapping_sub(traps.ip) <= LONGEST_INSTRUCTION;
+    let most_ns = if is_next { INTERRUPTED_END_NS } else { END_NS };
+    (number as i64) < 0 && now().wrapping_sub(traps.at_end_ns) < most_ns
+}
+
+/// `sched_switch(preempt, previous, next, previous_state)`. A clock or the reading half takes the processor away mostly at the
+/// end of a trap: what interrupts a step comes through only then.
+#[raw_tracepoint]
+fn switched(ctx: RawTracePointContext) -> i32 {
+    let (next, state): (u64, u64) = (ctx.arg(2), ctx.arg(3));
+    let could_run = state as u32 == 0;
+    if could_run
+        && let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32)
+        && traps.since_ns == 0
+        && is_at_end(traps)
+    {
+        // What made it wait came before.
+        traps.waits_since_ns = traps.at_end_ns;
+    }
+    let tid = memory::kernel::<u32>(next + u64::from(TRAP_OFFSETS.load().task_pid)).unwrap_or(0);
+    if let Some(traps) = of_thread(tid)
+        && traps.waits_since_ns != 0
+    {
+        let time_ns = now();
+        traps.spent_ns += time_ns.wrapping_sub(traps.waits_since_ns);
+        (traps.waits_since_ns, traps.at_end_ns) = (0, time_ns);
+    }
+    0
+}
+
+/// Tells of the trap that the next record comes from, where traps are timed. False: it was lost, and the record, which says
+/// nothing without it, is to be lost, too.
+#[inline(always)]
+pub(crate) fn tell(place: &Place, point: u32) -> bool {
+    if TRAPS_TIMED.load() == 0 {
+        return true;
+    }
+    let Some(mut record) = EVENTS.reserve::<Event>(0) else {
+        emit::lost(place, point);
+        return false;
+    };
+    let unknown = Event { time_ns: 0, depth: 0, goid: 0, pid_tgid: place.pid_tgid, point: POINT_TRAP, lost: 0 };
+    let tid = place.pid_tgid as u32;
+    record.write(match of_thread(tid) {
+        Some(traps) => {
+            // What comes by another way than a breakpoint must not be taken for this trap.
+            let time_ns = core::mem::take(&mut traps.since_ns);
+            // Who takes a breakpoint for its own is notified last.
+            traps.uprobes = if time_ns == 0 { 0 } else { traps.notified };
+            [_, traps.ip] = goes_on_at();
+            (traps.at_end_ns, traps.end_ip) = (now(), traps.ip);
+            Event { time_ns, depth: traps.spent_ns, goid: traps.steps, ..unknown }
+        }
+        None => {
+            // Where there is no room, it is not known the next time either.
+            let _ = TRAPS.insert(&tid, &NONE, 0);
+            unknown
+        }
+    });
+    record.submit(NO_WAKEUP);
+    true
+}
