@@ -10,10 +10,14 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     rc::Rc,
+    time::{Duration, Instant},
 };
 
 /// Bytes read of one map at most: it is written by whoever may write to /tmp.
 const MOST: u64 = 256 << 20;
+/// A map that is not there is looked for so often: most programs that make code never write one, and it takes more than all else
+/// that a stack takes.
+const LOOK: Duration = Duration::from_millis(10);
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
 
@@ -31,6 +35,8 @@ pub(super) struct Generated {
 pub(super) struct PerfMap {
     /// Open once it is there.
     file: Option<File>,
+    /// When it was looked for in vain.
+    missed: Option<Instant>,
     /// Read so far.
     read: u64,
     /// The beginning of a line that was not whole yet.
@@ -44,7 +50,10 @@ impl PerfMap {
     /// for in what was written since.
     pub(super) fn name(&mut self, pid: u32, address: u64) -> Option<Rc<str>> {
         if self.known(address).is_none() {
-            self.file = self.file.take().or_else(|| find(pid));
+            if self.file.is_none() && self.missed.is_none_or(|missed| missed.elapsed() >= LOOK) {
+                self.file = find(pid);
+                self.missed = Some(Instant::now());
+            }
             self.read_on();
         }
         self.known(address).cloned()
@@ -56,6 +65,13 @@ impl PerfMap {
     }
 
     fn read_on(&mut self) {
+        let Some(length) = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.len())
+        else {
+            return;
+        };
+        if length <= self.read {
+            return;
+        }
         let mut piece = vec![0; PIECE];
         while self.read < MOST {
             let Some(length) = self.file.as_ref().and_then(|file| file.read_at(&mut piece, self.read).ok()) else {
@@ -132,6 +148,19 @@ mod tests {
         assert_eq!(known(&map, 0x3007).as_deref(), Some("third"));
         assert_eq!(known(&map, 0x1000), None);
         assert_eq!(known(&map, 0x1010).as_deref(), Some("newer"));
+    }
+
+    #[test]
+    fn a_map_that_is_not_there_is_not_looked_for_at_every_address() {
+        let mut map = PerfMap::default();
+        let before = Instant::now();
+        let mut looked = std::collections::BTreeSet::new();
+        for address in 0..1000 {
+            assert_eq!(map.name(u32::MAX, address), None);
+            looked.insert(map.missed.expect("it was looked for"));
+        }
+        let most = before.elapsed().as_millis() / LOOK.as_millis() + 1;
+        assert!(looked.len() as u128 <= most, "{} times, {most} at most", looked.len());
     }
 
     #[test]

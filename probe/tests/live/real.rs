@@ -147,11 +147,12 @@ fn nodes_translated_code_is_named_from_its_dump_as_its_map_names_it_down_to_the_
     fs::write(&script, SCRIPT).expect("it can be written");
     let (node, script) = (node().display().to_string(), script.display().to_string());
     let dumps = format!("--perf-prof-path={}", folder.path().display());
+    let log = format!("--logfile={}", folder.path().join("v8.log").display());
     // The first writes both, and the dump comes first: its frames have lines. The second has no dump.
     for (options, with_lines) in
         [(&["--perf-prof", &dumps, "--perf-basic-prof"][..], true), (&["--perf-basic-prof"], false)]
     {
-        let command = [&[node.as_str()], options, &["--interpreted-frames-native-stack", &script]].concat();
+        let command = [&[node.as_str()], options, &["--interpreted-frames-native-stack", &log, &script]].concat();
         let traced = trace(&[&["-x", &node], &BUFFER[..], &["node::fs::Access"]].concat(), &command);
         assert_whole(&traced, 4000);
         let path = format!("/tmp/perf-{}.map", traced.trace.calls[0].pid);
