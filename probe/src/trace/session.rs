@@ -405,7 +405,7 @@ impl<'a> Session<'a> {
         }
         format!(
             "nothing was called: did the traced processes run {}? (/proc/PID/maps shows what a process runs)",
-            self.plan.traced_files().collect::<Vec<_>>().join(" or ")
+            self.plan.traced_files().map(output::escape::escaped).collect::<Vec<_>>().join(" or ")
         )
     }
 
