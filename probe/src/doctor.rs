@@ -1,6 +1,10 @@
 //! `probe doctor`: what works here, and what to do about what does not.
 
-use std::{fs, io::Write};
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt as _,
+};
 
 use anyhow::Result;
 
@@ -81,5 +85,64 @@ fn notes() -> Vec<String> {
             level.trim()
         ));
     }
+    let leaks = leaked_uprobes();
+    if leaks > 0 {
+        notes.push(format!(
+            "the kernel's log tells of {leaks} uprobes that killed tracers left for ever (\"leaking uprobe\"): until this \
+             machine starts anew, a probe at such a place of a file that was rewritten since can make its program fail"
+        ));
+    }
     notes
+}
+
+/// Uprobes that the kernel could not remove, as far as its log goes back and may be read: docs/uprobes.md.
+fn leaked_uprobes() -> usize {
+    let log = File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
+    log.map_or(0, leaks_in)
+}
+
+/// A read of the log is one record. One that fails with `EPIPE` is of a record that was overwritten.
+fn leaks_in(mut log: impl Read) -> usize {
+    // Linux: PRINTKRB_RECORD_MAX in kernel/printk/printk.c was CONSOLE_EXT_LOG_MAX, 8 KiB.
+    let mut record = [0; 8 << 10];
+    let mut leaks = 0;
+    loop {
+        match log.read(&mut record) {
+            Ok(0) => return leaks,
+            Ok(length) => {
+                let text = &record[..length];
+                leaks += usize::from(String::from_utf8_lossy(text).contains("leaking uprobe"));
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(_) => return leaks,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// As /dev/kmsg reads: a record at a time, an error for those that were overwritten, and one at the end.
+    struct Log(Vec<Result<&'static str, i32>>);
+
+    impl Read for Log {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let record = if self.0.is_empty() { Err(libc::EAGAIN) } else { self.0.remove(0) };
+            let record = record.map_err(io::Error::from_raw_os_error)?.as_bytes();
+            into[..record.len()].copy_from_slice(record);
+            Ok(record.len())
+        }
+    }
+
+    #[test]
+    fn uprobes_that_were_left_are_counted_also_behind_records_that_are_gone() {
+        let leak = "4,1000,35213000000,-;uprobe: probe:19136 failed to unregister, leaking uprobe\n";
+        let other = "6,1001,35213000001,-;Switching RCU Tasks Trace to per-CPU callback queuing.\n";
+        assert_eq!(leaks_in(Log(vec![])), 0);
+        assert_eq!(leaks_in(Log(vec![Err(libc::EPIPE), Ok(leak), Ok(other), Err(libc::EPIPE), Ok(leak)])), 2);
+        assert_eq!(leaks_in(Log(vec![Err(libc::EPERM)])), 0);
+    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 
-use super::rights;
+use super::{holder::Refusal, rights};
 
 /// `ENOTSUPP`, which libc does not know: the instruction cannot be probed.
 const ENOTSUPP: i32 = 524;
@@ -32,7 +32,8 @@ pub(super) fn explain(what: &str, error: impl std::error::Error + Send + Sync + 
 
 /// Whether it is that we may not. A program that the verifier refuses is `EACCES` too (Linux: kernel/bpf/verifier.c).
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
-    let is_verdict = matches!(error.downcast_ref(), Some(aya::programs::ProgramError::LoadError { .. }));
+    let is_verdict = matches!(error.downcast_ref(), Some(aya::programs::ProgramError::LoadError { .. }))
+        || error.downcast_ref().is_some_and(|refusal: &Refusal| refusal.is_verdict);
     match os_error(error) {
         Some(libc::EPERM) => true,
         Some(libc::EACCES) => !is_verdict,

@@ -67,7 +67,7 @@ impl Attachment {
         if let Some(counters) = &mut self.counters {
             counters.grow(plan.points.len());
         }
-        let left_out = self.links.add(&mut self.ebpf, plan, files, added);
+        let left_out = self.links.add(plan, files, added);
         plan.unwatched.append(&mut self.links.unwatched);
         left_out
     }
@@ -79,7 +79,7 @@ impl Attachment {
 
     /// Removes the probes of one file (its position in the plan), for good; whether any others are left.
     pub fn detach_file(&mut self, plan: &Plan, file: usize) -> bool {
-        self.links.detach_file(&mut self.ebpf, plan, file);
+        self.links.detach_file(plan, file);
         self.links.any()
     }
 }

@@ -14,24 +14,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
-    os::fd::AsRawFd as _,
-    path::{Path, PathBuf},
-    thread,
+    os::fd::{AsFd as _, BorrowedFd},
 };
 
-use anyhow::{Context as _, Result, anyhow};
-use aya::{
-    Ebpf,
-    programs::{
-        ProgramError, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeLinkId, UProbeScope},
-    },
-};
+use anyhow::{Result, anyhow};
 use probe_ebpf::abi::GENERATIONS;
 
 use super::{
     Refused,
     error::{explain, is_refusal, os_error},
+    holder::{Holder, LinkNumber, Order, Place, Refusal},
     monotonic_ns,
 };
 use crate::{
@@ -65,12 +57,12 @@ struct Held {
     bundle: Bundle,
     /// Position in [`Plan::files`].
     file: usize,
-    program: &'static str,
-    id: UProbeLinkId,
+    link: LinkNumber,
 }
 
 /// All links to the plan's points.
 pub(super) struct Links {
+    holder: Holder,
     multi: bool,
     /// The programs are those that leave out short calls.
     defers: bool,
@@ -99,8 +91,9 @@ struct Work<'a> {
 }
 
 impl Links {
-    pub(super) fn new(plan: &Plan, multi: bool, defers: bool, pids: Option<Vec<u32>>) -> Self {
+    pub(super) fn new(holder: Holder, plan: &Plan, multi: bool, defers: bool, pids: Option<Vec<u32>>) -> Self {
         let mut links = Self {
+            holder,
             multi,
             defers,
             pids,
@@ -130,10 +123,10 @@ impl Links {
 
     /// Loads the programs of usual functions, where none is there yet: the kernel's verifier takes its time, and what is awaited
     /// is to be traced at once when it comes.
-    pub(super) fn load_programs(&self, ebpf: &mut Ebpf) -> Result<()> {
+    pub(super) fn load_programs(&mut self) -> Result<()> {
         let usual = [PointKind::Return, PointKind::MaybeJump, PointKind::Entry];
         for group in GROUPS.iter().filter(|group| group.kinds.iter().any(|kind| usual.contains(kind))) {
-            load(program(ebpf, self.program_of(group))?)?;
+            self.holder.load(self.program_of(group))?;
         }
         Ok(())
     }
@@ -151,13 +144,7 @@ impl Links {
     ///
     /// # Errors
     /// It could not be attached, and nothing of it is.
-    pub(super) fn add(
-        &mut self,
-        ebpf: &mut Ebpf,
-        plan: &Plan,
-        files: &[TracedFile],
-        added: &Appended,
-    ) -> Result<Vec<(u32, String)>> {
+    pub(super) fn add(&mut self, plan: &Plan, files: &[TracedFile], added: &Appended) -> Result<Vec<(u32, String)>> {
         let first = self.generations.len();
         self.bundle_up(&plan.functions[added.functions.clone()]);
         let mut left_out = BTreeMap::new();
@@ -165,13 +152,13 @@ impl Links {
             let held = self.held.len();
             let points = &plan.points[added.points.clone()];
             let bundles = (first..self.generations.len()).chain([FIXED]).collect();
-            let refused = match self.attach_first(ebpf, &Work { plan, points, files, bundles, groups: GROUPS }) {
+            let refused = match self.attach_first(&Work { plan, points, files, bundles, groups: GROUPS }) {
                 Ok(Ok(())) => return Ok(left_out.into_iter().collect()),
                 Ok(Err(refused)) => Ok(refused),
                 Err(error) => Err(error),
             };
             let gone = self.held.split_off(held);
-            drop_links(ebpf, gone);
+            self.remove(gone, Order::Any);
             if refused.is_err() {
                 self.barred.extend(added.points.clone().map(|point| point as u32));
             }
@@ -187,11 +174,11 @@ impl Links {
     }
 
     /// Removes the links to one file, for good.
-    pub(super) fn detach_file(&mut self, ebpf: &mut Ebpf, plan: &Plan, file: usize) {
+    pub(super) fn detach_file(&mut self, plan: &Plan, file: usize) {
         self.barred.extend(plan.points.iter().filter(|point| point.file == file).map(|point| point.cookie.point()));
         let (gone, kept): (Vec<Held>, Vec<Held>) = self.held.drain(..).partition(|held| held.file == file);
         self.held = kept;
-        drop_links(ebpf, gone);
+        self.remove(gone, Order::Any);
     }
 
     /// Whether any link is there.
@@ -205,30 +192,20 @@ impl Links {
     }
 
     /// Attaches every point.
-    pub(super) fn attach_all(
-        &mut self,
-        ebpf: &mut Ebpf,
-        plan: &Plan,
-        files: &[TracedFile],
-    ) -> Result<Result<(), Refused>> {
+    pub(super) fn attach_all(&mut self, plan: &Plan, files: &[TracedFile]) -> Result<Result<(), Refused>> {
         let bundles = (0..self.generations.len()).collect();
-        self.attach_first(ebpf, &Work { plan, points: &plan.points, files, bundles, groups: GROUPS })
+        self.attach_first(&Work { plan, points: &plan.points, files, bundles, groups: GROUPS })
     }
 
     /// Lets the entries of functions that share in a budget be counted, and no more: until [`Self::detach_counting`].
-    pub(super) fn attach_counting(
-        &mut self,
-        ebpf: &mut Ebpf,
-        plan: &Plan,
-        files: &[TracedFile],
-    ) -> Result<Result<(), Refused>> {
+    pub(super) fn attach_counting(&mut self, plan: &Plan, files: &[TracedFile]) -> Result<Result<(), Refused>> {
         let bundles = self.sharing();
-        self.attach_first(ebpf, &Work { plan, points: &plan.points, files, bundles, groups: &[COUNTING] })
+        self.attach_first(&Work { plan, points: &plan.points, files, bundles, groups: &[COUNTING] })
     }
 
     /// Nothing is attached any more.
-    pub(super) fn detach_counting(&mut self, ebpf: &mut Ebpf) {
-        self.detach_bundles(ebpf, &self.sharing());
+    pub(super) fn detach_counting(&mut self) {
+        self.detach_bundles(&self.sharing());
     }
 
     /// Bundles of functions that share in a budget.
@@ -246,14 +223,14 @@ impl Links {
         self.generations.resize(FIXED + 3, Some(0));
     }
 
-    fn attach_first(&mut self, ebpf: &mut Ebpf, work: &Work<'_>) -> Result<Result<(), Refused>> {
+    fn attach_first(&mut self, work: &Work<'_>) -> Result<Result<(), Refused>> {
         // The kernel validates instructions only when a process maps the file; else a bad one would attach, and
         // never fire. So we are that process, until all is attached.
         let _mapped: Vec<_> = match self.pids {
             None => work.files.iter().filter_map(map_code).collect(),
             Some(_) => Vec::new(),
         };
-        self.attach(ebpf, work)
+        self.attach(work)
     }
 
     /// Goes on without these functions. Calls of all others are seen throughout. `called` tells functions that were
@@ -263,7 +240,6 @@ impl Links {
     /// The others could not be attached anew. Nothing was detached then.
     pub(super) fn shed(
         &mut self,
-        ebpf: &mut Ebpf,
         plan: &Plan,
         files: &[TracedFile],
         functions: &BTreeSet<u32>,
@@ -275,14 +251,14 @@ impl Links {
         let new = self.regroup(&old, functions, called, generation);
         let begin_ns = monotonic_ns();
         let bundles = new.clone();
-        let attached = self.attach(ebpf, &Work { plan, points: &plan.points, files, bundles, groups: GROUPS });
+        let attached = self.attach(&Work { plan, points: &plan.points, files, bundles, groups: GROUPS });
         if let Err(error) = attached.and_then(|done| done.map_err(|refused| anyhow!(refused.reason))) {
-            self.detach_bundles(ebpf, &new);
+            self.detach_bundles(&new);
             (self.bundles, self.generations) = before;
             return Err(error);
         }
         let cut_ns = monotonic_ns();
-        self.detach_bundles(ebpf, &old);
+        self.detach_bundles(&old);
         Ok(Exchange { begin_ns, cut_ns, end_ns: monotonic_ns(), generation })
     }
 
@@ -323,12 +299,12 @@ impl Links {
         new
     }
 
-    fn attach(&mut self, ebpf: &mut Ebpf, work: &Work<'_>) -> Result<Result<(), Refused>> {
+    fn attach(&mut self, work: &Work<'_>) -> Result<Result<(), Refused>> {
         for group in work.groups {
             for (number, file) in work.files.iter().enumerate() {
                 for (bundle, points) in self.points(work, group, number) {
-                    for scope in scopes(self.pids.as_deref())? {
-                        match self.attach_group(ebpf, group, bundle, &points, file, scope) {
+                    for process in processes(self.pids.as_deref())? {
+                        match self.attach_group(group, bundle, &points, file, process) {
                             // The process has ended meanwhile.
                             Err(error) if has_ended(&error) => {}
                             // An unwinder's: without it some durations are missing, no more.
@@ -362,76 +338,81 @@ impl Links {
 
     fn attach_group(
         &mut self,
-        ebpf: &mut Ebpf,
         group: &Group,
         bundle: Bundle,
         points: &[&PlannedPoint],
         file: &TracedFile,
-        scope: UProbeScope,
+        process: Option<NonZeroU32>,
     ) -> Result<Result<(), Refused>> {
-        let shown = &file.shown;
-        // Through our own descriptor: what was read is what is probed, whatever has its name by now.
-        let path = &PathBuf::from(format!("/proc/self/fd/{}", file.file.as_raw_fd()));
-        let name = self.program_of(group);
+        let program = self.program_of(group);
         let generation = self.generations.get(bundle).copied().flatten().unwrap_or_default();
-        let program = program(ebpf, name)?;
-        load(program)?;
-        match program.attach(points.iter().map(|p| attach_point(p, generation)), path, scope) {
-            Ok(id) => {
+        self.holder.load(program)?;
+        let opened = file.file.as_fd();
+        let failed = |error| explain(&format!("failed to attach to {}", file.shown), error);
+        match self.holder.attach(program, places(points, generation), opened, process) {
+            Ok(link) => {
                 let file = points.first().map_or(0, |point| point.file);
-                self.held.push(Held { bundle, file, program: name, id });
+                self.held.push(Held { bundle, file, link });
                 Ok(Ok(()))
             }
             Err(error) if is_refusal(&error) => {
-                let points = find_refused(program, path, points, scope)
-                    .map_err(|error| explain(&format!("failed to attach to {shown}"), error))?;
+                let points = self.find_refused(program, points, opened, process).map_err(failed)?;
                 Ok(Err(Refused { points, reason: "the kernel refuses a probe on one of its instructions".to_owned() }))
             }
-            Err(error) => Err(explain(&format!("failed to attach to {shown}"), error)),
+            Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Bisects: halves that attach are good (and detached again at once), single points that do not are refused.
+    fn find_refused(
+        &mut self,
+        program: &str,
+        points: &[&PlannedPoint],
+        file: BorrowedFd<'_>,
+        process: Option<NonZeroU32>,
+    ) -> Result<BTreeSet<u32>, Refusal> {
+        let mut refused = BTreeSet::new();
+        let mut pending = vec![points];
+        while let Some(points) = pending.pop() {
+            match self.holder.attach(program, places(points, 0), file, process) {
+                Ok(link) => self.holder.remove(vec![link], Order::Given)?,
+                Err(error) if is_refusal(&error) => match points {
+                    [point] => {
+                        refused.insert(point.cookie.point());
+                    }
+                    _ => {
+                        let (left, right) = points.split_at(points.len() / 2);
+                        pending.extend([left, right]);
+                    }
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(refused)
     }
 
     /// Removes the links of some bundles.
-    fn detach_bundles(&mut self, ebpf: &mut Ebpf, bundles: &BTreeSet<Bundle>) {
+    fn detach_bundles(&mut self, bundles: &BTreeSet<Bundle>) {
         let (gone, kept): (Vec<Held>, Vec<Held>) = self.held.drain(..).partition(|held| bundles.contains(&held.bundle));
         self.held = kept;
-        drop_links(ebpf, gone);
+        self.remove(gone, Order::Any);
     }
 
     /// Removes all links: entries first, so that the last calls are seen to end.
-    pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
-        for Held { program: name, id, .. } in std::mem::take(&mut self.held).into_iter().rev() {
-            if let Ok(program) = program(ebpf, name)
-                && let Err(error) = program.detach(id)
-            {
-                log::warn!("failed to remove a link: {error}");
-            }
-        }
+    pub(super) fn detach(&mut self) {
+        let gone = std::mem::take(&mut self.held).into_iter().rev().collect();
+        self.remove(gone, Order::Given);
     }
-}
 
-fn load(program: &mut UProbe) -> Result<()> {
-    match program.fd() {
-        Ok(_) => Ok(()),
-        Err(_) => program.load().map_err(|error| explain("failed to load the kernel half", error)),
+    /// Whether they are gone, though nobody removed them: their holder was killed.
+    pub(super) fn are_lost(&self) -> bool {
+        self.holder.has_ended()
     }
-}
 
-/// Removes links, in any order: nobody waits for what they see. All at once, because for each the kernel waits until every
-/// CPU has been seen outside of it (tens of ms).
-fn drop_links(ebpf: &mut Ebpf, gone: Vec<Held>) {
-    let links = gone.into_iter().filter_map(|held| program(ebpf, held.program).ok()?.take_link(held.id).ok());
-    let links: Vec<UProbeLink> = links.collect();
-    thread::scope(|scope| {
-        for link in links {
-            // Where no thread can be had, the link goes here and now.
-            let _ = thread::Builder::new().spawn_scoped(scope, || drop(link));
-        }
-    });
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe> {
-    Ok(ebpf.program_mut(name).with_context(|| format!("the kernel half has no {name}"))?.try_into()?)
+    fn remove(&mut self, gone: Vec<Held>, order: Order) {
+        // A holder that does not answer is gone, and they with it: [`Self::are_lost`].
+        let _ = self.holder.remove(gone.into_iter().map(|held| held.link).collect(), order);
+    }
 }
 
 /// Whether the process that a link was to be confined to is gone.
@@ -478,45 +459,16 @@ const GROUPS: &[Group] = &[
     Group::new("entry_multi", "entry", &[PointKind::Entry]).or_deferring("deferred_entry_multi", "deferred_entry"),
 ];
 
-fn scopes(pids: Option<&[u32]>) -> Result<Vec<UProbeScope>> {
-    let Some(pids) = pids else { return Ok(vec![UProbeScope::AllProcesses]) };
-    pids.iter()
-        .map(|&pid| Ok(UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or_else(|| anyhow!("no process 0"))?)))
-        .collect()
+/// The processes that links are confined to, each of them; one `None`: to none.
+fn processes(pids: Option<&[u32]>) -> Result<Vec<Option<NonZeroU32>>> {
+    let Some(pids) = pids else { return Ok(vec![None]) };
+    pids.iter().map(|&pid| Ok(Some(NonZeroU32::new(pid).ok_or_else(|| anyhow!("no process 0"))?))).collect()
 }
 
-fn attach_point(point: &PlannedPoint, generation: u32) -> UProbeAttachPoint<'static> {
-    UProbeAttachPoint {
-        location: UProbeAttachLocation::AbsoluteOffset(point.offset.0),
-        cookie: Some(point.cookie.of_generation(generation).0),
-    }
-}
-
-/// Bisects: halves that attach are good (and detached again at once), single points that do not are refused.
-fn find_refused(
-    program: &mut UProbe,
-    path: &Path,
-    points: &[&PlannedPoint],
-    scope: UProbeScope,
-) -> Result<BTreeSet<u32>, ProgramError> {
-    let mut refused = BTreeSet::new();
-    let mut pending = vec![points];
-    while let Some(points) = pending.pop() {
-        match program.attach(points.iter().map(|p| attach_point(p, 0)), path, scope) {
-            Ok(link) => program.detach(link)?,
-            Err(error) if is_refusal(&error) => match points {
-                [point] => {
-                    refused.insert(point.cookie.point());
-                }
-                _ => {
-                    let (left, right) = points.split_at(points.len() / 2);
-                    pending.extend([left, right]);
-                }
-            },
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(refused)
+fn places(points: &[&PlannedPoint], generation: u32) -> Vec<Place> {
+    let place =
+        |point: &&PlannedPoint| Place { offset: point.offset.0, cookie: point.cookie.of_generation(generation).0 };
+    points.iter().map(place).collect()
 }
 
 #[expect(unsafe_code, reason = "a mapping of a file")]

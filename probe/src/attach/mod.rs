@@ -1,7 +1,7 @@
 //! Attach: carries out a plan. The only room that talks to the kernel's tracing.
 //!
 //! In: a [`Plan`] and the open files. Out: an [`Attachment`], from which records are read, and which leaves nothing
-//! behind when dropped or killed: everything hangs on file descriptors of this process.
+//! behind when dropped or killed: everything hangs on file descriptors of this process and of its [`holder`].
 
 pub mod btf;
 mod counters;
@@ -10,6 +10,7 @@ mod error;
 pub mod features;
 mod groups;
 mod growing;
+mod holder;
 mod links;
 pub mod losses;
 pub mod recorder;
@@ -39,6 +40,7 @@ pub use error::denied;
 use error::explain;
 use features::{Feature, Features};
 pub use groups::Groups;
+use holder::Holder;
 pub use links::Exchange;
 use links::Links;
 pub use rehearsal::{Choose, Rehearsal};
@@ -301,12 +303,13 @@ impl Attachment {
             .map_max_entries("JUMPS", room.jumps)
             .load(OBJECT)
             .map_err(|error| explain("failed to load the kernel half", error))?;
+        let holder = Holder::start(&mut ebpf)?;
         let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
         let deferred = if min_duration > 0 { Some(Deferred::take(&mut ebpf, plan)?) } else { None };
         let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
         let pids = within.or_else(|| link_pids(options, features, multi));
-        let links = Links::new(plan, multi, deferred.is_some(), pids);
+        let links = Links::new(holder, plan, multi, deferred.is_some(), pids);
         let counters =
             options.counted.then(|| Counters::take(&mut ebpf, points as usize, plan.points.len())).transpose()?;
         let mut attachment = Self {
@@ -386,6 +389,11 @@ impl Attachment {
         ends_with_them && self.traced_ids().is_some_and(|traced| traced.keys().next().is_none())
     }
 
+    /// Whether the probes are gone, though nobody removed them: the process that held them was killed.
+    pub fn lost_its_probes(&self) -> bool {
+        self.links.are_lost()
+    }
+
     /// The records.
     pub fn ring(&mut self) -> &mut RingBuf<MapData> {
         &mut self.ring
@@ -425,10 +433,10 @@ impl Attachment {
         {
             return Ok(Err(refused));
         }
-        let attached = self.links.attach_all(&mut self.ebpf, plan, files)?;
+        let attached = self.links.attach_all(plan, files)?;
         plan.unwatched.append(&mut self.links.unwatched);
         if plan.functions.is_empty() {
-            self.links.load_programs(&mut self.ebpf)?;
+            self.links.load_programs()?;
         }
         Ok(attached)
     }
@@ -444,7 +452,7 @@ impl Attachment {
         functions: &BTreeSet<u32>,
         called: &dyn Fn(u32) -> bool,
     ) -> Result<Exchange> {
-        self.links.shed(&mut self.ebpf, plan, files, functions, called)
+        self.links.shed(plan, files, functions, called)
     }
 
     /// No call at this depth is open any more: the next one of the lane is an outermost one.
@@ -460,7 +468,7 @@ impl Attachment {
 
     /// Removes every probe: entries first, so that the last calls are seen to end.
     pub fn detach(&mut self) {
-        self.links.detach(&mut self.ebpf);
+        self.links.detach();
     }
 
     fn attach_lifecycle(&mut self) -> Result<()> {

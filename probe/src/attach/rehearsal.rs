@@ -38,12 +38,12 @@ impl Attachment {
         choose: &mut Choose<'_>,
     ) -> Result<Result<(), Refused>> {
         let Some(counters) = &self.counters else { return Ok(Ok(())) };
-        let attached = self.links.attach_counting(&mut self.ebpf, plan, files);
+        let attached = self.links.attach_counting(plan, files);
         let Ok(Ok(())) = attached else { return attached };
         let (begin_ns, before) = (monotonic_ns(), counters.read());
         thread::sleep(REHEARSAL);
         let (end_ns, after) = (monotonic_ns(), counters.read());
-        self.links.detach_counting(&mut self.ebpf);
+        self.links.detach_counting();
         let counts: Vec<u64> = after.iter().zip(before).map(|(after, before)| after.wrapping_sub(before)).collect();
         let called = plan.points.iter().zip(&after).filter(|(_, count)| **count > 0).map(|(point, _)| point.function);
         let called: BTreeSet<u32> = called.collect();

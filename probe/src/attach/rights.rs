@@ -123,16 +123,24 @@ fn to_read(fetches: bool) -> CapabilitySet {
 /// # Errors
 /// The kernel's: none are known.
 pub fn keep_what_a_trace_needs(fetches: bool) -> io::Result<()> {
-    let permitted = capabilities(None)?.permitted;
-    // Where a right is had only as a part of `CAP_SYS_ADMIN`, that stays.
-    let admin = if missing_in(permitted - CapabilitySet::SYS_ADMIN).is_empty() {
-        CapabilitySet::empty()
-    } else {
-        CapabilitySet::SYS_ADMIN
-    };
-    keep_of(TO_GO_ON | to_read(fetches) | admin)?;
+    keep_of(TO_GO_ON | to_read(fetches) | admin()?)?;
     // Nothing that is executed from now on gets any of them back.
     Ok(set_no_new_privs(true)?)
+}
+
+/// Gives up what it does not take to attach probes and to remove them, for good.
+///
+/// # Errors
+/// The kernel's: none are known.
+pub fn keep_what_holding_links_needs() -> io::Result<()> {
+    keep_of(CapabilitySet::BPF | CapabilitySet::PERFMON | admin()?)?;
+    Ok(set_no_new_privs(true)?)
+}
+
+/// Where a right is had only as a part of `CAP_SYS_ADMIN`, that stays.
+fn admin() -> io::Result<CapabilitySet> {
+    let others = capabilities(None)?.permitted - CapabilitySet::SYS_ADMIN;
+    Ok(if missing_in(others).is_empty() { CapabilitySet::empty() } else { CapabilitySet::SYS_ADMIN })
 }
 
 /// Does `work` in a thread that can only read: files that nobody vouches for are taken apart there. `fetches`: see

@@ -317,6 +317,10 @@ impl<'a> Session<'a> {
         } else if self.attachment.traced_processes_ended() {
             return Some(Ended::Target);
         }
+        if self.attachment.lost_its_probes() {
+            talk::say(format_args!("the process that held the probes was killed: they are gone"));
+            return Some(Ended::Detached);
+        }
         if let Some(inside) = &mut self.inside
             && inside.look(&mut self.attachment, &mut self.files)
         {

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use super::{Beat, Built, Probe, as_text, calls, children, left::InKernel, program, signal, until};
+use super::{Beat, Built, Probe, as_text, calls, commands, left::InKernel, program, signal, until};
 
 #[test]
 fn a_reader_that_goes_away_ends_the_trace_quietly() {
@@ -185,7 +185,7 @@ impl Stuck {
         let probe = command.spawn().expect("probe can be started");
         let pid = i64::from(probe.id());
         // Attached, and about to say so.
-        until("a waiting command", || (!children(pid).is_empty() && writes(pid)).then_some(()));
+        until("a waiting command", || (!commands(pid).is_empty() && writes(pid)).then_some(()));
         Self { probe, reader }
     }
 }
@@ -207,7 +207,7 @@ fn killed_while_the_command_waits_for_its_start_it_lets_the_command_go() {
     let counts = program("c/counts");
     let Stuck { mut probe, reader } = Stuck::new(&out, &["work", "--", as_text(&counts), "calls", "-n", "4000"], false);
     let held = InKernel::of(i64::from(probe.id()));
-    let waiting = children(i64::from(probe.id()));
+    let waiting = commands(i64::from(probe.id()));
     assert_eq!(fs::read_to_string(&out).expect("text"), "", "it must not run before it is traced");
     probe.kill().expect("killed");
     probe.wait().expect("its end");
@@ -273,7 +273,7 @@ fn a_second_interrupt_detaches_and_leaves_the_command() {
     beat.told("beat 100");
     let pid = i64::from(beat.child.id());
     let held = InKernel::of(pid);
-    let command = children(pid);
+    let command = commands(pid);
     signal("INT", -pid);
     beat.told("beat 200");
     assert!(beat.child.try_wait().expect("its state").is_none(), "the first one ended it");

@@ -2,6 +2,7 @@
 //! kernel, and what is said is clear. Live: needs root, bpftool, a C compiler and the programs under `testdata/build`.
 
 mod ending;
+mod holder;
 mod kernel;
 mod left;
 mod refusal;
@@ -10,7 +11,6 @@ mod server;
 mod target;
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -106,9 +106,7 @@ impl Drop for Beat {
     }
 }
 
-/// A process's direct children.
-fn children(pid: i64) -> Vec<i64> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().expect("an id")).collect::<Vec<_>>()).collect()
+/// A `probe`'s commands: its children but for the holder of its links.
+fn commands(pid: i64) -> Vec<i64> {
+    left::children(pid).into_iter().filter(|&child| !left::is_holder(child)).collect()
 }

@@ -22,7 +22,7 @@ static ONE: Mutex<()> = Mutex::new(());
 const SERVERS: [&str; 2] = ["go/server", "go1.19/server"];
 
 /// A running server.
-struct Server {
+pub(super) struct Server {
     child: Child,
     stdout: BufReader<std::process::ChildStdout>,
     address: String,
@@ -30,7 +30,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(name: &str) -> Self {
+    pub(super) fn start(name: &str) -> Self {
         let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new(program(name)).stdout(Stdio::piped()).spawn().expect("the server can be started");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -40,12 +40,12 @@ impl Server {
         Self { child, stdout, address, _alone: alone }
     }
 
-    fn pid(&self) -> String {
+    pub(super) fn pid(&self) -> String {
         self.child.id().to_string()
     }
 
     /// Loads it until told to stop.
-    fn load(&self) -> Load {
+    pub(super) fn load(&self) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (address, stopped) = (self.address.clone(), stop.clone());
         let sender = thread::spawn(move || {
@@ -60,7 +60,7 @@ impl Server {
 
     /// Answers, ends when asked, and has counted as many requests as were sent.
     #[track_caller]
-    fn ends_well(mut self, sent: u64) {
+    pub(super) fn ends_well(mut self, sent: u64) {
         let sent = sent + requests(&self.address, 200);
         signal("TERM", i64::from(self.child.id()));
         let status = until("the server's end", || self.child.try_wait().expect("its state"));
@@ -92,7 +92,7 @@ fn requests(address: &str, count: u32) -> u64 {
 }
 
 /// Requests on their way.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     sender: JoinHandle<u64>,
 }
@@ -100,7 +100,7 @@ struct Load {
 impl Load {
     /// Stops, and waits for the last answers: how many there were.
     #[track_caller]
-    fn all_answered(self) -> u64 {
+    pub(super) fn all_answered(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.sender.join().expect("every request is answered")
     }

@@ -1,5 +1,6 @@
 //! Soak: servers under load from their usual clients, while `probe` comes and goes, is killed, and they are restarted
-//! and rebuilt. No request fails, nothing crashes, nothing stays in the kernel, and `probe` does not grow.
+//! and rebuilt. No request fails, nothing crashes, nothing stays in the kernel or in their code, and `probe`
+//! does not grow.
 //!
 //! `SOAK_SECONDS` says how long (120), `SOAK_SEED` which way. Live: needs root, bpftool, redis and testdata/build.
 
@@ -22,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use left::{InKernel, kernel_objects};
+use left::{InKernel, KernelLog, changed_code, kernel_objects};
 use run::{Probe, as_text, program, signal, until};
 use targets::Target;
 
@@ -63,6 +64,7 @@ fn servers_under_load_are_unharmed_while_probes_come_and_go() {
     let seed = from_environment("SOAK_SEED", u64::from(std::process::id()));
     println!("soak: {seconds} s, SOAK_SEED={seed}");
     let before = kernel_objects();
+    let mut log = KernelLog::from_now();
     let over = AtomicBool::new(false);
     let end = Instant::now() + Duration::from_secs(seconds);
     thread::scope(|all| {
@@ -82,6 +84,7 @@ fn servers_under_load_are_unharmed_while_probes_come_and_go() {
     });
     // The kernel frees in the background.
     until("everything to leave the kernel", || kernel_objects().is_subset(&before).then_some(()));
+    assert_eq!(log.leaks(), 0, "the kernel could not remove some uprobes");
     println!("soak: {:?}", HAPPENED.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
@@ -171,6 +174,7 @@ fn trace(target: &Target, pid: &str, patterns: &[String], chance: &mut Chance) {
         assert!(ended.status.success(), "probe {args:?}: {:?}: {}", ended.status, ended.stderr);
     }
     held.is_gone_if_any();
+    until("every breakpoint to be removed", || (changed_code(pid, target.path()) == 0).then_some(()));
 }
 
 /// A trace that ends by itself may wait for a call that nobody makes.

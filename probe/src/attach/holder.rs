@@ -1,0 +1,216 @@
+//! The holder: a process of our own that makes, holds and removes the links to uprobes, so that whoever kills `probe` does not
+//! kill it in the middle of that.
+//!
+//! Linux: when a thread is killed while it places breakpoints or takes them out, the kernel gives up on those that are left
+//! (`__get_user_pages` in mm/gup.c ends on a fatal signal, `uprobe_unregister_nosync` in kernel/events/uprobes.c then says
+//! "leaking uprobe"). They stay in the program, and what they remember of its code stays in the kernel until the machine
+//! starts anew: a later probe at the same place of a file that was rewritten carries out an instruction of the old one
+//! (docs/uprobes.md). So that is done in a process that nobody has a reason to kill. It is in a session of its own, its name
+//! is not ours, and it ends by itself as soon as we are gone; what a process leaves as it ends the kernel removes undisturbed.
+//!
+//! It is a fork of ours, made when the kernel half's maps are there: it has them, and loads the programs.
+
+mod inside;
+
+use std::{
+    io::{self, BufRead as _, BufReader, IoSlice, Write as _},
+    mem::MaybeUninit,
+    num::NonZeroU32,
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::net::UnixStream,
+    },
+};
+
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use nix::{
+    errno::Errno,
+    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+    unistd::{ForkResult, Pid, fork},
+};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::{Deserialize, Serialize};
+
+use super::error;
+
+/// What the holder is called, as `ps` and `pkill` see it: not `probe`.
+const NAME: &str = "links-holder";
+
+/// The holder, as `probe` sees it. When dropped it ends, and every link with it.
+pub(super) struct Holder {
+    pid: Pid,
+    answers: BufReader<UnixStream>,
+}
+
+/// A link, by the holder's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LinkNumber(u32);
+
+/// Where a probe is placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// File offset, bytes.
+    pub(super) offset: u64,
+    /// What the program is told of the place.
+    pub(super) cookie: u64,
+}
+
+/// In what order links go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// One after another, as they are given.
+    Given,
+    /// All at once, because for each the kernel waits until every CPU has been seen outside of it (tens of ms).
+    Any,
+}
+
+/// A line of JSON, to the holder.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// Loads a program, if it is not loaded yet.
+    Load { program: String },
+    /// Attaches a program to places in the file whose descriptor comes with it; `process` none: in all processes.
+    Attach { program: String, places: Vec<Place>, process: Option<NonZeroU32> },
+    /// Removes links.
+    Remove { links: Vec<LinkNumber>, order: Order },
+}
+
+/// A line of JSON, from the holder.
+type Answer = Result<Option<LinkNumber>, Failure>;
+
+/// What the kernel, or `aya` before it, has against a request.
+#[derive(Debug, Serialize, Deserialize)]
+struct Failure {
+    said: String,
+    /// The system's error number.
+    code: Option<i32>,
+    /// It is the verifier that refuses a program.
+    is_verdict: bool,
+}
+
+/// The same, as an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{said}")]
+pub(super) struct Refusal {
+    said: String,
+    #[source]
+    cause: Option<io::Error>,
+    /// It is the verifier that refuses a program.
+    pub(super) is_verdict: bool,
+}
+
+impl From<Failure> for Refusal {
+    fn from(Failure { said, code, is_verdict }: Failure) -> Self {
+        Self { said, cause: code.map(io::Error::from_raw_os_error), is_verdict }
+    }
+}
+
+impl Refusal {
+    /// The holder does not answer.
+    fn silence(error: io::Error) -> Self {
+        let said = format!("the process that holds the probes ({NAME}) has ended, and they with it");
+        Self { said, cause: Some(error), is_verdict: false }
+    }
+}
+
+impl Holder {
+    /// Starts it. It has the maps that `ebpf` has now.
+    ///
+    /// # Errors
+    /// The kernel has no process or no descriptors for us.
+    #[expect(unsafe_code, reason = "fork")]
+    pub(super) fn start(ebpf: &mut Ebpf) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair().context("failed to make a pair of sockets")?;
+        // SAFETY: other threads may run, and their locks may be held for ever in the child. What it does takes no lock of
+        // ours that another thread takes: it calls `aya` on `ebpf`, which is this thread's, reads and writes its socket, and
+        // ends with `_exit`, running nobody's destructors. glibc makes its allocator and its threads usable in it (`fork` in
+        // sysdeps/nptl).
+        match unsafe { fork() }.context("failed to start a process")? {
+            ForkResult::Child => {
+                drop(ours);
+                inside::serve(ebpf, theirs)
+            }
+            ForkResult::Parent { child } => Ok(Self { pid: child, answers: BufReader::new(ours) }),
+        }
+    }
+
+    /// Loads a program, if it is not loaded yet.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(super) fn load(&mut self, program: &str) -> Result<()> {
+        let request = Request::Load { program: program.to_owned() };
+        self.ask(&request, None).map_err(|refusal| error::explain("failed to load the kernel half", refusal))?;
+        Ok(())
+    }
+
+    /// Attaches a loaded program to places in a file; `process` none: in all processes.
+    ///
+    /// # Errors
+    /// The kernel refuses one of them. None is attached then.
+    pub(super) fn attach(
+        &mut self,
+        program: &str,
+        places: Vec<Place>,
+        file: BorrowedFd<'_>,
+        process: Option<NonZeroU32>,
+    ) -> Result<LinkNumber, Refusal> {
+        let request = Request::Attach { program: program.to_owned(), places, process };
+        let number = self.ask(&request, Some(file))?;
+        number.ok_or_else(|| Refusal::silence(io::Error::from(io::ErrorKind::InvalidData)))
+    }
+
+    /// Removes links. Those that it does not know are gone already.
+    ///
+    /// # Errors
+    /// It has ended, and all links with it.
+    pub(super) fn remove(&mut self, links: Vec<LinkNumber>, order: Order) -> Result<(), Refusal> {
+        if links.is_empty() {
+            return Ok(());
+        }
+        self.ask(&Request::Remove { links, order }, None).map(|_| ())
+    }
+
+    /// Whether it has ended, and every link with it, though nobody asked it to.
+    pub(super) fn has_ended(&self) -> bool {
+        !matches!(waitpid(self.pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+    }
+
+    fn ask(&mut self, request: &Request, file: Option<BorrowedFd<'_>>) -> Result<Option<LinkNumber>, Refusal> {
+        let answer = self.exchange(request, file).map_err(Refusal::silence)?;
+        answer.map_err(Refusal::from)
+    }
+
+    fn exchange(&mut self, request: &Request, file: Option<BorrowedFd<'_>>) -> io::Result<Answer> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.send(&line, file)?;
+        let mut answer = String::new();
+        if self.answers.read_line(&mut answer)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    /// A descriptor goes with the first byte.
+    fn send(&mut self, line: &[u8], file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let files: Vec<BorrowedFd<'_>> = file.into_iter().collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut with = SendAncillaryBuffer::new(&mut space);
+        if !files.is_empty() && !with.push(SendAncillaryMessage::ScmRights(&files)) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let socket = self.answers.get_mut();
+        let sent = sendmsg(socket.as_fd(), &[IoSlice::new(line)], &mut with, SendFlags::NOSIGNAL)?;
+        socket.write_all(&line[sent..])
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // At the end of its socket it ends.
+        let _ = self.answers.get_mut().shutdown(std::net::Shutdown::Both);
+        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+    }
+}

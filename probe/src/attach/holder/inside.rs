@@ -1,0 +1,187 @@
+//! What the holder does, in its own process.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io::{self, IoSliceMut, Write as _},
+    mem::MaybeUninit,
+    num::NonZeroU32,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    thread,
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        ProgramError, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
+    },
+};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::{super::error::os_error, Answer, Failure, LinkNumber, NAME, Order, Place, Request};
+use crate::attach::rights;
+
+/// Does what it is asked until nobody is there any more to ask, and ends.
+#[expect(unsafe_code, reason = "_exit")]
+pub(super) fn serve(ebpf: &mut Ebpf, socket: UnixStream) -> ! {
+    // Nothing may unwind into what the process was that this is a copy of.
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        live_apart()?;
+        Requests { socket, read: Vec::new() }.answer_all(&mut Links { ebpf, held: BTreeMap::new(), next: 0 })
+    }));
+    let status = i32::from(!matches!(served, Ok(Ok(()))));
+    // SAFETY: it ends this process. Links are not dropped one by one: what a process leaves as it ends is removed even if it is
+    // killed meanwhile (Linux: `prepare_signal` in kernel/signal.c lets nothing through to one that ends).
+    unsafe { libc::_exit(status) }
+}
+
+/// Away from terminals, from what is sent to `probe`'s group, from what its name draws, and from what it may.
+fn live_apart() -> io::Result<()> {
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
+    nix::unistd::setsid()?;
+    rustix::thread::set_name(&std::ffi::CString::new(NAME)?)?;
+    // Whoever reads what `probe` writes waits for its end, not for ours.
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rights::keep_what_holding_links_needs()
+}
+
+/// The asking half's end of the socket.
+struct Requests {
+    socket: UnixStream,
+    /// Read, and not answered yet.
+    read: Vec<u8>,
+}
+
+impl Requests {
+    fn answer_all(mut self, links: &mut Links<'_>) -> io::Result<()> {
+        while let Some((line, file)) = self.next()? {
+            let mut answer = serde_json::to_vec(&links.answer(serde_json::from_slice(&line)?, file))?;
+            answer.push(b'\n');
+            self.socket.write_all(&answer)?;
+        }
+        Ok(())
+    }
+
+    /// The next line, and the descriptor that came with it; none at the end. Nobody asks before he is answered, so nothing is
+    /// behind a line's end.
+    fn next(&mut self) -> io::Result<Option<(Vec<u8>, Option<File>)>> {
+        let mut file = None;
+        while self.read.last() != Some(&b'\n') {
+            let mut bytes = [0; 1 << 16];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut with = RecvAncillaryBuffer::new(&mut space);
+            let parts = &mut [IoSliceMut::new(&mut bytes)];
+            let received = match recvmsg(self.socket.as_fd(), parts, &mut with, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => continue,
+                received => received?,
+            };
+            for message in with.drain() {
+                if let RecvAncillaryMessage::ScmRights(files) = message {
+                    file = files.last().map(|file: OwnedFd| File::from(file)).or(file);
+                }
+            }
+            if received.bytes == 0 {
+                return Ok(None);
+            }
+            self.read.extend_from_slice(&bytes[..received.bytes]);
+        }
+        Ok(Some((std::mem::take(&mut self.read), file)))
+    }
+}
+
+/// Links, and the programs that they lead to.
+struct Links<'a> {
+    ebpf: &'a mut Ebpf,
+    held: BTreeMap<u32, UProbeLink>,
+    next: u32,
+}
+
+impl Links<'_> {
+    fn answer(&mut self, request: Request, file: Option<File>) -> Answer {
+        match request {
+            Request::Load { program } => self.program(&program).and_then(load).map(|()| None),
+            Request::Attach { program, places, process } => match file {
+                Some(file) => self.attach(&program, &places, &file, process).map(Some),
+                None => Err(Failure { said: "no file came".to_owned(), code: None, is_verdict: false }),
+            },
+            Request::Remove { links, order } => {
+                self.remove(&links, order);
+                Ok(None)
+            }
+        }
+    }
+
+    fn program(&mut self, name: &str) -> Result<&mut UProbe, Failure> {
+        let program = self.ebpf.program_mut(name).map(TryInto::try_into);
+        let missing = || Failure { said: format!("the kernel half has no {name}"), code: None, is_verdict: false };
+        program.ok_or_else(missing)?.map_err(|error: ProgramError| failure(&error))
+    }
+
+    fn attach(
+        &mut self,
+        program: &str,
+        places: &[Place],
+        file: &File,
+        process: Option<NonZeroU32>,
+    ) -> Result<LinkNumber, Failure> {
+        // What was read is what is probed, whatever has its name by now.
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let scope = process.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+        let points = places.iter().map(|place| UProbeAttachPoint {
+            location: UProbeAttachLocation::AbsoluteOffset(place.offset),
+            cookie: Some(place.cookie),
+        });
+        let program = self.program(program)?;
+        load(program)?;
+        let attached = program.attach(points, &path, scope).and_then(|id| program.take_link(id));
+        let link = attached.map_err(|error| failure(&error))?;
+        let number = self.next;
+        self.next += 1;
+        self.held.insert(number, link);
+        Ok(LinkNumber(number))
+    }
+
+    fn remove(&mut self, links: &[LinkNumber], order: Order) {
+        let gone = links.iter().filter_map(|number| self.held.remove(&number.0));
+        match order {
+            Order::Given => gone.for_each(drop),
+            Order::Any => thread::scope(|scope| {
+                for link in gone {
+                    // Where no thread can be had, the link goes here and now.
+                    let _ = thread::Builder::new().spawn_scoped(scope, || drop(link));
+                }
+            }),
+        }
+    }
+}
+
+fn load(program: &mut UProbe) -> Result<(), Failure> {
+    match program.fd() {
+        Ok(_) => Ok(()),
+        Err(_) => program.load().map_err(|error| failure(&error)),
+    }
+}
+
+fn failure(error: &ProgramError) -> Failure {
+    let code = os_error(error);
+    let mut said = Vec::new();
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        next = error.source();
+        // The system's own words come back with its number.
+        if next.is_some() || code.is_none() {
+            said.push(error.to_string());
+        }
+    }
+    said.dedup();
+    Failure { said: said.join(": "), code, is_verdict: matches!(error, ProgramError::LoadError { .. }) }
+}
