@@ -115,12 +115,12 @@ impl Refusal {
 }
 
 impl Holder {
-    /// Starts it. It has the maps that `ebpf` has now.
+    /// Starts it. It has the maps that `ebpf` has now. `one_by_one`: it makes no links to many points.
     ///
     /// # Errors
     /// The kernel has no process or no descriptors for us.
     #[expect(unsafe_code, reason = "fork")]
-    pub(super) fn start(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn start(ebpf: &mut Ebpf, one_by_one: bool) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("failed to make a pair of sockets")?;
         // SAFETY: other threads may run, and their locks may be held for ever in the child. What it does takes no lock of
         // ours that another thread takes: it calls `aya` on `ebpf`, which is this thread's, reads and writes its socket, and
@@ -129,7 +129,7 @@ impl Holder {
         match unsafe { fork() }.context("failed to start a process")? {
             ForkResult::Child => {
                 drop(ours);
-                inside::serve(ebpf, theirs)
+                inside::serve(ebpf, theirs, one_by_one)
             }
             ForkResult::Parent { child } => Ok(Self { pid: child, answers: BufReader::new(ours) }),
         }

@@ -303,7 +303,7 @@ impl Attachment {
             .map_max_entries("JUMPS", room.jumps)
             .load(OBJECT)
             .map_err(|error| explain("failed to load the kernel half", error))?;
-        let holder = Holder::start(&mut ebpf)?;
+        let holder = Holder::start(&mut ebpf, !multi)?;
         let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
         let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
         let deferred = if min_duration > 0 { Some(Deferred::take(&mut ebpf, plan)?) } else { None };

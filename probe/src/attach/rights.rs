@@ -128,12 +128,14 @@ pub fn keep_what_a_trace_needs(fetches: bool) -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
-/// Gives up what it does not take to attach probes and to remove them, for good.
+/// Gives up what it does not take to attach probes and to remove them, for good. `one_by_one`: without links to many.
 ///
 /// # Errors
 /// The kernel's: none are known.
-pub fn keep_what_holding_links_needs() -> io::Result<()> {
-    keep_of(CapabilitySet::BPF | CapabilitySet::PERFMON | admin()?)?;
+pub fn keep_what_holding_links_needs(one_by_one: bool) -> io::Result<()> {
+    // Linux 6.18: perf_event_open of a uprobe is EACCES with CAP_PERFMON alone.
+    let more = if one_by_one { CapabilitySet::SYS_ADMIN } else { admin()? };
+    keep_of(CapabilitySet::BPF | CapabilitySet::PERFMON | more)?;
     Ok(set_no_new_privs(true)?)
 }
 

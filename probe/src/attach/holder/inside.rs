@@ -30,10 +30,10 @@ use crate::attach::rights;
 
 /// Does what it is asked until nobody is there any more to ask, and ends.
 #[expect(unsafe_code, reason = "_exit")]
-pub(super) fn serve(ebpf: &mut Ebpf, socket: UnixStream) -> ! {
+pub(super) fn serve(ebpf: &mut Ebpf, socket: UnixStream, one_by_one: bool) -> ! {
     // Nothing may unwind into what the process was that this is a copy of.
     let served = catch_unwind(AssertUnwindSafe(|| {
-        live_apart()?;
+        live_apart(one_by_one)?;
         Requests { socket, read: Vec::new() }.answer_all(&mut Links { ebpf, held: BTreeMap::new(), next: 0 })
     }));
     let status = i32::from(!matches!(served, Ok(Ok(()))));
@@ -43,7 +43,7 @@ pub(super) fn serve(ebpf: &mut Ebpf, socket: UnixStream) -> ! {
 }
 
 /// Away from terminals, from what is sent to `probe`'s group, from what its name draws, and from what it may.
-fn live_apart() -> io::Result<()> {
+fn live_apart(one_by_one: bool) -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     nix::unistd::setsid()?;
     rustix::thread::set_name(&std::ffi::CString::new(NAME)?)?;
@@ -51,7 +51,7 @@ fn live_apart() -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
-    rights::keep_what_holding_links_needs()
+    rights::keep_what_holding_links_needs(one_by_one)
 }
 
 /// The asking half's end of the socket.
