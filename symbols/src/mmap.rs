@@ -51,6 +51,8 @@ impl Data {
         // the pages that went, or, if the program wants that, has zeros there. The kernel refuses to write to or shorten a
         // file that is being executed (ETXTBSY), which covers the usual target.
         let bytes = unsafe { memmap2::Mmap::map(file) }?;
+        // A process that is forked has no use for it, and would keep the file on the disk.
+        let _ = bytes.advise(memmap2::Advice::DontFork);
         match Watch::new(&bytes, path) {
             Some(watch) => Ok(Self::Mapped(Mapping { _watch: watch, bytes })),
             None => Self::read(file, metadata.len()),

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -11,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    harness::{Process, Traced, Tracer, host, path, probe, program, run},
+    harness::{Process, Traced, Tracer, holder_of, host, path, probe, program, run},
     trace::Trace,
 };
 
@@ -337,17 +338,29 @@ fn a_build_that_comes_back_and_the_one_after_it_are_traced() {
     assert_eq!(calls(&tracer.interrupt(), "work", None), 1300);
 }
 
-/// Inodes of what a tracer has open.
-fn held(tracer: &Tracer) -> Vec<u64> {
-    let descriptors = fs::read_dir(format!("/proc/{}/fd", tracer.pid())).expect("it runs").flatten();
-    descriptors.filter_map(|entry| fs::metadata(entry.path()).ok()).map(|metadata| metadata.ino()).collect()
+/// Inodes of what a process has open or mapped.
+fn held(pid: u32) -> Vec<u64> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
+    let open = descriptors.filter_map(|entry| fs::metadata(entry.path()).ok()).map(|metadata| metadata.ino());
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
+    let mapped = maps.lines().filter_map(|line| line.split_whitespace().nth(4)?.parse().ok());
+    open.chain(mapped).collect()
 }
 
 /// Who deploys often must not find the disk full of builds that only a tracer holds.
 #[test]
 fn a_build_that_nobody_runs_any_more_is_let_go() {
     let (folder, app, plug) = folder_of_host();
+    // As large as what is mapped, and not read.
+    let mut file = fs::File::options().append(true).open(&app).expect("it is there");
+    file.write_all(&vec![0; 2 << 20]).expect("written");
+    drop(file);
+    let original = fs::metadata(&app).expect("it is there").ino();
     let tracer = Tracer::start(&["-x", &app, "call_it"]);
+    assert!(held(tracer.pid()).contains(&original));
+    let holder = holder_of(tracer.pid());
+    // Which was forked when it was open, and mapped.
+    assert!(!held(holder).contains(&original));
     let mut running: Option<Process> = None;
     let mut inodes = Vec::new();
     for build in 0..3 {
@@ -358,14 +371,11 @@ fn a_build_that_nobody_runs_any_more_is_let_go() {
         if build == 1 {
             // The one that the trace began with was never run either, and is let go before or after it.
             let begun = Instant::now();
-            while held(&tracer).contains(&inodes[0]) {
+            while held(tracer.pid()).contains(&inodes[0]) {
                 assert!(begun.elapsed() < Duration::from_secs(60), "it is held: {inodes:?}");
                 std::thread::sleep(Duration::from_millis(100));
             }
-            assert!(held(&tracer).contains(&inodes[1]), "{inodes:?}");
-            let maps = fs::read_to_string(format!("/proc/{}/maps", tracer.pid())).expect("it runs");
-            let first = inodes[0].to_string();
-            assert!(!maps.lines().any(|line| line.split_whitespace().nth(4) == Some(&first)), "{maps}");
+            assert!(held(tracer.pid()).contains(&inodes[1]) && !held(holder).contains(&inodes[1]), "{inodes:?}");
             running = Some(host(&app));
         }
     }

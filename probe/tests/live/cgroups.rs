@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{
     engine::{Alone, counts_root, unique},
-    harness::{Process, Tracer, path, run},
+    harness::{Process, Tracer, holder_of, path, run},
 };
 
 /// Where a hierarchy is mounted: the second version's, or the first version's of a controller.
@@ -139,9 +139,10 @@ fn a_cgroup_that_is_made_anew_is_traced_again() {
     assert_eq!(tracer.interrupt().trace.calls.len(), 600);
 }
 
-/// Instructions that the verifier walked through for each program that a process has loaded.
+/// Instructions that the verifier walked through for each program that a tracer has loaded.
 fn verified(pid: u32) -> Vec<u64> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it runs").flatten();
+    let folders = [pid, holder_of(pid)].map(|pid| fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it runs"));
+    let entries = folders.into_iter().flatten().flatten();
     let infos = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let counts = infos.filter_map(|info| {
         let count = info.lines().find_map(|line| line.strip_prefix("verified_insns:"))?;

@@ -7,8 +7,8 @@ use std::{
     mem::MaybeUninit,
     num::NonZeroU32,
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::net::UnixStream,
+        fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+        unix::{ffi::OsStrExt as _, net::UnixStream},
     },
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -33,7 +33,7 @@ use crate::attach::rights;
 pub(super) fn serve(ebpf: &mut Ebpf, socket: UnixStream, one_by_one: bool) -> ! {
     // Nothing may unwind into what the process was that this is a copy of.
     let served = catch_unwind(AssertUnwindSafe(|| {
-        live_apart(one_by_one)?;
+        live_apart(&socket, one_by_one)?;
         Requests { socket, read: Vec::new() }.answer_all(&mut Links { ebpf, held: BTreeMap::new(), next: 0 })
     }));
     let status = i32::from(!matches!(served, Ok(Ok(()))));
@@ -43,15 +43,32 @@ pub(super) fn serve(ebpf: &mut Ebpf, socket: UnixStream, one_by_one: bool) -> ! 
 }
 
 /// Away from terminals, from what is sent to `probe`'s group, from what its name draws, and from what it may.
-fn live_apart(one_by_one: bool) -> io::Result<()> {
+fn live_apart(socket: &UnixStream, one_by_one: bool) -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     nix::unistd::setsid()?;
     rustix::thread::set_name(&std::ffi::CString::new(NAME)?)?;
+    close_others(socket.as_raw_fd())?;
     // Whoever reads what `probe` writes waits for its end, not for ours.
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rights::keep_what_holding_links_needs(one_by_one)
+}
+
+/// Closes what was open when we were forked: files that would stay on the disk, pipes whose ends somebody waits for. Not
+/// the kernel's objects without names (maps, type information), nor what errors are written to.
+#[expect(unsafe_code, reason = "close")]
+fn close_others(socket: RawFd) -> io::Result<()> {
+    let entries = std::fs::read_dir("/proc/self/fd")?.flatten();
+    let open: Vec<RawFd> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in open.into_iter().filter(|&number| number != socket && number > 2) {
+        let link = std::fs::read_link(format!("/proc/self/fd/{number}"));
+        if link.is_ok_and(|link| !link.as_os_str().as_bytes().starts_with(b"anon_inode:")) {
+            // SAFETY: whoever owned it is of the process that we were forked from: nothing of that runs here, or is dropped.
+            unsafe { libc::close(number) };
+        }
+    }
+    Ok(())
 }
 
 /// The asking half's end of the socket.
