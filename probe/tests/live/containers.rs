@@ -9,17 +9,9 @@ use std::{
 };
 
 use crate::{
-    engine::{Docker, borrowed, counts_root, unique, with_its_libraries},
+    engine::{Docker, IMAGE, borrowed, counts_root, unique, with_its_libraries},
     harness::{Process, Traced, Tracer, probe, program, run, tool},
 };
-
-const IMAGE: &str = "counts:1";
-
-fn engine_with_image() -> Docker {
-    let docker = Docker::start();
-    docker.image(IMAGE, &[(&program("c/counts-static"), "/counts")]);
-    docker
-}
 
 /// The calls, all of which are of this container.
 #[track_caller]
@@ -39,7 +31,7 @@ fn assert_calls_of_the_first(traced: &Traced, pid: u32, container: Option<&str>)
 
 #[test]
 fn of_two_containers_of_one_image_only_the_chosen_ones_calls_are_shown() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let (web, db) = (unique("web"), unique("db"));
     let id = docker.counts(IMAGE, &web, &[]);
     docker.counts(IMAGE, &db, &[]);
@@ -68,7 +60,7 @@ fn of_two_containers_of_one_image_only_the_chosen_ones_calls_are_shown() {
 
 #[test]
 fn a_container_is_told_by_its_pid_namespace_where_its_cgroup_cannot_be_seen() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let (web, db) = (unique("web"), unique("db"));
     docker.counts(IMAGE, &web, &[]);
     docker.counts(IMAGE, &db, &[]);
@@ -108,7 +100,7 @@ fn image_of_probe(docker: &Docker) {
 
 #[test]
 fn from_inside_a_container_others_are_traced_through_the_hosts_proc() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     image_of_probe(&docker);
     let (web, db) = (unique("web"), unique("db"));
     docker.counts(IMAGE, &web, &[]);
@@ -155,7 +147,7 @@ fn from_inside_a_container_others_are_traced_through_the_hosts_proc() {
 
 #[test]
 fn a_container_that_starts_anew_under_its_name_is_traced_again() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let web = unique("web");
     docker.counts(IMAGE, &web, &[]);
     let tracer = Tracer::start(&["--container", &web, "recurse"]);
@@ -176,7 +168,7 @@ fn a_container_that_starts_anew_under_its_name_is_traced_again() {
 
 #[test]
 fn a_new_build_under_the_same_name_is_traced_when_it_comes() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let folder = tempfile::tempdir().expect("a folder can be made");
     let newer = folder.path().join("counts");
     fs::copy(program("c/counts-static"), &newer).expect("a copy can be made");
@@ -198,7 +190,7 @@ fn a_new_build_under_the_same_name_is_traced_when_it_comes() {
 
 #[test]
 fn a_process_is_named_by_its_number_inside_and_by_its_number_outside() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let web = unique("web");
     let mut first =
         docker.spawn(&["run", "-i", "--net=none", "--name", &web, IMAGE, "/counts", "recurse", "-n", "2", "--wait"]);
@@ -223,7 +215,7 @@ fn a_process_is_named_by_its_number_inside_and_by_its_number_outside() {
 
 #[test]
 fn a_blocks_header_names_the_container_and_the_number_inside() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let web = unique("web");
     let mut process =
         docker.spawn(&["run", "-i", "--net=none", "--name", &web, IMAGE, "/counts", "recurse", "-n", "1", "--wait"]);
@@ -250,7 +242,7 @@ fn a_blocks_header_names_the_container_and_the_number_inside() {
 
 #[test]
 fn a_container_that_is_not_meant_uniquely_or_not_there_is_an_error_that_says_what_there_is() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let web = unique("web");
     docker.counts(IMAGE, &web, &[]);
     let unknown = probe(&["--container", "no-such-container", "recurse"]);

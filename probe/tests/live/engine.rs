@@ -18,6 +18,9 @@ pub(crate) fn unique(name: &str) -> String {
     folder.path().file_name().expect("a name").to_string_lossy().to_lowercase()
 }
 
+/// What [`Docker::with_counts`] has: `c/counts-static`, as `/counts`.
+pub(crate) const IMAGE: &str = "counts:1";
+
 /// A Docker engine with its data in a folder of its own. It is ended when dropped, and its containers with it.
 pub(crate) struct Docker {
     daemon: Child,
@@ -44,6 +47,13 @@ impl Docker {
             assert!(Instant::now() < deadline, "dockerd does not answer: {}", log());
             thread::sleep(Duration::from_millis(100));
         }
+        docker
+    }
+
+    /// Which has [`IMAGE`].
+    pub(crate) fn with_counts() -> Self {
+        let docker = Self::start();
+        docker.image(IMAGE, &[(&program("c/counts-static"), "/counts")]);
         docker
     }
 

@@ -3,17 +3,9 @@
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use crate::{
-    engine::{Docker, borrowed, root_of, unique, with_its_libraries},
+    engine::{Docker, IMAGE, borrowed, root_of, unique, with_its_libraries},
     harness::{Process, Traced, Tracer, program, tool},
 };
-
-const IMAGE: &str = "counts:1";
-
-fn engine_with_image() -> Docker {
-    let docker = Docker::start();
-    docker.image(IMAGE, &[(&program("c/counts-static"), "/counts")]);
-    docker
-}
 
 #[track_caller]
 fn assert_calls(traced: &Traced, container: &str, expected: usize) {
@@ -25,7 +17,7 @@ fn assert_calls(traced: &Traced, container: &str, expected: usize) {
 
 #[test]
 fn a_container_in_the_machines_pid_namespace_is_told_by_its_cgroup() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let (web, db) = (unique("web"), unique("db"));
     docker.counts(IMAGE, &web, &["--pid=host"]);
     docker.counts(IMAGE, &db, &["--pid=host"]);
@@ -41,7 +33,7 @@ fn a_container_in_the_machines_pid_namespace_is_told_by_its_cgroup() {
 
 #[test]
 fn of_two_containers_that_share_a_pid_namespace_only_the_chosen_ones_calls_are_shown() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let (web, side) = (unique("web"), unique("side"));
     docker.counts(IMAGE, &web, &[]);
     docker.counts(IMAGE, &side, &[&format!("--pid=container:{web}")]);
@@ -74,7 +66,7 @@ fn of_two_containers_that_share_a_pid_namespace_only_the_chosen_ones_calls_are_s
 
 #[test]
 fn a_number_that_is_one_process_inside_and_another_outside_means_the_one_inside_and_this_is_said() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let web = unique("web");
     let id = docker.counts(IMAGE, &web, &[]);
     let first = docker.pid(&web);
@@ -137,7 +129,7 @@ fn of_500_processes_a_second_in_a_container_none_is_missed() {
 
 #[test]
 fn a_program_that_is_deleted_in_its_container_is_traced_as_it_runs() {
-    let docker = engine_with_image();
+    let docker = Docker::with_counts();
     let web = unique("web");
     let mut first =
         docker.spawn(&["run", "-i", "--net=none", "--name", &web, IMAGE, "/counts", "recurse", "-n", "3", "--wait"]);
