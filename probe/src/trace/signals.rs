@@ -51,7 +51,7 @@ impl Signals {
                 // Only Ctrl-C reaches the command too; a supervisor's SIGTERM is for us alone.
                 let weight = if info.si_signo == SIGINT { 1 } else { enough };
                 if counted.fetch_add(weight, Ordering::Relaxed) + weight > enough {
-                    // Everything of ours in the kernel goes with our descriptors.
+                    // Everything of ours in the kernel goes with our descriptors, and with the holder, which ends when we do.
                     std::process::exit(i32::from(INTERRUPTED));
                 }
             }
