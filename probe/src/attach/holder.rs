@@ -13,20 +13,26 @@
 mod inside;
 
 use std::{
+    collections::BTreeSet,
     io::{self, BufRead as _, BufReader, IoSlice, Write as _},
     mem::MaybeUninit,
+    net::Shutdown,
     num::NonZeroU32,
     os::{
         fd::{AsFd as _, BorrowedFd},
         unix::net::UnixStream,
     },
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use nix::{
     errno::Errno,
-    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+    sys::{
+        signal::{SigSet, SigmaskHow, sigprocmask},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::{ForkResult, Pid, fork},
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -41,6 +47,27 @@ const NAME: &str = "links-holder";
 pub(super) struct Holder {
     pid: Pid,
     answers: BufReader<UnixStream>,
+    /// Programs.
+    loaded: BTreeSet<String>,
+}
+
+/// For who ends this process without dropping anything: what its holder is told its end by, and its number.
+static RUNNING: Mutex<Option<(UnixStream, Pid)>> = Mutex::new(None);
+
+/// Has the holder end, if there is one, and every link with it, and waits for that: to be called before `exit`. As the first
+/// process of a container ends, the kernel kills all others, whatever they do.
+pub(super) fn end() {
+    // Locked until it has ended: nobody else exits meanwhile.
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((socket, pid)) = running.take() {
+        end_of(&socket, pid);
+    }
+}
+
+/// At the end of its socket it ends.
+fn end_of(socket: &UnixStream, pid: Pid) {
+    let _ = socket.shutdown(Shutdown::Both);
+    while waitpid(pid, None) == Err(Errno::EINTR) {}
 }
 
 /// A link, by the holder's numbers.
@@ -109,7 +136,7 @@ impl From<Failure> for Refusal {
 impl Refusal {
     /// The holder does not answer.
     fn silence(error: io::Error) -> Self {
-        let said = format!("the process that holds the probes ({NAME}) has ended, and they with it");
+        let said = format!("the process that holds the probes ({NAME}) does not answer");
         Self { said, cause: Some(error), is_verdict: false }
     }
 }
@@ -122,17 +149,32 @@ impl Holder {
     #[expect(unsafe_code, reason = "fork")]
     pub(super) fn start(ebpf: &mut Ebpf, one_by_one: bool) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("failed to make a pair of sockets")?;
-        // SAFETY: other threads may run, and their locks may be held for ever in the child. What it does takes no lock of
-        // ours that another thread takes: it calls `aya` on `ebpf`, which is this thread's, reads and writes its socket, and
-        // ends with `_exit`, running nobody's destructors. glibc makes its allocator and its threads usable in it (`fork` in
-        // sysdeps/nptl).
-        match unsafe { fork() }.context("failed to start a process")? {
-            ForkResult::Child => {
-                drop(ours);
-                inside::serve(ebpf, theirs, one_by_one)
-            }
-            ForkResult::Parent { child } => Ok(Self { pid: child, answers: BufReader::new(ours) }),
+        // No handler of ours is to run in the child.
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+        // SAFETY: other threads may run, and a lock that one of them holds is held for ever in the child. What that does takes
+        // none that another thread takes, but for starting threads, which the standard library may lock for: it calls `aya` on
+        // `ebpf`, which is this thread's, reads and writes its socket, and ends with `_exit`, running nobody's destructors.
+        // glibc makes its allocator and its threads usable in it (`fork` in sysdeps/nptl). Threads of ours that begin or end at
+        // this moment there are none but one that asks debuginfod and was given up.
+        let forked = unsafe { fork() };
+        if matches!(forked, Ok(ForkResult::Child)) {
+            drop(ours);
+            inside::serve(ebpf, theirs, one_by_one)
         }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        let pid = match forked.context("failed to start a process")? {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => unreachable!("it serves"),
+        };
+        drop(theirs);
+        let known = ours.try_clone().context("failed to copy a descriptor")?;
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((known, pid));
+        let mut holder = Self { pid, answers: BufReader::new(ours), loaded: BTreeSet::new() };
+        // Its first words are that it is ready.
+        let ready = holder.answer().map_err(Refusal::silence).and_then(|answer| answer.map_err(Refusal::from));
+        ready.context("failed to start the process that holds the probes")?;
+        Ok(holder)
     }
 
     /// Loads a program, if it is not loaded yet.
@@ -140,8 +182,11 @@ impl Holder {
     /// # Errors
     /// The kernel refuses it.
     pub(super) fn load(&mut self, program: &str) -> Result<()> {
-        let request = Request::Load { program: program.to_owned() };
-        self.ask(&request, None).map_err(|refusal| error::explain("failed to load the kernel half", refusal))?;
+        if !self.loaded.contains(program) {
+            let request = Request::Load { program: program.to_owned() };
+            self.ask(&request, None).map_err(|refusal| error::explain("failed to load the kernel half", refusal))?;
+            self.loaded.insert(program.to_owned());
+        }
         Ok(())
     }
 
@@ -172,9 +217,14 @@ impl Holder {
         self.ask(&Request::Remove { links, order }, None).map(|_| ())
     }
 
-    /// Whether it has ended, and every link with it, though nobody asked it to.
-    pub(super) fn has_ended(&self) -> bool {
-        !matches!(waitpid(self.pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+    /// How it has ended, and every link with it, though nobody asked it to.
+    pub(super) fn has_ended(&self) -> Option<String> {
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => None,
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(format!("was killed ({signal})")),
+            Ok(WaitStatus::Exited(_, status)) => Some(format!("has failed (status {status})")),
+            _ => Some("has ended".to_owned()),
+        }
     }
 
     fn ask(&mut self, request: &Request, file: Option<BorrowedFd<'_>>) -> Result<Option<LinkNumber>, Refusal> {
@@ -186,6 +236,10 @@ impl Holder {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         self.send(&line, file)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
         let mut answer = String::new();
         if self.answers.read_line(&mut answer)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -209,8 +263,8 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // At the end of its socket it ends.
-        let _ = self.answers.get_mut().shutdown(std::net::Shutdown::Both);
-        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.take_if(|(_, pid)| *pid == self.pid);
+        end_of(self.answers.get_ref(), self.pid);
     }
 }

@@ -404,8 +404,8 @@ impl Links {
         self.remove(gone, Order::Given);
     }
 
-    /// Whether they are gone, though nobody removed them: their holder was killed.
-    pub(super) fn are_lost(&self) -> bool {
+    /// Whether they are gone, though nobody removed them: how their holder came to its end.
+    pub(super) fn are_lost(&self) -> Option<String> {
         self.holder.has_ended()
     }
 

@@ -389,8 +389,8 @@ impl Attachment {
         ends_with_them && self.traced_ids().is_some_and(|traced| traced.keys().next().is_none())
     }
 
-    /// Whether the probes are gone, though nobody removed them: the process that held them was killed.
-    pub fn lost_its_probes(&self) -> bool {
+    /// Whether the probes are gone, though nobody removed them: how the process that held them came to its end.
+    pub fn lost_its_probes(&self) -> Option<String> {
         self.links.are_lost()
     }
 
@@ -539,6 +539,11 @@ unsafe impl Pod for Jump {}
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "aya wants it of map keys")]
 unsafe impl Pod for Lane {}
+
+/// Removes all probes, and waits until they are gone: to be called before `exit`.
+pub fn remove_all() {
+    holder::end();
+}
 
 /// `CLOCK_MONOTONIC`, ns: the clock of the events.
 pub fn monotonic_ns() -> u64 {

@@ -21,7 +21,8 @@ pub const TO_LOOK: &str = "CAP_SYS_PTRACE";
 const TO_READ: CapabilitySet =
     CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH).union(CapabilitySet::CHECKPOINT_RESTORE);
 
-/// What a running trace needs still: probes are attached and removed, processes and files come that are looked into.
+/// What a running trace needs still: maps are read and written, processes and files come that are looked into. What attaches and
+/// removes probes keeps [its own](keep_what_holding_links_needs).
 const TO_GO_ON: CapabilitySet = TO_READ.union(CapabilitySet::BPF).union(CapabilitySet::PERFMON);
 
 fn effective() -> CapabilitySet {

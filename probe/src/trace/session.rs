@@ -317,8 +317,8 @@ impl<'a> Session<'a> {
         } else if self.attachment.traced_processes_ended() {
             return Some(Ended::Target);
         }
-        if self.attachment.lost_its_probes() {
-            talk::say(format_args!("the process that held the probes was killed: they are gone"));
+        if let Some(how) = self.attachment.lost_its_probes() {
+            talk::say(format_args!("the process that held the probes {how}: they are gone"));
             return Some(Ended::Detached);
         }
         if let Some(inside) = &mut self.inside

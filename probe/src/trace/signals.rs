@@ -14,7 +14,7 @@ use signal_hook::{
     iterator::{SignalsInfo, exfiltrator::WithRawSiginfo},
 };
 
-use crate::attach::rights;
+use crate::attach::{self, rights};
 
 /// Ctrl-C and its like: counted, since the second one is more urgent, and the third one does not wait for a write
 /// that blocks (a pager that nobody scrolls).
@@ -51,7 +51,8 @@ impl Signals {
                 // Only Ctrl-C reaches the command too; a supervisor's SIGTERM is for us alone.
                 let weight = if info.si_signo == SIGINT { 1 } else { enough };
                 if counted.fetch_add(weight, Ordering::Relaxed) + weight > enough {
-                    // Everything of ours in the kernel goes with our descriptors, and with the holder, which ends when we do.
+                    // Everything else of ours in the kernel goes with our descriptors.
+                    attach::remove_all();
                     std::process::exit(i32::from(INTERRUPTED));
                 }
             }

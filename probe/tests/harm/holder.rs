@@ -24,6 +24,12 @@ fn killed_at_any_moment_it_leaves_no_breakpoint() {
     let load = server.load();
     let mut log = KernelLog::from_now();
     let mut caught = 0;
+    let whole = {
+        let probe = Probe::attached(&["-p", &server.pid(), "--budget", "0", "-o", "/dev/null", "*"]);
+        let whole = changed_code(&server.pid(), &path);
+        probe.interrupted().code(0);
+        whole
+    };
     for round in 0..40_u64 {
         let mut command = Probe::command(&["-q", "-p", &server.pid(), "--budget", "0", "-o", "/dev/null", "*"]);
         command.process_group(0);
@@ -35,7 +41,7 @@ fn killed_at_any_moment_it_leaves_no_breakpoint() {
             signal("INT", probe.id());
             thread::sleep(Duration::from_millis(2 * round));
         }
-        caught += usize::from(changed_code(&server.pid(), &path) > 0);
+        caught += usize::from((1..whole).contains(&changed_code(&server.pid(), &path)));
         if probe.child.try_wait().expect("its state").is_none() {
             signal("KILL", if round % 4 < 2 { probe.id() } else { -probe.id() });
         }
@@ -43,7 +49,56 @@ fn killed_at_any_moment_it_leaves_no_breakpoint() {
         until("every breakpoint to be removed", || (changed_code(&server.pid(), &path) == 0).then_some(()));
         assert_eq!(log.leaks(), 0, "round {round}");
     }
-    assert!(caught >= 10, "it was hardly ever killed while there were breakpoints: {caught} of 40");
+    println!("{caught} of 40 were killed while probes were placed or removed");
+    assert!(caught >= 5, "it was hardly ever killed while probes were placed or removed: {caught} of 40");
+    let answered = load.all_answered();
+    server.ends_well(answered);
+}
+
+/// Before Linux 6.6: each probe is placed and removed for itself, which takes long.
+#[test]
+fn killed_while_it_places_or_removes_one_by_one_it_leaves_no_breakpoint() {
+    let built = Built::new();
+    let beat = built.start();
+    let mut log = KernelLog::from_now();
+    for round in 0..12_u64 {
+        let mut command = Probe::command(&["-q", "-p", &beat.pid(), "-o", "/dev/null", "*"]);
+        command.env("PROBE_KERNEL_LACKS", "uprobe-multi,uprobe-multi-pid");
+        let mut probe = Probe::spawn(command);
+        until("a probe", || (changed_code(&beat.pid(), &built.beat()) > 0).then_some(()));
+        thread::sleep(Duration::from_millis(30 * round));
+        if round % 2 == 1 {
+            signal("INT", probe.id());
+            thread::sleep(Duration::from_millis(20 * round));
+        }
+        if probe.child.try_wait().expect("its state").is_none() {
+            signal("KILL", probe.id());
+        }
+        probe.status();
+        until("every breakpoint to be removed", || (changed_code(&beat.pid(), &built.beat()) == 0).then_some(()));
+        assert_eq!(log.leaks(), 0, "round {round}");
+    }
+    beat.ends_well();
+}
+
+/// The second Ctrl-C does not wait for the end of the trace, but for the probes' end: as the first process of a container ends,
+/// the kernel kills all others.
+#[test]
+fn a_second_interrupt_ends_it_when_every_breakpoint_is_removed() {
+    let server = Server::start("go/server");
+    let path = program("go/server").to_str().expect("a path in UTF-8").to_owned();
+    let load = server.load();
+    for pause in [0, 5, 20, 60, 120] {
+        let mut probe = Probe::attached(&["-p", &server.pid(), "--budget", "0", "-o", "/dev/null", "*"]);
+        for _ in 0..2 {
+            if probe.child.try_wait().expect("its state").is_none() {
+                signal("INT", probe.id());
+            }
+            thread::sleep(Duration::from_millis(pause));
+        }
+        probe.status();
+        assert_eq!(changed_code(&server.pid(), &path), 0, "{pause} ms");
+    }
     let answered = load.all_answered();
     server.ends_well(answered);
 }
@@ -56,7 +111,7 @@ fn a_holder_that_is_killed_ends_the_trace_with_a_word_and_leaves_the_target_alon
     beat.told("beat 5");
     signal("KILL", holder_of(&probe));
     let ended = probe.ended();
-    ended.code(1).says(&["was killed", "the trace ended early"]);
+    ended.code(1).says(&["was killed (SIGKILL)", "the trace ended early"]);
     assert_eq!(ended.calls("beat"), 5, "what was seen before is told");
     assert_eq!(changed_code(&beat.pid(), &built.beat()), 0);
     beat.ends_well();

@@ -22,7 +22,7 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::{super::error::os_error, Answer, Failure, LinkNumber, NAME, Order, Place, Request};
@@ -33,8 +33,12 @@ use crate::attach::rights;
 pub(super) fn serve(ebpf: &mut Ebpf, socket: UnixStream, one_by_one: bool) -> ! {
     // Nothing may unwind into what the process was that this is a copy of.
     let served = catch_unwind(AssertUnwindSafe(|| {
-        live_apart(&socket, one_by_one)?;
-        Requests { socket, read: Vec::new() }.answer_all(&mut Links { ebpf, held: BTreeMap::new(), next: 0 })
+        let ready = live_apart(&socket, one_by_one);
+        let failed = |error: &io::Error| refused("it cannot get ready", error);
+        let mut requests = Requests { socket, read: Vec::new() };
+        requests.answer(&ready.as_ref().map(|()| None).map_err(failed))?;
+        ready?;
+        requests.answer_all(&mut Links { ebpf, held: BTreeMap::new(), next: 0 })
     }));
     let status = i32::from(!matches!(served, Ok(Ok(()))));
     // SAFETY: it ends this process. Links are not dropped one by one: what a process leaves as it ends is removed even if it is
@@ -44,7 +48,6 @@ pub(super) fn serve(ebpf: &mut Ebpf, socket: UnixStream, one_by_one: bool) -> ! 
 
 /// Away from terminals, from what is sent to `probe`'s group, from what its name draws, and from what it may.
 fn live_apart(socket: &UnixStream, one_by_one: bool) -> io::Result<()> {
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     nix::unistd::setsid()?;
     rustix::thread::set_name(&std::ffi::CString::new(NAME)?)?;
     close_others(socket.as_raw_fd())?;
@@ -52,18 +55,24 @@ fn live_apart(socket: &UnixStream, one_by_one: bool) -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    // Where probes are attached one by one, each has a descriptor.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     rights::keep_what_holding_links_needs(one_by_one)
 }
 
 /// Closes what was open when we were forked: files that would stay on the disk, pipes whose ends somebody waits for. Not
-/// the kernel's objects without names (maps, type information), nor what errors are written to.
+/// maps and type information, which programs are loaded with.
 #[expect(unsafe_code, reason = "close")]
 fn close_others(socket: RawFd) -> io::Result<()> {
     let entries = std::fs::read_dir("/proc/self/fd")?.flatten();
     let open: Vec<RawFd> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for number in open.into_iter().filter(|&number| number != socket && number > 2) {
         let link = std::fs::read_link(format!("/proc/self/fd/{number}"));
-        if link.is_ok_and(|link| !link.as_os_str().as_bytes().starts_with(b"anon_inode:")) {
+        let is_needed = |link: &[u8]| link.starts_with(b"anon_inode:bpf") || link.starts_with(b"anon_inode:btf");
+        if link.is_ok_and(|link| !is_needed(link.as_os_str().as_bytes())) {
             // SAFETY: whoever owned it is of the process that we were forked from: nothing of that runs here, or is dropped.
             unsafe { libc::close(number) };
         }
@@ -81,11 +90,15 @@ struct Requests {
 impl Requests {
     fn answer_all(mut self, links: &mut Links<'_>) -> io::Result<()> {
         while let Some((line, file)) = self.next()? {
-            let mut answer = serde_json::to_vec(&links.answer(serde_json::from_slice(&line)?, file))?;
-            answer.push(b'\n');
-            self.socket.write_all(&answer)?;
+            self.answer(&links.answer(serde_json::from_slice(&line)?, file))?;
         }
         Ok(())
+    }
+
+    fn answer(&mut self, answer: &Answer) -> io::Result<()> {
+        let mut answer = serde_json::to_vec(answer)?;
+        answer.push(b'\n');
+        self.socket.write_all(&answer)
     }
 
     /// The next line, and the descriptor that came with it; none at the end. Nobody asks before he is answered, so nothing is
@@ -128,7 +141,8 @@ impl Links<'_> {
             Request::Load { program } => self.program(&program).and_then(load).map(|()| None),
             Request::Attach { program, places, process } => match file {
                 Some(file) => self.attach(&program, &places, &file, process).map(Some),
-                None => Err(Failure { said: "no file came".to_owned(), code: None, is_verdict: false }),
+                // unix(7): descriptors for which there is no room are left out.
+                None => Err(refused("failed to pass a descriptor", &io::Error::from_raw_os_error(libc::EMFILE))),
             },
             Request::Remove { links, order } => {
                 self.remove(&links, order);
@@ -158,7 +172,6 @@ impl Links<'_> {
             cookie: Some(place.cookie),
         });
         let program = self.program(program)?;
-        load(program)?;
         let attached = program.attach(points, &path, scope).and_then(|id| program.take_link(id));
         let link = attached.map_err(|error| failure(&error))?;
         let number = self.next;
@@ -186,6 +199,10 @@ fn load(program: &mut UProbe) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(_) => program.load().map_err(|error| failure(&error)),
     }
+}
+
+fn refused(what: &str, error: &io::Error) -> Failure {
+    Failure { said: what.to_owned(), code: error.raw_os_error(), is_verdict: false }
 }
 
 fn failure(error: &ProgramError) -> Failure {
