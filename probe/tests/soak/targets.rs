@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -67,7 +67,11 @@ impl Target {
     pub(super) fn rebuild(&self, in_place: bool) {
         let new = self.folder.path().join("new");
         if in_place {
-            fs::copy(&self.original, &self.path).expect("nobody runs it");
+            // Whoever reads an ended process's /proc/PID/maps, as `probe` does, keeps its program from being written to for a moment.
+            until("the program to be free", || match fs::copy(&self.original, &self.path) {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+                copied => Some(copied.expect("nobody runs it")),
+            });
         } else {
             fs::copy(&self.original, &new).expect("a copy");
             fs::rename(&new, &self.path).expect("in one folder");
@@ -101,7 +105,7 @@ impl Target {
         command.stdout(Stdio::piped());
         // Another thread's child may for a moment hold what this program was copied with: "Text file busy".
         let mut child = until("the server to be startable", || match command.spawn() {
-            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
             started => Some(started.expect("the server can be started")),
         });
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
