@@ -57,11 +57,12 @@ static RUNNING: Mutex<Option<(UnixStream, Pid)>> = Mutex::new(None);
 /// Has the holder end, if there is one, and every link with it, and waits for that: to be called before `exit`. As the first
 /// process of a container ends, the kernel kills all others, whatever they do.
 pub(super) fn end() {
-    // Locked until it has ended: nobody else exits meanwhile.
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((socket, pid)) = running.take() {
         end_of(&socket, pid);
     }
+    // Locked for good: who finds the holder gone now must not come to tell of it, or to exit first.
+    std::mem::forget(running);
 }
 
 /// At the end of its socket it ends.
