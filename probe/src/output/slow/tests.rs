@@ -1,5 +1,7 @@
 //! Which calls are slow, and what is held for them.
 
+use std::rc::Rc;
+
 use super::super::testing::{MS, SECOND, Story, Written};
 use super::super::timeline::Timeline;
 use super::super::{OutputOptions, TimeFormat};
@@ -51,6 +53,19 @@ fn a_slow_call_is_seen_while_it_is_open() {
     story.leave(2, 3 * SECOND);
     story.leave(1, 3 * SECOND);
     assert_eq!(story.end(&Summary::default()), "srv 4711/4715 g42  #1\n   3.00 s   outer\n   3.00 s   └─ inner\n");
+}
+
+/// A thread that waits within a trap does not take longer by that, and it is not known before.
+#[test]
+fn an_open_call_less_its_probes_is_not_slow_before_it_surely_is() {
+    let (mut story, _) = story(100);
+    story.spent_ns = Some(Rc::default());
+    story.enter(1, 0, 0);
+    assert_eq!(story.tick(900 * MS), "");
+    story.spent_ns.as_ref().expect("it is counted").set(895 * MS);
+    story.leave(1, 900 * MS);
+    story.enter(2, 0, SECOND);
+    assert_eq!(story.tick(3 * SECOND), "srv 4711/4715 g42  #2\n            outer …\n");
 }
 
 #[test]
