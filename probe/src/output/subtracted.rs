@@ -37,13 +37,13 @@ fn what_is_long_only_for_its_probes_is_hidden_while_it_is_open_and_at_its_end() 
             assert!(end.contains("15.0 ms"), "{options:?}: {end}");
         }
     }
-    for options in [
-        OutputOptions { format: Format::Stream, time, min_duration_ns: least, ..OutputOptions::default() },
-        OutputOptions { format: Format::Stream, time, slow_ns: least, ..OutputOptions::default() },
-    ] {
-        let [open, _] = shown(&options, 5 * MS);
-        assert!(open.contains("outer {"), "an open call of 15 ms: {open}");
-    }
+    let long = OutputOptions { format: Format::Stream, time, min_duration_ns: least, ..OutputOptions::default() };
+    let [open, _] = shown(&long, 5 * MS);
+    assert!(open.contains("outer {"), "an open call of 15 ms: {open}");
+    // Of an open call it is not known yet how long it waits in a trap.
+    let slow = OutputOptions { format: Format::Stream, time, slow_ns: least, ..OutputOptions::default() };
+    let [open, end] = shown(&slow, 5 * MS);
+    assert!(open.is_empty() && end.contains("outer"), "an open call of 15 ms: {open}; at its end: {end}");
 }
 
 #[test]
