@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use super::{Beat, Built, Probe, as_text, calls, commands, left::InKernel, program, signal, until};
+use super::{Beat, Built, Probe, as_text, calls, children::commands, left::InKernel, program, signal, until};
 
 #[test]
 fn a_reader_that_goes_away_ends_the_trace_quietly() {

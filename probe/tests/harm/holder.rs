@@ -3,8 +3,8 @@
 use std::{fs, os::unix::process::CommandExt as _, thread, time::Duration};
 
 use super::{
-    Built, Probe,
-    left::{KernelLog, changed_code, children, is_holder},
+    Built, Probe, children,
+    left::{KernelLog, changed_code},
     program,
     server::Server,
     signal, until,
@@ -13,7 +13,7 @@ use super::{
 /// A `probe`'s holder.
 #[track_caller]
 fn holder_of(probe: &Probe) -> i64 {
-    until("a holder", || children(probe.id()).into_iter().find(|&child| is_holder(child)))
+    until("a holder", || children::holder_of(probe.id()))
 }
 
 /// While probes are placed, while they are there, and while they are removed; `probe` alone, and its whole group.

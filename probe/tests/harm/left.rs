@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use super::until;
+use super::{children::holder_of, until};
 
 /// Links, programs and maps in the kernel: kind and id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,7 @@ impl InKernel {
     /// What a `probe` holds, and the holder of its links.
     pub(super) fn of(pid: i64) -> Self {
         let mut found = BTreeSet::new();
-        let holders = children(pid).into_iter().filter(|&child| is_holder(child));
-        let folders = holders.chain([pid]).map(|pid| fs::read_dir(format!("/proc/{pid}/fdinfo")));
+        let folders = holder_of(pid).into_iter().chain([pid]).map(|pid| fs::read_dir(format!("/proc/{pid}/fdinfo")));
         for info in folders.flatten().flatten().flatten() {
             let Ok(text) = fs::read_to_string(info.path()) else { continue };
             // A link's description names its program too.
@@ -75,18 +74,6 @@ fn listed(kind: &'static str) -> Vec<(&'static str, u64)> {
     let values: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON of bpftool");
     let ids = values.as_array().expect("a list").iter().filter_map(|value| value["id"].as_u64());
     ids.map(|id| (kind, id)).collect()
-}
-
-/// A process's direct children.
-pub(super) fn children(pid: i64) -> Vec<i64> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().expect("an id")).collect::<Vec<_>>()).collect()
-}
-
-/// Whether a process holds the links of a `probe`.
-pub(super) fn is_holder(pid: i64) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "links-holder")
 }
 
 /// How many bytes of a process's code are not what its program's file has: breakpoints.

@@ -1,6 +1,8 @@
 //! Harm: whatever happens to `probe` or to a target, the target goes on unharmed, nothing of ours stays in the
 //! kernel, and what is said is clear. Live: needs root, bpftool, a C compiler and the programs under `testdata/build`.
 
+#[path = "../common/children.rs"]
+mod children;
 mod ending;
 mod holder;
 mod kernel;
@@ -104,9 +106,4 @@ impl Drop for Beat {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A `probe`'s commands: its children but for the holder of its links.
-fn commands(pid: i64) -> Vec<i64> {
-    left::children(pid).into_iter().filter(|&child| !left::is_holder(child)).collect()
 }

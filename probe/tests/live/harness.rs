@@ -14,7 +14,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::trace::Trace;
+use crate::{children, trace::Trace};
 
 /// What hangs for so long is ended, and its test fails.
 const HANG: Duration = Duration::from_secs(180);
@@ -375,11 +375,6 @@ pub(crate) fn trace_with(
 /// The process that holds a tracer's links.
 #[track_caller]
 pub(crate) fn holder_of(tracer: u32) -> u32 {
-    let tasks = std::fs::read_dir(format!("/proc/{tracer}/task")).expect("it runs").flatten();
-    let lists: Vec<String> =
-        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok()).collect();
-    let mut children = lists.iter().flat_map(|list| list.split_whitespace());
-    let name = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let holder = children.find(|pid| name(pid).trim_end() == "links-holder");
-    holder.expect("a tracer has a holder").parse().expect("a number")
+    let holder = children::holder_of(tracer.into()).expect("a tracer has a holder");
+    holder.try_into().expect("a process's number")
 }

@@ -7,6 +7,8 @@ mod arrivals;
 mod budget;
 mod cgroups;
 mod chain;
+#[path = "../common/children.rs"]
+mod children;
 mod containers;
 mod counts;
 mod engine;

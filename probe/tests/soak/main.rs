@@ -4,6 +4,8 @@
 //!
 //! `SOAK_SECONDS` says how long (120), `SOAK_SEED` which way. Live: needs root, bpftool, redis and testdata/build.
 
+#[path = "../common/children.rs"]
+mod children;
 #[path = "../harm/left.rs"]
 #[allow(dead_code, reason = "the tests of harm use the rest")]
 mod left;
