@@ -22,7 +22,7 @@ use std::{
         fd::{AsFd as _, BorrowedFd},
         unix::net::UnixStream,
     },
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, Result};
@@ -49,15 +49,22 @@ pub(super) struct Holder {
     answers: BufReader<UnixStream>,
     /// Programs.
     loaded: BTreeSet<String>,
+    /// It did not answer: it is about to end.
+    is_silent: bool,
 }
 
 /// For who ends this process without dropping anything: what its holder is told its end by, and its number.
 static RUNNING: Mutex<Option<(UnixStream, Pid)>> = Mutex::new(None);
 
+/// Waits for ever once this process is to exit.
+fn running() -> MutexGuard<'static, Option<(UnixStream, Pid)>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Has the holder end, if there is one, and every link with it, and waits for that: to be called before `exit`. As the first
 /// process of a container ends, the kernel kills all others, whatever they do.
 pub(super) fn end() {
-    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut running = running();
     if let Some((socket, pid)) = running.take() {
         end_of(&socket, pid);
     }
@@ -163,15 +170,17 @@ impl Holder {
             drop(ours);
             inside::serve(ebpf, theirs, one_by_one)
         }
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        let unmasked = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
         let pid = match forked.context("failed to start a process")? {
             ForkResult::Parent { child } => child,
             ForkResult::Child => unreachable!("it serves"),
         };
         drop(theirs);
-        let known = ours.try_clone().context("failed to copy a descriptor")?;
-        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((known, pid));
-        let mut holder = Self { pid, answers: BufReader::new(ours), loaded: BTreeSet::new() };
+        // From here on it is waited for, whatever fails.
+        let mut holder = Self { pid, answers: BufReader::new(ours), loaded: BTreeSet::new(), is_silent: false };
+        unmasked?;
+        let known = holder.answers.get_ref().try_clone().context("failed to copy a descriptor")?;
+        *running() = Some((known, pid));
         // Its first words are that it is ready.
         let ready = holder.answer().map_err(Refusal::silence).and_then(|answer| answer.map_err(Refusal::from));
         ready.context("failed to start the process that holds the probes")?;
@@ -218,9 +227,17 @@ impl Holder {
         self.ask(&Request::Remove { links, order }, None).map(|_| ())
     }
 
-    /// How it has ended, and every link with it, though nobody asked it to.
+    /// How it has ended, and every link with it, though nobody asked it to. Where it did not answer, that is waited for.
     pub(super) fn has_ended(&self) -> Option<String> {
-        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+        let _running = running();
+        let flags = (!self.is_silent).then_some(WaitPidFlag::WNOHANG);
+        let ended = loop {
+            match waitpid(self.pid, flags) {
+                Err(Errno::EINTR) => {}
+                ended => break ended,
+            }
+        };
+        match ended {
             Ok(WaitStatus::StillAlive) => None,
             Ok(WaitStatus::Signaled(_, signal, _)) => Some(format!("was killed ({signal})")),
             Ok(WaitStatus::Exited(_, status)) => Some(format!("has failed (status {status})")),
@@ -236,8 +253,14 @@ impl Holder {
     fn exchange(&mut self, request: &Request, file: Option<BorrowedFd<'_>>) -> io::Result<Answer> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.send(&line, file)?;
-        self.answer()
+        let answered = self.send(&line, file).and_then(|()| self.answer());
+        if answered.is_err() {
+            drop(running());
+            // If it lives, it does so no longer.
+            let _ = self.answers.get_ref().shutdown(Shutdown::Both);
+            self.is_silent = true;
+        }
+        answered
     }
 
     fn answer(&mut self) -> io::Result<Answer> {
@@ -264,7 +287,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = running();
         running.take_if(|(_, pid)| *pid == self.pid);
         end_of(self.answers.get_ref(), self.pid);
     }

@@ -410,7 +410,7 @@ impl Links {
     }
 
     fn remove(&mut self, gone: Vec<Held>, order: Order) {
-        // A holder that does not answer is gone, and they with it: [`Self::are_lost`].
+        // A holder that does not answer is gone, and they with it, of which [`Self::are_lost`] tells.
         let _ = self.holder.remove(gone.into_iter().map(|held| held.link).collect(), order);
     }
 }

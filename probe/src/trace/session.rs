@@ -317,8 +317,7 @@ impl<'a> Session<'a> {
         } else if self.attachment.traced_processes_ended() {
             return Some(Ended::Target);
         }
-        if let Some(how) = self.attachment.lost_its_probes() {
-            talk::say(format_args!("the process that held the probes {how}: they are gone"));
+        if self.has_lost_its_probes() {
             return Some(Ended::Detached);
         }
         if let Some(inside) = &mut self.inside
@@ -329,12 +328,22 @@ impl<'a> Session<'a> {
         None
     }
 
+    /// Whether the probes are gone, though nobody removed them: says so.
+    fn has_lost_its_probes(&self) -> bool {
+        let how = self.attachment.lost_its_probes();
+        if let Some(how) = &how {
+            talk::say(format_args!("the process that held the probes {how}: they are gone"));
+        }
+        how.is_some()
+    }
+
     /// Removes the probes, reads what is left, and tells the end.
     fn close(&mut self, read: io::Result<Ended>) -> Result<()> {
         self.detached_ns = monotonic_ns();
         self.tracker.entries_end(self.detached_ns);
         self.attachment.detach();
         let outcome = read.and_then(|ended| {
+            let ended = if ended != Ended::Detached && self.has_lost_its_probes() { Ended::Detached } else { ended };
             while !self.tracker.is_done() && self.read_batch()? > 0 {}
             Ok(ended)
         });

@@ -96,8 +96,9 @@ fn a_second_interrupt_ends_it_when_every_breakpoint_is_removed() {
             }
             thread::sleep(Duration::from_millis(pause));
         }
-        probe.status();
+        let ended = probe.ended();
         assert_eq!(changed_code(&server.pid(), &path), 0, "{pause} ms");
+        assert!(!ended.stderr.contains("that hold"), "its holder's end is no failure: {}", ended.stderr);
     }
     let answered = load.all_answered();
     server.ends_well(answered);
@@ -115,6 +116,30 @@ fn a_holder_that_is_killed_ends_the_trace_with_a_word_and_leaves_the_target_alon
     assert_eq!(ended.calls("beat"), 5, "what was seen before is told");
     assert_eq!(changed_code(&beat.pid(), &built.beat()), 0);
     beat.ends_well();
+}
+
+/// Its end is not seen by `probe` itself, which has just read the last call that was wanted.
+#[test]
+fn a_holder_that_is_killed_before_the_probes_are_removed_is_told_of_then() {
+    let built = Built::new();
+    let mut beat = built.start();
+    let probe = Probe::attached(&["-p", &beat.pid(), "--json", "--limit", "5", "beat"]);
+    signal("STOP", probe.id());
+    until("it to stop", || is_stopped(&probe).then_some(()));
+    beat.told("beat 5");
+    signal("KILL", holder_of(&probe));
+    until("every breakpoint to be removed", || (changed_code(&beat.pid(), &built.beat()) == 0).then_some(()));
+    signal("CONT", probe.id());
+    let ended = probe.ended();
+    ended.code(1).says(&["was killed (SIGKILL)", "the trace ended early"]);
+    assert_eq!(ended.stderr.matches("SIGKILL").count(), 1, "{}", ended.stderr);
+    assert_eq!(ended.calls("beat"), 5, "what was seen before is told");
+    beat.ends_well();
+}
+
+fn is_stopped(probe: &Probe) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", probe.id())).expect("it runs");
+    status.contains("State:\tT")
 }
 
 /// `pkill probe` is for `probe`, and so is what a terminal sends.
