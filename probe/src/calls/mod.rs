@@ -173,12 +173,26 @@ impl Enter {
     pub fn open_ns(&self, now_ns: u64) -> u64 {
         open_ns(self.start_ns, self.spent.as_ref(), now_ns)
     }
+
+    /// The least that the call, if it is open still, will turn out to have taken at that time: ns.
+    pub fn surely_open_ns(&self, now_ns: u64) -> u64 {
+        surely_open_ns(self.start_ns, self.spent.as_ref(), now_ns)
+    }
 }
+
+/// So long a thread may wait within a trap, ns. Where what probes cost is subtracted, that is known when the trap is over: an
+/// open call that has taken longer may still turn out to be shorter.
+const WAIT_NS: u64 = 1_000_000_000;
 
 /// See [`Enter::open_ns`].
 pub(crate) fn open_ns(start_ns: u64, spent: Option<&Spent>, now_ns: u64) -> u64 {
     let overhead_ns = spent.map_or(0, |spent| spent.lane_ns.get().saturating_sub(spent.before_ns));
     now_ns.saturating_sub(start_ns).saturating_sub(overhead_ns)
+}
+
+/// See [`Enter::surely_open_ns`].
+pub(crate) fn surely_open_ns(start_ns: u64, spent: Option<&Spent>, now_ns: u64) -> u64 {
+    open_ns(start_ns, spent, now_ns).saturating_sub(if spent.is_some() { WAIT_NS } else { 0 })
 }
 
 /// A call ended (or the trace did). Children end before their parents, always.

@@ -8,7 +8,7 @@ use std::io;
 use rustc_hash::FxHashMap;
 
 use super::{Notes, Sink};
-use crate::calls::{CallId, Enter, Leave, NewFile, Point, Shed, Spent, Summary, TraceInfo, open_ns};
+use crate::calls::{CallId, Enter, Leave, NewFile, Point, Shed, Spent, Summary, TraceInfo, surely_open_ns};
 
 /// Entries and points held for one outermost call, and for all. An event takes about 130 bytes.
 const HELD_MAX: Held = Held { block: 100_000, total: 500_000 };
@@ -25,10 +25,6 @@ enum Event {
     Leave(Leave),
     Point(Point),
 }
-
-/// So long a thread may wait within a trap, ns. Where what probes cost is subtracted, that is known when the trap is over: an
-/// open call that has taken longer may still turn out to be shorter.
-const WAIT_NS: u64 = 1_000_000_000;
 
 /// An open call.
 #[derive(Clone, Copy)]
@@ -79,7 +75,7 @@ impl Slow {
     }
 
     fn is_slow_by(&self, block: &Block, now_ns: u64) -> bool {
-        open_ns(block.start_ns, block.spent.as_ref(), now_ns) >= self.threshold_ns
+        surely_open_ns(block.start_ns, block.spent.as_ref(), now_ns) >= self.threshold_ns
     }
 
     /// The outermost call itself is always held: else a slow one might go unseen.
@@ -196,8 +192,7 @@ impl Sink for Slow {
 
     fn tick(&mut self, now_ns: u64) -> io::Result<()> {
         self.latest_ns = self.latest_ns.max(now_ns);
-        let surely_ns = |block: &Block| now_ns.saturating_sub(if block.spent.is_some() { WAIT_NS } else { 0 });
-        let slow = self.blocks.iter().filter(|(_, block)| !block.slow && self.is_slow_by(block, surely_ns(block)));
+        let slow = self.blocks.iter().filter(|(_, block)| !block.slow && self.is_slow_by(block, now_ns));
         let mut ids: Vec<CallId> = slow.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids.into_iter().try_for_each(|id| self.release(id))?;

@@ -276,7 +276,7 @@ impl Sink for Stream {
     fn tick(&mut self, now_ns: u64) -> io::Result<()> {
         self.show_last();
         if self.min_duration_ns > 0 {
-            let old = |call: &OpenCall| call.enter.open_ns(now_ns) >= self.min_duration_ns;
+            let old = |call: &OpenCall| call.enter.surely_open_ns(now_ns) >= self.min_duration_ns;
             let open = self.open.iter().filter(|(_, call)| !call.shown && old(call));
             let mut ids: Vec<CallId> = open.map(|(id, _)| *id).collect();
             ids.sort_unstable();

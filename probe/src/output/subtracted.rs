@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::testing::{MS, Story};
+use super::testing::{MS, SECOND, Story};
 use super::*;
 use crate::calls::overhead::{Trap, TrapKind};
 
@@ -37,13 +37,28 @@ fn what_is_long_only_for_its_probes_is_hidden_while_it_is_open_and_at_its_end() 
             assert!(end.contains("15.0 ms"), "{options:?}: {end}");
         }
     }
-    let long = OutputOptions { format: Format::Stream, time, min_duration_ns: least, ..OutputOptions::default() };
-    let [open, _] = shown(&long, 5 * MS);
-    assert!(open.contains("outer {"), "an open call of 15 ms: {open}");
-    // Of an open call it is not known yet how long it waits in a trap.
-    let slow = OutputOptions { format: Format::Stream, time, slow_ns: least, ..OutputOptions::default() };
-    let [open, end] = shown(&slow, 5 * MS);
-    assert!(open.is_empty() && end.contains("outer"), "an open call of 15 ms: {open}; at its end: {end}");
+}
+
+/// A thread that waits within a trap does not take longer by that, and it is not known before.
+#[test]
+fn an_open_call_is_not_shown_before_it_surely_is_long() {
+    let time = TimeFormat::None;
+    let least = Some(10 * MS);
+    for format in [Format::Tree, Format::Stream] {
+        let slow = OutputOptions { format, time, slow_ns: least, ..OutputOptions::default() };
+        let long = OutputOptions { format, time, min_duration_ns: least, ..OutputOptions::default() };
+        for options in [slow, long] {
+            let mut story = Story::new(&options, &["waits", "works"]);
+            story.spent_ns = Some(Rc::default());
+            story.enter(1, 0, 0);
+            assert_eq!(story.tick(SECOND + 5 * MS), "", "{options:?}");
+            story.spent_ns.as_ref().expect("it is counted").set(SECOND);
+            story.leave(1, SECOND + 5 * MS);
+            story.enter(2, 1, 2 * SECOND);
+            let open = story.tick(3 * SECOND + 10 * MS);
+            assert!(open.contains("works") && !open.contains("waits"), "{options:?}: {open}");
+        }
+    }
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl Timeline {
         let due = |block: &Block| {
             now_ns.saturating_sub(block.start_ns) >= wait
                 && now_ns.saturating_sub(block.shown_ns) >= SHOW_AFTER_NS
-                && block.has_news(now_ns, wait)
+                && block.has_news(now_ns, wait, self.min_duration_ns)
         };
         let mut ids: Vec<CallId> = self.blocks.iter().filter(|(_, block)| due(block)).map(|(id, _)| *id).collect();
         ids.sort_unstable();

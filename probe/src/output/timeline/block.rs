@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::calls::{CallId, CallerStack, End, Enter, Home, Leave, Origin, Point, Spent, Thread, open_ns};
+use crate::calls::{
+    CallId, CallerStack, End, Enter, Home, Leave, Origin, Point, Spent, Thread, open_ns, surely_open_ns,
+};
 
 /// Open calls that are repeated when a block goes on: the outermost and the innermost ones.
 const REPEATED_MAX: usize = 32;
@@ -50,6 +52,11 @@ impl Line {
     /// See [`Enter::open_ns`].
     fn open_ns(&self, now_ns: u64) -> u64 {
         open_ns(self.start_ns, self.spent.as_ref(), now_ns)
+    }
+
+    /// See [`Enter::surely_open_ns`].
+    fn surely_open_ns(&self, now_ns: u64) -> u64 {
+        surely_open_ns(self.start_ns, self.spent.as_ref(), now_ns)
     }
 }
 
@@ -180,9 +187,9 @@ impl Block {
         self.lines.len().saturating_sub(self.repeated)
     }
 
-    /// Is there anything that was not shown, other than calls open for less than `wait_ns`?
-    pub(super) fn has_news(&self, now_ns: u64, wait_ns: u64) -> bool {
-        self.lines.iter().any(|line| match line.state {
+    /// Is there anything that can be shown and was not, other than calls open for less than `wait_ns`?
+    pub(super) fn has_news(&self, now_ns: u64, wait_ns: u64, min_ns: u64) -> bool {
+        self.lines[..self.settled(now_ns, min_ns)].iter().any(|line| match line.state {
             State::Open => !line.shown && line.open_ns(now_ns) >= wait_ns,
             State::Ended { .. } | State::Point => true,
         })
@@ -190,7 +197,7 @@ impl Block {
 
     /// How many lines can be shown: all up to the first open call that may still turn out to be shorter than `min_ns`.
     pub(super) fn settled(&self, now_ns: u64, min_ns: u64) -> usize {
-        let young = |line: &Line| !line.shown && line.open_ns(now_ns) < min_ns;
+        let young = |line: &Line| !line.shown && line.surely_open_ns(now_ns) < min_ns;
         self.path.iter().copied().find(|at| young(&self.lines[*at])).unwrap_or(self.lines.len())
     }
 

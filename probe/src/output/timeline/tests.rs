@@ -283,6 +283,18 @@ fn an_open_call_that_may_yet_be_short_waits() {
 }
 
 #[test]
+fn a_point_in_an_open_call_that_may_yet_be_short_repeats_nothing() {
+    let options = OutputOptions { min_duration_ns: Some(3 * SECOND), ..OutputOptions::default() };
+    let mut story = Story::new(&options, &FUNCTIONS);
+    story.enter(1, HANDLER, 0);
+    assert_eq!(story.tick(3 * SECOND).lines().count(), 2);
+    story.call(2, 1, GET, 4 * SECOND);
+    story.point(Some(2), POINT, 4 * SECOND);
+    assert_eq!(story.tick(5 * SECOND), "");
+    assert_eq!(story.tick(7 * SECOND).lines().count(), 4);
+}
+
+#[test]
 fn a_block_too_large_to_hold_is_shown_in_parts_and_loses_nothing() {
     let mut story = story();
     story.enter(1, HANDLER, 0);
