@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt as _,
 };
 
@@ -85,44 +85,51 @@ fn notes() -> Vec<String> {
             level.trim()
         ));
     }
-    let leaks = leaked_uprobes();
-    if leaks > 0 {
-        notes.push(format!(
-            "the kernel's log tells of {leaks} uprobes that killed tracers left for ever (\"leaking uprobe\"): until this \
-             machine starts anew, a probe at such a place of a file that was rewritten since can make its program fail"
-        ));
-    }
+    notes.extend(told_of_leaks(leaked_uprobes()));
     notes
 }
 
-/// Uprobes that the kernel could not remove, as far as its log goes back and may be read: docs/uprobes.md.
-fn leaked_uprobes() -> usize {
-    let log = File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
-    log.map_or(0, leaks_in)
+fn told_of_leaks(leaks: io::Result<usize>) -> Option<String> {
+    match leaks {
+        Ok(0) => None,
+        Ok(leaks) => Some(format!(
+            "the kernel's log tells of {leaks} uprobes that killed tracers left for ever (\"leaking uprobe\"): until this \
+             machine starts anew, a probe at such a place of a file that was rewritten since can make its program fail"
+        )),
+        Err(error) => Some(format!(
+            "whether killed tracers left uprobes for ever is not known, because /dev/kmsg cannot be read ({error}): as root of \
+             the machine itself, dmesg | grep \"leaking uprobe\" shows them"
+        )),
+    }
 }
 
-/// A read of the log is one record. One that fails with `EPIPE` is of a record that was overwritten.
-fn leaks_in(mut log: impl Read) -> usize {
+/// Uprobes that the kernel could not remove, as far as its log goes back: docs/uprobes.md.
+fn leaked_uprobes() -> io::Result<usize> {
+    leaks_in(File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?)
+}
+
+/// A read of the log is one record. One that fails with `EPIPE` is of a record that was overwritten, with `EAGAIN` of one that
+/// is not there yet. A log has no end: what has one stands in its place, as in some containers.
+fn leaks_in(mut log: impl Read) -> io::Result<usize> {
     // Linux: PRINTKRB_RECORD_MAX in kernel/printk/printk.c was CONSOLE_EXT_LOG_MAX, 8 KiB.
     let mut record = [0; 8 << 10];
     let mut leaks = 0;
     loop {
         match log.read(&mut record) {
-            Ok(0) => return leaks,
+            Ok(0) => return Err(io::Error::other("it is not the kernel's log")),
             Ok(length) => {
                 let text = &record[..length];
                 leaks += usize::from(String::from_utf8_lossy(text).contains("leaking uprobe"));
             }
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
-            Err(_) => return leaks,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(leaks),
+            Err(error) => return Err(error),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     /// As /dev/kmsg reads: a record at a time, an error for those that were overwritten, and one at the end.
@@ -141,8 +148,19 @@ mod tests {
     fn uprobes_that_were_left_are_counted_also_behind_records_that_are_gone() {
         let leak = "4,1000,35213000000,-;uprobe: probe:19136 failed to unregister, leaking uprobe\n";
         let other = "6,1001,35213000001,-;Switching RCU Tasks Trace to per-CPU callback queuing.\n";
-        assert_eq!(leaks_in(Log(vec![])), 0);
-        assert_eq!(leaks_in(Log(vec![Err(libc::EPIPE), Ok(leak), Ok(other), Err(libc::EPIPE), Ok(leak)])), 2);
-        assert_eq!(leaks_in(Log(vec![Err(libc::EPERM)])), 0);
+        let told = |log| told_of_leaks(leaks_in(Log(log)));
+        assert_eq!(told(vec![]), None);
+        assert_eq!(told(vec![Ok(other)]), None);
+        let said = told(vec![Err(libc::EPIPE), Ok(leak), Ok(other), Err(libc::EPIPE), Ok(leak)]).expect("a note");
+        assert!(said.contains("tells of 2 uprobes"), "{said}");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_is_named() {
+        for (log, why) in [(vec![Err(libc::EPERM)], "Operation not permitted"), (vec![Ok("")], "not the kernel's log")]
+        {
+            let said = told_of_leaks(leaks_in(Log(log))).expect("a note");
+            assert!(said.contains("/dev/kmsg cannot be read") && said.contains(why), "{said}");
+        }
     }
 }

@@ -112,6 +112,18 @@ fn the_kernels_frames_have_names_for_who_may_see_them_and_else_it_is_said_what_i
 }
 
 #[test]
+fn doctor_says_so_where_it_may_not_look_for_what_killed_tracers_left() {
+    let place = Place::new();
+    let a_record = ["dd", "if=/dev/kmsg", "iflag=nonblock", "bs=8192", "count=1", "of=/dev/null"];
+    for given in [&["bpf", "perfmon"][..], &["bpf", "perfmon", "syslog"]] {
+        let may_read = Process::start(place.command_with(given, &a_record)).finish().code() == 0;
+        let doctor = place.probe_with(given, &["doctor"]);
+        assert_eq!(doctor.stdout.contains("/dev/kmsg cannot be read"), !may_read, "{given:?}: {doctor:?}");
+        assert_eq!(doctor.code(), 0, "{doctor:?}");
+    }
+}
+
+#[test]
 fn without_one_of_them_its_name_and_what_gives_it_are_said_and_no_command_runs() {
     let place = Place::new();
     let command = place.text("c-counts");
