@@ -21,9 +21,12 @@ pub const TO_LOOK: &str = "CAP_SYS_PTRACE";
 const TO_READ: CapabilitySet =
     CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH).union(CapabilitySet::CHECKPOINT_RESTORE);
 
-/// What a running trace needs still: maps are read and written, processes and files come that are looked into. What attaches and
-/// removes probes keeps [its own](keep_what_holding_links_needs).
-const TO_GO_ON: CapabilitySet = TO_READ.union(CapabilitySet::BPF).union(CapabilitySet::PERFMON);
+/// What a running trace needs still: maps are read and written, processes and files come that are looked into. Not
+/// `CAP_PERFMON`: perf events are open and mapped by then, and it is the holder that loads programs for files that come.
+const TO_GO_ON: CapabilitySet = TO_READ.union(CapabilitySet::BPF);
+
+/// What the holder needs, which loads programs, attaches and removes probes.
+const TO_HOLD: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
 
 fn effective() -> CapabilitySet {
     capabilities(None).map_or(CapabilitySet::empty(), |ours| ours.effective)
@@ -124,7 +127,7 @@ fn to_read(fetches: bool) -> CapabilitySet {
 /// # Errors
 /// The kernel's: none are known.
 pub fn keep_what_a_trace_needs(fetches: bool) -> io::Result<()> {
-    keep_of(TO_GO_ON | to_read(fetches) | admin()?)?;
+    keep_of(TO_GO_ON | to_read(fetches) | admin_for(CapabilitySet::BPF)?)?;
     // Nothing that is executed from now on gets any of them back.
     Ok(set_no_new_privs(true)?)
 }
@@ -135,15 +138,15 @@ pub fn keep_what_a_trace_needs(fetches: bool) -> io::Result<()> {
 /// The kernel's: none are known.
 pub fn keep_what_holding_links_needs(one_by_one: bool) -> io::Result<()> {
     // Linux 6.18: perf_event_open of a uprobe is EACCES with CAP_PERFMON alone.
-    let more = if one_by_one { CapabilitySet::SYS_ADMIN } else { admin()? };
-    keep_of(CapabilitySet::BPF | CapabilitySet::PERFMON | more)?;
+    let more = if one_by_one { CapabilitySet::SYS_ADMIN } else { admin_for(TO_HOLD)? };
+    keep_of(TO_HOLD | more)?;
     Ok(set_no_new_privs(true)?)
 }
 
-/// Where a right is had only as a part of `CAP_SYS_ADMIN`, that stays.
-fn admin() -> io::Result<CapabilitySet> {
-    let others = capabilities(None)?.permitted - CapabilitySet::SYS_ADMIN;
-    Ok(if missing_in(others).is_empty() { CapabilitySet::empty() } else { CapabilitySet::SYS_ADMIN })
+/// Where some of these are had only as a part of `CAP_SYS_ADMIN`, that stays.
+fn admin_for(needed: CapabilitySet) -> io::Result<CapabilitySet> {
+    let has_them = capabilities(None)?.permitted.contains(needed);
+    Ok(if has_them { CapabilitySet::empty() } else { CapabilitySet::SYS_ADMIN })
 }
 
 /// Does `work` in a thread that can only read: files that nobody vouches for are taken apart there. `fetches`: see
