@@ -11,7 +11,7 @@ fn all(pid: i64) -> Vec<i64> {
 }
 
 /// Whether a process holds the links of a `probe`.
-pub(crate) fn is_holder(pid: i64) -> bool {
+fn is_holder(pid: i64) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "links-holder")
 }
 
