@@ -233,11 +233,13 @@ macro_rules! programs {
         #[uprobe(multi)]
         fn $multi(ctx: ProbeContext) -> u32 {
             $body(&ctx);
+            trap::handled();
             0
         }
         #[uprobe]
         fn $single(ctx: ProbeContext) -> u32 {
             $body(&ctx);
+            trap::handled();
             0
         }
     )*};
@@ -268,12 +270,14 @@ fn count_multi(ctx: ProbeContext) -> u32 {
 #[uretprobe(multi)]
 fn return_multi(ctx: RetProbeContext) -> u32 {
     on_return(&ctx);
+    trap::handled();
     0
 }
 
 #[uretprobe]
 fn return_single(ctx: RetProbeContext) -> u32 {
     on_return(&ctx);
+    trap::handled();
     0
 }
 

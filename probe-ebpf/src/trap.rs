@@ -7,8 +7,8 @@
 //! (Programs at the beginning and the end of `uprobe_notify_resume` would see nearly the same, and as much of traps without
 //! a step; but there are machines where functions of the kernel cannot be traced.)
 //!
-//! Both tracepoints (the other one is `sched_switch`, see there) are passed by all threads: those that no event was told of are
-//! let pass at once.
+//! All tracepoints (the others are those of processors that are given away and of interrupts, see there) are passed by all
+//! threads: those that no event was told of are let pass at once.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_task_pt_regs},
@@ -31,8 +31,8 @@ pub(crate) struct ThreadTraps {
     since_ns: u64,
     /// Since when it is in one that may be stepped through; 0: that is over.
     step_since_ns: u64,
-    /// How long its steps took so far, each from the breakpoint on, and what it waited for a processor at the ends of traps,
-    /// ns. What it waited within is in it, too: as often as it has to in traps, it would not without them.
+    /// How long its steps took so far, each from the breakpoint on, and for how long it waited for a processor or was interrupted
+    /// at the ends of traps, ns. What it waited within is in it, too: as often as it has to in traps, it would not without them.
     spent_ns: u64,
     /// When it was last known to be at a trap's end (`CLOCK_MONOTONIC`, ns).
     at_end_ns: u64,
@@ -42,6 +42,12 @@ pub(crate) struct ThreadTraps {
     end_ip: u64,
     /// Since when it is at the end of a trap in which it waits for a processor; 0: it does not.
     waits_since_ns: u64,
+    /// 1: an event told of the trap that it is in since [`Self::since_ns`].
+    told: u64,
+    /// 1: an interrupt came at the end of a trap, and is not over.
+    interrupted: u64,
+    /// What interrupts took since the latest event, ns: part of a step's time, should one still come.
+    before_step_ns: u64,
     /// Who was notified last of what was no step's end.
     notified: u64,
     /// Who is notified for uprobes; 0: not known.
@@ -58,6 +64,9 @@ static NONE: ThreadTraps = ThreadTraps {
     ip: 0,
     end_ip: 0,
     waits_since_ns: 0,
+    told: 0,
+    interrupted: 0,
+    before_step_ns: 0,
     notified: 0,
     uprobes: 0,
     steps: 0,
@@ -66,10 +75,9 @@ static NONE: ThreadTraps = ThreadTraps {
 /// Of x86, bytes.
 const LONGEST_INSTRUCTION: u64 = 15;
 
-/// The end of a trap takes no longer, ns: what the kernel does after a step, and the return to user space.
-const END_NS: u64 = 2000;
-/// Nor this, if interrupts come between, ns. Code may spin at the probed instruction, long after the trap.
-const INTERRUPTED_END_NS: u64 = 100_000;
+/// The end of a trap takes no longer, ns, also if interrupts come between: what the kernel does after a step, and the return to
+/// user space. Code may spin at the probed instruction, long after the trap.
+const END_NS: u64 = 100_000;
 
 #[inline(always)]
 fn of_thread<'a>(tid: u32) -> Option<&'a mut ThreadTraps> {
@@ -96,11 +104,12 @@ fn notified(ctx: RawTracePointContext) -> i32 {
     }
     let time_ns = now();
     if !is_stepping() {
+        traps.spent_ns += core::mem::take(&mut traps.before_step_ns);
         (traps.since_ns, traps.step_since_ns, traps.notified) = (time_ns, time_ns, callback);
     } else if traps.step_since_ns != 0 && traps.uprobes != 0 {
         traps.spent_ns += time_ns.wrapping_sub(traps.step_since_ns);
         traps.steps += 1;
-        (traps.step_since_ns, traps.at_end_ns) = (0, time_ns);
+        (traps.step_since_ns, traps.at_end_ns, traps.before_step_ns) = (0, time_ns, 0);
         [_, traps.end_ip] = goes_on_at();
     }
     0
@@ -123,10 +132,9 @@ fn is_at_end(traps: &ThreadTraps) -> bool {
         return traps.step_since_ns == 0;
     }
     let [number, ip] = goes_on_at();
-    // The next instruction is where the step ended, or behind the probed one. What jumps elsewhere is known by the time only.
+    // The next instruction is where the step ended, or behind the probed one: a trap that jumps elsewhere is taken for over.
     let is_next = ip == traps.end_ip || ip.wrapping_sub(traps.ip) <= LONGEST_INSTRUCTION;
-    let most_ns = if is_next { INTERRUPTED_END_NS } else { END_NS };
-    (number as i64) < 0 && now().wrapping_sub(traps.at_end_ns) < most_ns
+    is_next && (number as i64) < 0 && now().wrapping_sub(traps.at_end_ns) < END_NS
 }
 
 /// `sched_switch(preempt, previous, next, previous_state)`. A clock or the reading half takes the processor away mostly at the
@@ -154,6 +162,34 @@ fn switched(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `local_timer_entry(vector)`, `softirq_entry(vector)`. What comes before the end of a step is in its time.
+#[raw_tracepoint]
+fn interrupt_begins(_ctx: RawTracePointContext) -> i32 {
+    if let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32) {
+        traps.interrupted = u64::from(traps.since_ns == 0 && is_at_end(traps));
+    }
+    0
+}
+
+/// `local_timer_exit(vector)`, `softirq_exit(vector)`.
+#[raw_tracepoint]
+fn interrupt_ends(_ctx: RawTracePointContext) -> i32 {
+    if let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32)
+        && core::mem::take(&mut traps.interrupted) != 0
+    {
+        let time_ns = now();
+        // What made it come came before.
+        let took_ns = time_ns.wrapping_sub(traps.at_end_ns);
+        if traps.step_since_ns == 0 {
+            traps.spent_ns += took_ns;
+        } else {
+            traps.before_step_ns += took_ns;
+        }
+        traps.at_end_ns = time_ns;
+    }
+    0
+}
+
 /// Tells of the trap that the next record comes from, where traps are timed. False: it was lost, and the record, which says
 /// nothing without it, is to be lost, too.
 #[inline(always)]
@@ -169,13 +205,10 @@ pub(crate) fn tell(place: &Place, point: u32) -> bool {
     let tid = place.pid_tgid as u32;
     record.write(match of_thread(tid) {
         Some(traps) => {
-            // What comes by another way than a breakpoint must not be taken for this trap.
-            let time_ns = core::mem::take(&mut traps.since_ns);
             // Who takes a breakpoint for its own is notified last.
-            traps.uprobes = if time_ns == 0 { 0 } else { traps.notified };
-            [_, traps.ip] = goes_on_at();
-            (traps.at_end_ns, traps.end_ip) = (now(), traps.ip);
-            Event { time_ns, depth: traps.spent_ns, goid: traps.steps, ..unknown }
+            traps.uprobes = if traps.since_ns == 0 { 0 } else { traps.notified };
+            traps.told = 1;
+            Event { time_ns: traps.since_ns, depth: traps.spent_ns, goid: traps.steps, ..unknown }
         }
         None => {
             // Where there is no room, it is not known the next time either.
@@ -185,4 +218,18 @@ pub(crate) fn tell(place: &Place, point: u32) -> bool {
     });
     record.submit(NO_WAKEUP);
     true
+}
+
+/// The events of the running thread's trap are told, those that were.
+#[inline(always)]
+pub(crate) fn handled() {
+    if TRAPS_TIMED.load() != 0
+        && let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32)
+        && core::mem::take(&mut traps.told) != 0
+    {
+        [_, traps.ip] = goes_on_at();
+        (traps.at_end_ns, traps.end_ip) = (now(), traps.ip);
+        // What comes by another way than a breakpoint must not be taken for this trap.
+        traps.since_ns = 0;
+    }
 }

@@ -1,4 +1,4 @@
-//! Timing of traps: programs where the kernel tells its uprobes of breakpoints and steps, and where it gives processors away
+//! Timing of traps: programs where the kernel tells its uprobes of breakpoints and steps, gives processors away, and is interrupted
 //! (`probe-ebpf/src/trap.rs`).
 
 use anyhow::{Context as _, Result};
@@ -7,8 +7,13 @@ use probe_ebpf::abi::TrapOffsets;
 
 use super::{btf, error::explain};
 
-/// Programs, and their tracepoints.
-const PROGRAMS: [(&str, &str); 2] = [("notified", "notifier_run"), ("switched", "sched_switch")];
+/// Programs, and the tracepoints of each.
+const PROGRAMS: [(&str, &[&str]); 4] = [
+    ("notified", &["notifier_run"]),
+    ("switched", &["sched_switch"]),
+    ("interrupt_begins", &["local_timer_entry", "softirq_entry"]),
+    ("interrupt_ends", &["local_timer_exit", "softirq_exit"]),
+];
 /// What the kernel's type information has of the first, which is the younger one.
 pub(super) const NOTIFIED_TYPE: &str = "btf_trace_notifier_run";
 
@@ -49,11 +54,13 @@ pub(super) fn globals(timed: bool, btf: Option<&[u8]>) -> Result<Globals> {
 /// # Errors
 /// The kernel has no such tracepoint, or does not let us have it.
 pub(super) fn attach(ebpf: &mut Ebpf) -> Result<()> {
-    for (name, tracepoint) in PROGRAMS {
+    for (name, tracepoints) in PROGRAMS {
         let program: &mut RawTracePoint =
             ebpf.program_mut(name).context("the kernel half lacks a program")?.try_into()?;
         program.load().map_err(|error| explain("failed to load the kernel half", error))?;
-        program.attach(tracepoint).map_err(|error| explain(&format!("failed to watch {tracepoint}"), error))?;
+        for tracepoint in tracepoints {
+            program.attach(tracepoint).map_err(|error| explain(&format!("failed to watch {tracepoint}"), error))?;
+        }
     }
     Ok(())
 }
