@@ -27,6 +27,11 @@ impl Series {
         }
     }
 
+    /// Value by value: what was measured in pairs.
+    pub(crate) fn divided_by(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(value, other)| value / other).collect())
+    }
+
     fn ends(&self) -> (f64, f64) {
         self.0.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)))
     }
