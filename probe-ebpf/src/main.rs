@@ -142,6 +142,7 @@ fn on_jump(ctx: &ProbeContext) {
     let cookie = cookie(ctx);
     if jump::leaves(ctx, cookie) {
         leave(ctx, regs::sp(ctx));
+        trap::jumped();
     } else {
         count::passed(cookie);
     }

@@ -44,10 +44,12 @@ pub(crate) struct ThreadTraps {
     waits_since_ns: u64,
     /// 1: an event told of the trap that it is in since [`Self::since_ns`].
     told: u64,
-    /// 1: an interrupt came at the end of a trap, and is not over.
+    /// Interrupts that came at the end of a trap and are not over: [`TIMER`], [`SOFTIRQ`].
     interrupted: u64,
-    /// What interrupts took since the latest event, ns: part of a step's time, should one still come.
+    /// What it waited and was interrupted since the latest event, ns: part of a step's time, should one still come.
     before_step_ns: u64,
+    /// How long after the trap a thread that goes on elsewhere than behind the probed instruction may still be at its end, ns.
+    elsewhere_ns: u64,
     /// Who was notified last of what was no step's end.
     notified: u64,
     /// Who is notified for uprobes; 0: not known.
@@ -67,6 +69,7 @@ static NONE: ThreadTraps = ThreadTraps {
     told: 0,
     interrupted: 0,
     before_step_ns: 0,
+    elsewhere_ns: 0,
     notified: 0,
     uprobes: 0,
     steps: 0,
@@ -75,9 +78,17 @@ static NONE: ThreadTraps = ThreadTraps {
 /// Of x86, bytes.
 const LONGEST_INSTRUCTION: u64 = 15;
 
-/// The end of a trap takes no longer, ns, also if interrupts come between: what the kernel does after a step, and the return to
-/// user space. Code may spin at the probed instruction, long after the trap.
-const END_NS: u64 = 100_000;
+/// The end of a trap takes no longer, ns: what the kernel does after a step, and the return to user space.
+const END_NS: u64 = 2000;
+/// Nor this, until something interrupts it: on a virtual machine an interrupt may come through late. Code may spin at the probed
+/// instruction, long after the trap, or copy much at the next.
+const UNINTERRUPTED_END_NS: u64 = 10_000;
+/// Nor this, if interrupts come between, ns.
+const INTERRUPTED_END_NS: u64 = 100_000;
+
+/// In [`ThreadTraps::interrupted`]. A softirq may be interrupted by the clock, neither by its own kind.
+const TIMER: u64 = 1;
+const SOFTIRQ: u64 = 2;
 
 #[inline(always)]
 fn of_thread<'a>(tid: u32) -> Option<&'a mut ThreadTraps> {
@@ -125,16 +136,31 @@ fn goes_on_at() -> [u64; 2] {
     memory::kernel(registers + ORIG_AX).unwrap_or([0; 2])
 }
 
-/// Whether the running thread, which was told of its trap, is still in it, and no step is being timed.
+/// Whether the running thread, which was told of its trap, is still in it, no step is being timed, and it was last known to be
+/// in it no longer ago than `most_ns`.
 #[inline(always)]
-fn is_at_end(traps: &ThreadTraps) -> bool {
+fn is_at_end(traps: &ThreadTraps, most_ns: u64) -> bool {
     if is_stepping() {
-        return traps.step_since_ns == 0;
+        return traps.step_since_ns == 0 && traps.at_end_ns != 0;
     }
     let [number, ip] = goes_on_at();
-    // The next instruction is where the step ended, or behind the probed one: a trap that jumps elsewhere is taken for over.
+    // The next instruction is where the step ended, or behind the probed one. Behind a jump it is known by the time only.
     let is_next = ip == traps.end_ip || ip.wrapping_sub(traps.ip) <= LONGEST_INSTRUCTION;
-    is_next && (number as i64) < 0 && now().wrapping_sub(traps.at_end_ns) < END_NS
+    let most_ns = if is_next { most_ns } else { traps.elsewhere_ns };
+    (number as i64) < 0 && now().wrapping_sub(traps.at_end_ns) < most_ns
+}
+
+/// What made the thread wait or interrupted it came when it was last known to be at the end of a trap, and is over.
+#[inline(always)]
+fn goes_on(traps: &mut ThreadTraps, since_ns: u64) {
+    let time_ns = now();
+    let took_ns = time_ns.wrapping_sub(since_ns);
+    if traps.step_since_ns == 0 {
+        traps.spent_ns += took_ns;
+    } else {
+        traps.before_step_ns += took_ns;
+    }
+    traps.at_end_ns = time_ns;
 }
 
 /// `sched_switch(preempt, previous, next, previous_state)`. A clock or the reading half takes the processor away mostly at the
@@ -146,48 +172,51 @@ fn switched(ctx: RawTracePointContext) -> i32 {
     if could_run
         && let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32)
         && traps.since_ns == 0
-        && is_at_end(traps)
+        && is_at_end(traps, INTERRUPTED_END_NS)
     {
-        // What made it wait came before.
         traps.waits_since_ns = traps.at_end_ns;
     }
     let tid = memory::kernel::<u32>(next + u64::from(TRAP_OFFSETS.load().task_pid)).unwrap_or(0);
-    if let Some(traps) = of_thread(tid)
-        && traps.waits_since_ns != 0
-    {
-        let time_ns = now();
-        traps.spent_ns += time_ns.wrapping_sub(traps.waits_since_ns);
-        (traps.waits_since_ns, traps.at_end_ns) = (0, time_ns);
-    }
-    0
-}
-
-/// `local_timer_entry(vector)`, `softirq_entry(vector)`. What comes before the end of a step is in its time.
-#[raw_tracepoint]
-fn interrupt_begins(_ctx: RawTracePointContext) -> i32 {
-    if let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32) {
-        traps.interrupted = u64::from(traps.since_ns == 0 && is_at_end(traps));
-    }
-    0
-}
-
-/// `local_timer_exit(vector)`, `softirq_exit(vector)`.
-#[raw_tracepoint]
-fn interrupt_ends(_ctx: RawTracePointContext) -> i32 {
-    if let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32)
-        && core::mem::take(&mut traps.interrupted) != 0
-    {
-        let time_ns = now();
-        // What made it come came before.
-        let took_ns = time_ns.wrapping_sub(traps.at_end_ns);
-        if traps.step_since_ns == 0 {
-            traps.spent_ns += took_ns;
-        } else {
-            traps.before_step_ns += took_ns;
+    if let Some(traps) = of_thread(tid) {
+        let since_ns = core::mem::take(&mut traps.waits_since_ns);
+        if since_ns != 0 {
+            goes_on(traps, since_ns);
         }
-        traps.at_end_ns = time_ns;
     }
     0
+}
+
+/// `local_timer_entry(vector)`, `softirq_entry(number)`. What comes before the end of a step is in its time.
+#[raw_tracepoint]
+fn interrupt_begins(ctx: RawTracePointContext) -> i32 {
+    if let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32) {
+        let kind = interrupt_kind(&ctx);
+        let other = traps.interrupted & !kind;
+        let is_at_end = traps.since_ns == 0 && (other != 0 || is_at_end(traps, UNINTERRUPTED_END_NS));
+        traps.interrupted = other | if is_at_end { kind } else { 0 };
+    }
+    0
+}
+
+/// `local_timer_exit(vector)`, `softirq_exit(number)`.
+#[raw_tracepoint]
+fn interrupt_ends(ctx: RawTracePointContext) -> i32 {
+    if let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32) {
+        let kind = interrupt_kind(&ctx);
+        if traps.interrupted & kind != 0 {
+            traps.interrupted &= !kind;
+            goes_on(traps, traps.at_end_ns);
+        }
+    }
+    0
+}
+
+/// Softirqs have numbers from 0 to 9, vectors of interrupts such from 32 on (Linux: `enum` in include/linux/interrupt.h,
+/// arch/x86/include/asm/irq_vectors.h).
+#[inline(always)]
+fn interrupt_kind(ctx: &RawTracePointContext) -> u64 {
+    let number: u64 = ctx.arg(0);
+    if (number as u32) < 32 { SOFTIRQ } else { TIMER }
 }
 
 /// Tells of the trap that the next record comes from, where traps are timed. False: it was lost, and the record, which says
@@ -220,15 +249,27 @@ pub(crate) fn tell(place: &Place, point: u32) -> bool {
     true
 }
 
-/// The events of the running thread's trap are told, those that were.
+/// The events of the running thread's trap are told, those that were. What interrupts it between an event's time and this is
+/// not seen, where no step follows.
 #[inline(always)]
 pub(crate) fn handled() {
+    handled_until(0);
+}
+
+/// The same in a trap that goes on elsewhere than behind the probed instruction.
+#[inline(always)]
+pub(crate) fn jumped() {
+    handled_until(END_NS);
+}
+
+#[inline(always)]
+fn handled_until(elsewhere_ns: u64) {
     if TRAPS_TIMED.load() != 0
         && let Some(traps) = of_thread(bpf_get_current_pid_tgid() as u32)
         && core::mem::take(&mut traps.told) != 0
     {
         [_, traps.ip] = goes_on_at();
-        (traps.at_end_ns, traps.end_ip) = (now(), traps.ip);
+        (traps.at_end_ns, traps.end_ip, traps.elsewhere_ns) = (now(), traps.ip, elsewhere_ns);
         // What comes by another way than a breakpoint must not be taken for this trap.
         traps.since_ns = 0;
     }

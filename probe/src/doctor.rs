@@ -89,41 +89,43 @@ fn notes() -> Vec<String> {
     notes
 }
 
-fn told_of_leaks(leaks: io::Result<usize>) -> Option<String> {
-    match leaks {
-        Ok(0) => None,
-        Ok(leaks) => Some(format!(
+fn told_of_leaks((leaks, read): (usize, io::Result<()>)) -> Option<String> {
+    if leaks > 0 {
+        return Some(format!(
             "the kernel's log tells of {leaks} uprobes that killed tracers left for ever (\"leaking uprobe\"): until this \
              machine starts anew, a probe at such a place of a file that was rewritten since can make its program fail"
-        )),
-        Err(error) => Some(format!(
+        ));
+    }
+    read.err().map(|error| {
+        format!(
             "whether killed tracers left uprobes for ever is not known, because /dev/kmsg cannot be read ({error}): as root of \
              the machine itself, dmesg | grep \"leaking uprobe\" shows them"
-        )),
-    }
+        )
+    })
 }
 
 /// Uprobes that the kernel could not remove, as far as its log goes back: docs/uprobes.md.
-fn leaked_uprobes() -> io::Result<usize> {
-    leaks_in(File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?)
+fn leaked_uprobes() -> (usize, io::Result<()>) {
+    let log = File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
+    log.map_or_else(|error| (0, Err(error)), leaks_in)
 }
 
 /// A read of the log is one record. One that fails with `EPIPE` is of a record that was overwritten, with `EAGAIN` of one that
 /// is not there yet. A log has no end: what has one stands in its place, as in some containers.
-fn leaks_in(mut log: impl Read) -> io::Result<usize> {
+fn leaks_in(mut log: impl Read) -> (usize, io::Result<()>) {
     // Linux: PRINTKRB_RECORD_MAX in kernel/printk/printk.c was CONSOLE_EXT_LOG_MAX, 8 KiB.
     let mut record = [0; 8 << 10];
     let mut leaks = 0;
     loop {
         match log.read(&mut record) {
-            Ok(0) => return Err(io::Error::other("it is not the kernel's log")),
+            Ok(0) => return (leaks, Err(io::Error::other("it is not the kernel's log"))),
             Ok(length) => {
                 let text = &record[..length];
                 leaks += usize::from(String::from_utf8_lossy(text).contains("leaking uprobe"));
             }
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(leaks),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (leaks, Ok(())),
+            Err(error) => return (leaks, Err(error)),
         }
     }
 }
@@ -153,6 +155,8 @@ mod tests {
         assert_eq!(told(vec![Ok(other)]), None);
         let said = told(vec![Err(libc::EPIPE), Ok(leak), Ok(other), Err(libc::EPIPE), Ok(leak)]).expect("a note");
         assert!(said.contains("tells of 2 uprobes"), "{said}");
+        let said = told(vec![Ok(leak), Err(libc::EIO)]).expect("a note");
+        assert!(said.contains("tells of 1 uprobes"), "{said}");
     }
 
     #[test]

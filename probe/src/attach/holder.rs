@@ -240,6 +240,7 @@ impl Holder {
         match ended {
             Ok(WaitStatus::StillAlive) => None,
             Ok(WaitStatus::Signaled(_, signal, _)) => Some(format!("was killed ({signal})")),
+            Ok(WaitStatus::Exited(_, 0)) => Some("has ended".to_owned()),
             Ok(WaitStatus::Exited(_, status)) => Some(format!("has failed (status {status})")),
             _ => Some("has ended".to_owned()),
         }

@@ -22,7 +22,8 @@ const TO_READ: CapabilitySet =
     CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH).union(CapabilitySet::CHECKPOINT_RESTORE);
 
 /// What a running trace needs still: maps are read and written, processes and files come that are looked into. Not
-/// `CAP_PERFMON`: perf events are open and mapped by then, and it is the holder that loads programs for files that come.
+/// `CAP_PERFMON`: perf events are open and mapped by then, and it is the holder that loads programs for files that come. But
+/// without `CAP_SYS_PTRACE` it is what shows others' mappings (Linux 6.16: `may_access_mm` in kernel/fork.c).
 const TO_GO_ON: CapabilitySet = TO_READ.union(CapabilitySet::BPF);
 
 /// What the holder needs, which loads programs, attaches and removes probes.
@@ -127,7 +128,9 @@ fn to_read(fetches: bool) -> CapabilitySet {
 /// # Errors
 /// The kernel's: none are known.
 pub fn keep_what_a_trace_needs(fetches: bool) -> io::Result<()> {
-    keep_of(TO_GO_ON | to_read(fetches) | admin_for(CapabilitySet::BPF)?)?;
+    let sees_mappings = capabilities(None)?.permitted.contains(CapabilitySet::SYS_PTRACE);
+    let to_see_mappings = if sees_mappings { CapabilitySet::empty() } else { CapabilitySet::PERFMON };
+    keep_of(TO_GO_ON | to_read(fetches) | to_see_mappings | admin_for(CapabilitySet::BPF)?)?;
     // Nothing that is executed from now on gets any of them back.
     Ok(set_no_new_privs(true)?)
 }

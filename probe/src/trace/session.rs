@@ -103,6 +103,8 @@ pub(super) struct Session<'a> {
     /// Processes that got the name which is traced when there was no room for more.
     no_room_for: u64,
     remarks: Vec<String>,
+    /// That the probes are gone.
+    has_told_of_loss: bool,
 }
 
 impl<'a> Session<'a> {
@@ -152,6 +154,7 @@ impl<'a> Session<'a> {
             attached_ns,
             detached_ns: u64::MAX,
             remarks: Vec::new(),
+            has_told_of_loss: false,
         };
         for number in 0..session.files.len() {
             session.know_file(number);
@@ -328,13 +331,15 @@ impl<'a> Session<'a> {
         None
     }
 
-    /// Whether the probes are gone, though nobody removed them: says so.
-    fn has_lost_its_probes(&self) -> bool {
-        let how = self.attachment.lost_its_probes();
-        if let Some(how) = &how {
+    /// Whether the probes are gone, though nobody removed them: says so, once.
+    fn has_lost_its_probes(&mut self) -> bool {
+        if !self.has_told_of_loss
+            && let Some(how) = self.attachment.lost_its_probes()
+        {
+            self.has_told_of_loss = true;
             talk::say(format_args!("the process that held the probes {how}: they are gone"));
         }
-        how.is_some()
+        self.has_told_of_loss
     }
 
     /// Removes the probes, reads what is left, and tells the end.
@@ -343,7 +348,7 @@ impl<'a> Session<'a> {
         self.tracker.entries_end(self.detached_ns);
         self.attachment.detach();
         let outcome = read.and_then(|ended| {
-            let ended = if ended != Ended::Detached && self.has_lost_its_probes() { Ended::Detached } else { ended };
+            let ended = if self.has_lost_its_probes() { Ended::Detached } else { ended };
             while !self.tracker.is_done() && self.read_batch()? > 0 {}
             Ok(ended)
         });

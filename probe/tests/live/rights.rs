@@ -200,6 +200,25 @@ fn another_users_process_is_traced_with_ptrace_and_without_it_that_is_said() {
     place.assert_counted(&Ended { stdout: truth, ..ended }, "leaf");
 }
 
+/// Without CAP_SYS_PTRACE CAP_PERFMON shows what it has mapped (Linux 6.16).
+#[test]
+fn callers_in_another_users_process_that_runs_already_are_named() {
+    let place = Place::new();
+    let mut process = Process::waiting(place.at("c-counts"), &["calls", "-n", "50"]);
+    let (probe, traced) = (place.text("probe"), place.text("c-counts"));
+    let args = [&[probe.as_str()], &OUTPUT[..], &["-x", &traced, "leaf"]].concat();
+    let tracer = Process::start(place.command_with(&["bpf", "perfmon"], &args));
+    tracer.await_said("probe: tracing");
+    process.go();
+    let truth = process.finish().success();
+    tracer.signal("INT");
+    place.assert_counted(&Ended { stdout: truth, ..tracer.finish() }, "leaf");
+    for call in place.trace().calls.iter().filter(|call| call.depth == 0) {
+        let callers = callers(call);
+        assert!(callers.len() > 1 && callers.iter().all(|name| !name.starts_with('[')), "{callers:?}");
+    }
+}
+
 /// Linux: include/uapi/linux/capability.h: bpf, sys_ptrace, dac_read_search, checkpoint_restore.
 const KEPT: u64 = 1 << 39 | 1 << 19 | 1 << 2 | 1 << 40;
 
