@@ -309,13 +309,16 @@ impl<'a> Listing<'a> {
     /// How much matched, and what of it the listing does not show.
     fn say_what_is_missing(&self, selection: &Selection, refused: usize) {
         let only = self.inlined().filter(|one| one.function.is_none()).count();
-        if selection.matches.len() + selection.left_out.len() + only == 0 {
+        if selection.matches.len() + selection.left_out.len() + selection.taken_away + only == 0 {
             // The error says it.
             return;
         }
         let mut text = format!("{} matched in {}", selection.matches.len(), self.file.shown);
         if refused > 0 {
             push(&mut text, format_args!("; {refused} cannot be probed"));
+        }
+        if selection.taken_away > 0 {
+            push(&mut text, format_args!("; {} taken away by `!` patterns", selection.taken_away));
         }
         let (never, by_default): (Vec<LeftOut>, Vec<LeftOut>) =
             selection.left_out.iter().map(|(_, why)| *why).partition(|why| why.is_final());

@@ -138,6 +138,8 @@ pub struct Plan {
     pub matched: u64,
     /// Matched by a glob or regex and left out by default, by reason.
     pub left_out: BTreeMap<LeftOut, u64>,
+    /// Functions that a pattern matched and a negation took away.
+    pub taken_away: u64,
     /// What was inlined, which no probe sees; `None`: not looked for.
     pub inlined: Option<InlinedAway>,
     /// Go programs, for the kernel half.
@@ -390,6 +392,7 @@ impl Plan {
         for (_, reason) in &selection.left_out {
             *self.left_out.entry(*reason).or_default() += 1;
         }
+        self.taken_away += selection.taken_away as u64;
         self.matched += selection.matches.len() as u64;
         FilePlanner::new(self, number, file, options).add(&selection.matches);
         selection.unmatched

@@ -77,5 +77,14 @@ pub(super) fn nothing_left(plan: &Plan) -> String {
              that runs the file shows which. -p PID may; or {NAME_ONE}"
         );
     }
-    format!("all {left_out} matched functions are left out by default; --all takes them in")
+    match (plan.taken_away, left_out) {
+        (0, _) => format!("all {left_out} matched functions are left out by default; --all takes them in"),
+        (1, 0) => "the only matched function is taken away by a `!` pattern".to_owned(),
+        (taken, 0) => format!("all {taken} matched functions are taken away by `!` patterns"),
+        (taken, _) => format!(
+            "nothing is left of {} matched functions: {taken} taken away by `!` patterns, {left_out} left out by default \
+             (--all takes them in)",
+            taken + left_out
+        ),
+    }
 }

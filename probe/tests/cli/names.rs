@@ -1,6 +1,6 @@
 //! Patterns that match nothing, or are none: errors that lead on.
 
-use super::{fails, program};
+use super::{fails, probe, program, text};
 
 #[track_caller]
 fn pattern_fails(pattern: &str, status: i32, words: &[&str]) {
@@ -45,4 +45,36 @@ fn places_that_match_nothing_say_why_and_what_is_near() {
     let path = program("c/counts");
     pattern_fails(path.to_str().expect("UTF-8"), 1, &["is a file: -x names the file to look into"]);
     pattern_fails("   ", 2, &["empty"]);
+}
+
+#[test]
+fn patterns_that_take_everything_away_are_named_as_the_reason() {
+    let path = program("c/counts");
+    let path = path.to_str().expect("UTF-8");
+    for (patterns, listed, traced) in [
+        (
+            &["work", "!work"][..],
+            "0 matched in PATH; 1 taken away by `!` patterns\n",
+            "the only matched function is taken away",
+        ),
+        (
+            &["work", "leaf", "!{work,leaf}"],
+            "0 matched in PATH; 2 taken away by `!` patterns\n",
+            "all 2 matched functions are",
+        ),
+        (
+            &["{work,_start}", "!work"],
+            "; 1 taken away by `!` patterns; 1 left out (",
+            "left of 2 matched functions: 1 taken away by `!` patterns, 1 left out by default (--all",
+        ),
+    ] {
+        let list = probe(&[&["list", "-x", path], patterns].concat());
+        let stderr = text(&list.stderr);
+        assert_eq!((list.status.code(), text(&list.stdout)), (Some(0), String::new()), "{stderr}");
+        assert!(stderr.contains(&listed.replace("PATH", path)), "{stderr}");
+        fails(&[&["-x", path, "--dry-run"], patterns].concat(), 1, &[traced]);
+    }
+    // A negation that takes nothing of what is matched is not counted.
+    let list = probe(&["list", "-x", path, "leaf", "!work"]);
+    assert!(text(&list.stderr).ends_with(&format!("1 matched in {path}\n")), "{}", text(&list.stderr));
 }

@@ -36,6 +36,8 @@ pub struct Selection {
     pub matches: Vec<Match>,
     /// Matched, but left out by default.
     pub left_out: Vec<(FunctionId, LeftOut)>,
+    /// Functions that a pattern matched and a negation took away.
+    pub taken_away: usize,
     /// Patterns that matched nothing, as indices; negations are not among them.
     pub unmatched: Vec<usize>,
     /// Remarks for the user.
@@ -107,6 +109,7 @@ impl Index {
         }
         let mut chosen = Vec::new();
         let mut left_out: Vec<(u32, LeftOut)> = Vec::new();
+        let mut taken_away = BTreeSet::new();
         let whole = (!patterns.is_empty() && patterns.iter().all(Pattern::is_negation)).then(everything);
         let positive =
             patterns.iter().enumerate().filter(|(_, p)| !p.is_negation()).chain(whole.iter().map(|p| (0, p)));
@@ -116,7 +119,13 @@ impl Index {
                 selection.unmatched.push(number);
             }
             selection.notes.extend(found.note.take());
-            found.hits.retain(|hit| !removed.contains(&hit.function));
+            found.hits.retain(|hit| {
+                let is_removed = removed.contains(&hit.function);
+                if is_removed {
+                    taken_away.insert(hit.function);
+                }
+                !is_removed
+            });
             self.choose(number, &found, all, &mut chosen, &mut left_out);
         }
         // Of what several patterns matched, the first one's name, and the strongest wish.
@@ -133,6 +142,7 @@ impl Index {
             chosen.binary_search_by_key(&start, |c| c.address).is_err()
         });
         selection.left_out = left_out.into_iter().map(|(function, why)| (FunctionId(function), why)).collect();
+        selection.taken_away = taken_away.len();
         selection.matches = chosen.into_iter().map(|c| c.found).collect();
         selection
     }
