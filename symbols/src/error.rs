@@ -32,6 +32,9 @@ pub enum Error {
         /// What the header says.
         found: String,
     },
+    /// What compilers write and linkers read.
+    #[error("a relocatable object file, not a program or library: what it is linked into can be read")]
+    ObjectFile,
     /// The ELF header or the program headers contradict themselves.
     #[error("broken ELF file: {0}")]
     Malformed(String),

@@ -3,7 +3,9 @@
 //! The section table plays no part here: a file without one runs, and must be readable all the same.
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_AARCH64, EM_X86_64, ET_DYN, machine_to_str};
+use goblin::elf::header::{
+    EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_AARCH64, EM_X86_64, ET_DYN, ET_REL, machine_to_str,
+};
 use goblin::elf::program_header::{PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS, ProgramHeader};
 use goblin::elf::{Dynamic, Elf, dynamic};
 
@@ -74,6 +76,9 @@ impl Layout {
                 return Err(Error::OtherMachine { found: machine_to_str(other).to_owned() });
             }
         };
+        if header.e_type == ET_REL {
+            return Err(Error::ObjectFile);
+        }
         let count = usize::from(header.e_phnum);
         if count > MAX_PROGRAM_HEADERS {
             return Err(Error::Malformed(format!("{count} program headers; linkers write a dozen")));

@@ -100,6 +100,15 @@ fn a_file_for_another_machine_says_for_which() {
 }
 
 #[test]
+fn an_object_file_is_said_to_be_one() {
+    let folder = Folder::new();
+    let (source, object) = (folder.file("m.c", b"int work(void) { return 1; }"), folder.0.path().join("m.o"));
+    let built = Command::new("gcc").args(["-c", "-o"]).arg(&object).arg(source).status();
+    assert!(built.expect("gcc is installed").success());
+    refused(object.to_str().expect("UTF-8"), &["a relocatable object file, not a program or library"]);
+}
+
+#[test]
 fn a_stripped_program_says_where_its_debug_file_was_looked_for() {
     let path = program("c/counts-stripped");
     refused(path.to_str().expect("UTF-8"), &["is stripped", "no debug file", "build id", "/usr/lib/debug/.build-id/"]);
