@@ -11,7 +11,7 @@ use crate::addr::{FileOffset, Vaddr};
 use crate::bytes::{c_bytes, slice, u64_at};
 use crate::elf::{Sections, SymbolTable};
 use crate::go;
-use crate::layout::{Layout, relative_relocations};
+use crate::layout::{Layout, check_section_headers, relative_relocations};
 use crate::mmap::Data;
 
 pub use crate::layout::Tls;
@@ -175,6 +175,11 @@ impl Binary {
     /// What the loader maps.
     pub fn segments(&self) -> &[Segment] {
         &self.layout.segments
+    }
+
+    /// [`Error::Truncated`] if its section headers, and thereby most symbols, lie beyond the end of the file.
+    pub fn cut_off(&self) -> Option<Error> {
+        check_section_headers(&self.data).err()
     }
 
     /// The template of its thread-local variables.

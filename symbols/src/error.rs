@@ -16,7 +16,8 @@ pub enum Error {
     /// It does not begin with the ELF magic.
     #[error("not an ELF file")]
     NotElf,
-    /// The program headers, or a segment that they state, reach beyond the end of the file.
+    /// The program headers, a segment that they state, or the section headers reach beyond the end of the file. Without
+    /// the last, a file can be read as far as functions are known all the same.
     #[error("truncated: {what} ends at byte {end}, the file at byte {length}")]
     Truncated {
         /// What reaches too far.

@@ -271,6 +271,18 @@ fn check_end(data: &[u8], what: &'static str, end: u64) -> Result<(), Error> {
     if end > length { Err(Error::Truncated { what, end, length }) } else { Ok(()) }
 }
 
+/// Whether the section headers, with which symbols are found, are cut off. Without any (`e_shoff` is 0) nothing is.
+pub(crate) fn check_section_headers(data: &[u8]) -> Result<(), Error> {
+    let header = Elf::parse_header(data).map_err(malformed)?;
+    if header.e_shoff == 0 {
+        return Ok(());
+    }
+    // gABI, chapter 4: with 0 here, the first section header states the number.
+    let count = u64::from(header.e_shnum.max(1));
+    let size = count.saturating_mul(u64::from(header.e_shentsize));
+    check_end(data, "the section header table", header.e_shoff.saturating_add(size))
+}
+
 fn malformed(error: goblin::error::Error) -> Error {
     Error::Malformed(error.to_string())
 }

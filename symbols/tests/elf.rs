@@ -235,4 +235,8 @@ fn what_is_wrong_with_a_file_is_said() {
     let no_symbols = Binary::open(Path::new("/usr/bin/true")).unwrap();
     let stripped = Index::new(Arc::new(no_symbols));
     assert!(stripped.is_err_and(|e| e.to_string().starts_with("no symbols")));
+    let mut cut = std::fs::read("/usr/bin/true").unwrap();
+    cut.pop();
+    let cut = Index::new(Arc::new(Binary::from_bytes(cut).unwrap()));
+    assert!(cut.is_err_and(|e| e.to_string().starts_with("truncated: the section header table ends at byte ")));
 }

@@ -28,11 +28,8 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
     if let Some(why) = files.iter().find_map(|f| f.index.why_no_match(pattern)) {
         let _ = write!(text, ": {}", escape::escaped(&why));
     }
-    for file in files.iter().filter(|f| f.index.is_stripped()) {
-        let report = file.index.debug_report();
-        let advice = target::advice(report, file.asked);
-        let (shown, report) = (escape::escaped(&file.shown), escape::escaped(&report.to_string()));
-        let _ = write!(text, "\n{shown} is stripped; {report}{advice}");
+    for why in files.iter().filter_map(why_nameless) {
+        let _ = write!(text, "\n{why}");
     }
     if Path::new(&pattern.to_string()).is_file() {
         let _ = write!(text, "\n'{pattern}' is a file: -x names the file to look into");
@@ -48,6 +45,20 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
         }
     }
     text
+}
+
+/// Why most functions of a file have no name, if it is so: nobody can select them by one.
+fn why_nameless(file: &TracedFile) -> Option<String> {
+    if !file.index.is_stripped() {
+        return None;
+    }
+    let shown = escape::escaped(&file.shown);
+    if let Some(cut_off) = file.index.binary().cut_off() {
+        return Some(format!("{shown} is {cut_off}"));
+    }
+    let report = file.index.debug_report();
+    let advice = target::advice(report, file.asked);
+    Some(format!("{shown} is stripped; {}{advice}", escape::escaped(&report.to_string())))
 }
 
 /// What to say of a plan without a single function.

@@ -68,6 +68,24 @@ fn a_truncated_file_is_said_to_be_truncated_and_where() {
     }
 }
 
+/// It runs, and exports what it did; most names are gone with its end.
+#[test]
+fn a_file_that_ends_before_its_section_headers_is_truncated_and_one_without_them_is_stripped() {
+    let folder = Folder::new();
+    let elf = counts();
+    // ELF-64: e_shoff at 40, e_shnum at 60, headers of 64 bytes.
+    let end = number::<8>(&elf, 40) + number::<2>(&elf, 60) * 64;
+    let truncated = format!("is truncated: the section header table ends at byte {end}, the file at byte ");
+    for length in [end - 1, number::<8>(&elf, 40), *segment_ends(&elf).iter().max().expect("segments")] {
+        let path = folder.file("cut", &elf[..length]);
+        refused(&path, &[&truncated, &length.to_string()]);
+        assert!(!text(&probe(&["list", "-x", &path, "work"]).stderr).contains("stripped"));
+    }
+    let mut without = elf;
+    (without[40..48].fill(0), without[60..64].fill(0));
+    refused(&folder.file("sstripped", &without), &["is stripped", "no debug file"]);
+}
+
 /// Behind the last segment lie symbols and section headers: without them less is known, or nothing.
 #[test]
 fn no_length_makes_it_crash() {

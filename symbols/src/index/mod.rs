@@ -90,7 +90,8 @@ const GO_ASM: u8 = 4;
 const FEW_NAMES: usize = 8;
 
 impl Index {
-    /// Lists the functions of a file. [`Error::NoSymbols`] if it names none.
+    /// Lists the functions of a file. [`Error::NoSymbols`] if it names none, [`Error::Truncated`] if that is
+    /// because the file is cut off.
     pub fn new(binary: Arc<Binary>) -> Result<Self, Error> {
         Self::from_sources(binary, debug::Sources::default())
     }
@@ -120,7 +121,7 @@ impl Index {
         if index.names.is_empty() && index.nameless().is_empty() {
             return Err(match index.binary.go_error() {
                 Some(Error::GoTable(why)) => Error::GoTable(why),
-                _ => Error::NoSymbols,
+                _ => index.binary.cut_off().unwrap_or(Error::NoSymbols),
             });
         }
         Ok(index)
