@@ -336,6 +336,9 @@ impl<'a> Listing<'a> {
         for line in std::iter::once(&text).chain(&selection.notes) {
             say(escape::escaped(line));
         }
+        if selection.matches.is_empty() && selection.left_out.iter().any(|(_, why)| *why == LeftOut::Nameless) {
+            plan::why_nameless(self.file).iter().for_each(say);
+        }
     }
 }
 

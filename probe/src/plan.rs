@@ -27,7 +27,7 @@ use symbols::{
 pub use self::{
     growing::{Appended, plan_alone, plan_so_far},
     inlined::{InlinedAway, is_cheap, where_inlined},
-    nothing::no_match,
+    nothing::{no_match, why_nameless},
     reading::Reading,
     shape::{Probeable, probeable},
 };
@@ -175,7 +175,7 @@ pub fn plan(files: &[TracedFile], patterns: &[Pattern], options: Options) -> Res
         bail!(no_match(files, &patterns[pattern]));
     }
     if plan.functions.is_empty() {
-        bail!(nothing_left(&plan));
+        bail!(nothing_left(&plan, files));
     }
     Ok(plan)
 }

@@ -48,7 +48,7 @@ pub fn no_match(files: &[TracedFile], pattern: &Pattern) -> String {
 }
 
 /// Why most functions of a file have no name, if it is so: nobody can select them by one.
-fn why_nameless(file: &TracedFile) -> Option<String> {
+pub fn why_nameless(file: &TracedFile) -> Option<String> {
     if !file.index.is_stripped() {
         return None;
     }
@@ -62,7 +62,7 @@ fn why_nameless(file: &TracedFile) -> Option<String> {
 }
 
 /// What to say of a plan without a single function.
-pub(super) fn nothing_left(plan: &Plan) -> String {
+pub(super) fn nothing_left(plan: &Plan, files: &[TracedFile]) -> String {
     if let [only] = plan.skipped.as_slice() {
         return format!("{} cannot be probed: {}", escape::escaped(&only.function), only.reason);
     }
@@ -88,7 +88,7 @@ pub(super) fn nothing_left(plan: &Plan) -> String {
              that runs the file shows which. -p PID may; or {NAME_ONE}"
         );
     }
-    match (plan.taken_away, left_out) {
+    let mut text = match (plan.taken_away, left_out) {
         (0, _) => format!("all {left_out} matched functions are left out by default; --all takes them in"),
         (1, 0) => "the only matched function is taken away by a `!` pattern".to_owned(),
         (taken, 0) => format!("all {taken} matched functions are taken away by `!` patterns"),
@@ -97,5 +97,11 @@ pub(super) fn nothing_left(plan: &Plan) -> String {
              (--all takes them in)",
             taken + left_out
         ),
+    };
+    if plan.left_out.contains_key(&LeftOut::Nameless) {
+        for why in files.iter().filter_map(why_nameless) {
+            let _ = write!(text, "\n{why}");
+        }
     }
+    text
 }

@@ -129,7 +129,15 @@ fn an_object_file_is_said_to_be_one() {
 #[test]
 fn a_stripped_program_says_where_its_debug_file_was_looked_for() {
     let path = program("c/counts-stripped");
-    refused(path.to_str().expect("UTF-8"), &["is stripped", "no debug file", "build id", "/usr/lib/debug/.build-id/"]);
+    let path = path.to_str().expect("UTF-8");
+    let words = ["counts-stripped is stripped", "no debug file", "build id", "/usr/lib/debug/.build-id/"];
+    refused(path, &words);
+    // That everything is left out is for want of names.
+    fails(&["-x", path, "*"], 1, &[&["left out by default; --all takes them in\n"][..], &words].concat());
+    let list = probe(&["list", "-x", path, "*"]);
+    let stderr = text(&list.stderr);
+    assert_eq!((list.status.code(), text(&list.stdout)), (Some(0), String::new()), "{stderr}");
+    assert!(stderr.contains("0 matched") && words.iter().all(|word| stderr.contains(word)), "{stderr}");
 }
 
 #[test]
