@@ -268,3 +268,16 @@ fn several_files_and_a_process_are_listed() {
     assert_eq!(lines.len(), 1);
     assert!(lines[0]["binary"].as_str().is_some_and(|path| path.ends_with("libc.so.6")));
 }
+
+/// The compiler names a function literal in a `go:linkname`d function `_.goready.func1`, though it is the runtime's.
+#[test]
+fn function_literals_of_gos_runtime_without_a_package_are_left_out() {
+    let path = program("go/server");
+    let path = path.to_str().expect("UTF-8");
+    let symbols = Command::new("nm").arg(path).output().expect("nm runs");
+    assert!(text(&symbols.stdout).lines().any(|line| line.ends_with(" _.goready.func1")));
+    let listed = |args: &[&str]| text(&probe(&[&["list", "-x", path], args].concat()).stdout);
+    assert!(!listed(&["*"]).contains(" _.") && listed(&["*"]).contains(" main.main "));
+    assert!(listed(&["--all", "*"]).contains(" _.goready.func1 "));
+    assert!(listed(&["_.goready.func1"]).contains(" _.goready.func1 "));
+}

@@ -37,6 +37,18 @@ pub(crate) fn has_no_package(name: &str) -> bool {
     !name.contains('.')
 }
 
+/// Whether the name has lost its package: a function literal in a function with a `go:linkname`, inlined elsewhere, is
+/// `_.goready.func1`, whosever it is. Go 1.27: cmd/compile/internal/ir, closureName; base.Linkname.
+pub(crate) fn has_lost_package(name: &str) -> bool {
+    name.starts_with("_.")
+}
+
+/// Whether a source file is of the package `runtime`: in GOROOT, or with `-trimpath` below nothing.
+pub(crate) fn is_file_of_runtime(path: &str) -> bool {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    folder == "runtime" || folder.ends_with("/src/runtime")
+}
+
 /// A name as the source spells it: `foo%2ev1.F` is `foo.v1.F`. Go: cmd/internal/objabi.PathToPrefix.
 pub(crate) fn unescaped(name: &str) -> Cow<'_, str> {
     if !name.contains('%') {
@@ -164,6 +176,18 @@ mod tests {
             ("v2.F", None),
         ] {
             assert_eq!(without_major_version(name).as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn files_of_the_runtime_are_told_from_others() {
+        for path in ["/usr/local/go/src/runtime/proc.go", "runtime/proc.go"] {
+            assert!(is_file_of_runtime(path), "{path}");
+        }
+        for path in
+            ["/home/me/app/runtime/proc.go", "example.org/app/runtime/proc.go", "/go/src/runtime/debug/a.go", "a.go"]
+        {
+            assert!(!is_file_of_runtime(path), "{path}");
         }
     }
 

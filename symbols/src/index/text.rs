@@ -106,12 +106,19 @@ impl Index {
             let program = self.binary.go()?;
             program.is_wrapper(&program.function(&self.binary, name.position() as usize)?).then_some(LeftOut::GoWrapper)
         };
+        let is_of_runtime = || {
+            let source = self.line(name.address());
+            source.is_some_and(|source| go::names::is_file_of_runtime(source.file))
+        };
         match go::names::kind(text) {
             go::names::Kind::Runtime => Some(LeftOut::GoRuntime),
             go::names::Kind::Internal => Some(LeftOut::GoInternal),
             go::names::Kind::Vendor => Some(LeftOut::GoVendor),
             go::names::Kind::Generated => Some(LeftOut::GoWrapper),
             go::names::Kind::Ordinary if go::names::has_no_package(text) => Some(LeftOut::GoRuntime),
+            go::names::Kind::Ordinary if go::names::has_lost_package(text) && is_of_runtime() => {
+                Some(LeftOut::GoRuntime)
+            }
             go::names::Kind::Ordinary => wrapper(),
         }
     }
