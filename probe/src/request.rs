@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, Parser as _};
 pub use clap_complete::Shell;
 
@@ -156,7 +156,11 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, clap::
             "`{name}` is not available in this version\n\n  tip: a function of that name is written '={name}'"
         )));
     }
-    from_args(LowArgs::try_parse_from(argv)?)
+    from_args(LowArgs::try_parse_from(argv).map_err(|mut error| {
+        // "use '-- -1'": but what follows `--` is a command.
+        error.remove(ContextKind::Suggested);
+        error
+    })?)
 }
 
 fn from_args(args: LowArgs) -> Result<Command, clap::Error> {

@@ -22,6 +22,18 @@ fn wrong_usage_ends_with_2_and_a_way_out() {
     }
 }
 
+/// What follows `--` is a command.
+#[test]
+fn nobody_is_told_to_write_two_dashes_before_an_option_that_does_not_exist() {
+    for args in [&["--duration", "-1s", "-x", "/bin/true", "f"][..], &["--slwo", "1ms", "f"], &["-p", "-1", "f"]] {
+        let output = probe(args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(!stderr.contains("'-- "), "{args:?}: {stderr}");
+    }
+    fails(&["--slwo", "1ms", "f"], 2, &["'--slow'"]);
+}
+
 #[test]
 fn help_version_completions_and_the_manual_go_to_stdout() {
     for (args, words) in [
