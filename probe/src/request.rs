@@ -3,11 +3,13 @@
 //! In: [`crate::args::LowArgs`]. Out: [`Command`], or a usage error (exit status 2) that says what to write instead.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::num::NonZeroU64;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, Parser as _};
 pub use clap_complete::Shell;
 
@@ -154,7 +156,11 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command, clap::
             "`{name}` is not available in this version\n\n  tip: a function of that name is written '={name}'"
         )));
     }
-    from_args(LowArgs::try_parse_from(argv)?)
+    from_args(LowArgs::try_parse_from(argv).map_err(|mut error| {
+        // "use '-- -1'": but what follows `--` is a command.
+        error.remove(ContextKind::Suggested);
+        error
+    })?)
 }
 
 fn from_args(args: LowArgs) -> Result<Command, clap::Error> {
@@ -217,7 +223,7 @@ fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {
         dry_run: args.dry_run,
         quiet: args.quiet,
         verbose: args.select.verbose,
-        output_file: args.output,
+        output_file: args.output.map(|path| not_read(path, &args.select.from_file)).transpose()?,
         output,
     })
 }
@@ -364,6 +370,24 @@ fn patterns(given: &[String], select: &SelectArgs) -> Result<Vec<String>, clap::
         true => Err(usage("an empty pattern matches nothing\n\n  tip: '*' means all of the program's own functions")),
         false => Ok(patterns),
     }
+}
+
+/// A file that may be written over: no program or library, which may be what is traced, or mapped by what runs, and nothing that
+/// was read.
+fn not_read(path: PathBuf, read: &[PathBuf]) -> Result<PathBuf, clap::Error> {
+    let Ok(there) = fs::metadata(&path) else { return Ok(path) };
+    let is_same = |other: &PathBuf| fs::metadata(other).is_ok_and(|o| (o.dev(), o.ino()) == (there.dev(), there.ino()));
+    if read.iter().any(is_same) {
+        return Err(usage(format!("-o {}: patterns are read from this file", path.display())));
+    }
+    let mut magic = [0; 4];
+    let is_elf = there.is_file()
+        && File::open(&path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && magic == *b"\x7fELF";
+    if is_elf {
+        return Err(usage(format!("-o {}: this is a program or library, which would be lost", path.display())));
+    }
+    Ok(path)
 }
 
 fn counts(line: &str) -> bool {

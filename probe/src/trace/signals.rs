@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -25,6 +26,10 @@ pub(super) struct Signals {
     /// The trace ends with this one.
     enough: usize,
 }
+
+/// Signals that come so soon after the one that ends the trace are the same wish: `timeout` sends its signal to its child, and then
+/// to the child's group.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Exit status after Ctrl-C, as shells have it.
 pub(super) const INTERRUPTED: u8 = 128 + SIGINT as u8;
@@ -47,10 +52,17 @@ impl Signals {
         thread::spawn(move || {
             // It counts, and needs no right for that.
             let _ = rights::keep_nothing();
+            let mut ended: Option<Instant> = None;
             for info in signals.forever() {
+                if ended.is_some_and(|ended| ended.elapsed() < AT_ONCE) {
+                    continue;
+                }
                 // Only Ctrl-C reaches the command too; a supervisor's SIGTERM is for us alone.
                 let weight = if info.si_signo == SIGINT { 1 } else { enough };
-                if counted.fetch_add(weight, Ordering::Relaxed) + weight > enough {
+                let count = counted.fetch_add(weight, Ordering::Relaxed) + weight;
+                if count == enough {
+                    ended = Some(Instant::now());
+                } else if count > enough {
                     // Everything else of ours in the kernel goes with our descriptors.
                     attach::remove_all();
                     std::process::exit(i32::from(INTERRUPTED));

@@ -7,6 +7,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use super::{Beat, Built, Probe, as_text, calls, children::commands, left::InKernel, program, signal, until};
@@ -295,6 +296,29 @@ fn is_pending(pid: i64, signal: i32) -> bool {
 }
 
 /// Both signals came before the trace had ended.
+/// As `timeout` sends it: to its child, and to the child's group.
+#[test]
+fn an_interrupt_that_comes_twice_ends_the_trace_with_all_that_it_has_to_tell() {
+    let built = Built::new();
+    let mut beat = built.start();
+    for pause_ms in [0, 1, 5, 20] {
+        let probe = Probe::attached(&["--json", "-o", &built.path("trace"), "-p", &beat.pid(), "beat"]);
+        beat.told("beat 10");
+        signal("INT", probe.id());
+        thread::sleep(Duration::from_millis(pause_ms));
+        signal("INT", probe.id());
+        let ended = probe.ended();
+        assert_eq!(ended.status.code(), Some(0), "{pause_ms} ms: {}", ended.stderr);
+        let trace = fs::read_to_string(built.path("trace")).expect("the trace");
+        assert!(
+            trace.lines().last().is_some_and(|line| line.contains(r#""type":"summary""#)),
+            "{pause_ms} ms: {trace}"
+        );
+        assert_eq!(calls(&trace, "beat"), 10, "{pause_ms} ms");
+    }
+    beat.ends_well();
+}
+
 #[test]
 fn two_interrupts_at_once_end_probe() {
     let built = Built::new();

@@ -88,7 +88,7 @@ fn a_second_interrupt_ends_it_when_every_breakpoint_is_removed() {
     let server = Server::start("go/server");
     let path = program("go/server").to_str().expect("a path in UTF-8").to_owned();
     let load = server.load();
-    for pause in [0, 5, 20, 60, 120] {
+    for pause in [0, 110, 140, 180, 250] {
         let mut probe = Probe::attached(&["-p", &server.pid(), "--budget", "0", "-o", "/dev/null", "*"]);
         for _ in 0..2 {
             if probe.child.try_wait().expect("its state").is_none() {
