@@ -82,7 +82,9 @@ fn a_file_that_ends_before_its_section_headers_is_truncated_and_one_without_them
         assert!(!text(&probe(&["list", "-x", &path, "work"]).stderr).contains("stripped"));
     }
     let mut without = elf;
-    (without[40..48].fill(0), without[60..64].fill(0));
+    for field in [40..48, 60..64] {
+        without[field].fill(0);
+    }
     refused(&folder.file("sstripped", &without), &["is stripped", "no debug file"]);
 }
 
