@@ -149,7 +149,8 @@ fn a_user_who_may_lock_no_memory_has_a_smaller_buffer_and_a_trace() {
     let place = Place::new();
     let (probe, command) = (place.text("probe"), place.text("c-counts"));
     // With callers a busy machine could fill it.
-    let args = [&[probe.as_str()], &OUTPUT[..], &["--stack=none", "leaf", "--", &command, "calls", "-n", "50"]].concat();
+    let args =
+        [&[probe.as_str()], &OUTPUT[..], &["--stack=none", "leaf", "--", &command, "calls", "-n", "50"]].concat();
     let as_nobody = place.command_with(&["bpf", "perfmon"], &args);
     let mut limited = Command::new("prlimit");
     limited.args(["--memlock=0:0", "--"]).arg(as_nobody.get_program()).args(as_nobody.get_args());
