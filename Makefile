@@ -1,5 +1,5 @@
 # make build    target/release/probe; needs cargo and a linker
-# make install  to $(DESTDIR)$(PREFIX): the program, its man page, completions for bash, zsh and fish
+# make install  to $(DESTDIR)$(PREFIX): the program, its man pages, completions for bash, zsh and fish
 # make demo     traces a real Go program and a real Rust program (root)
 # make test     everything: formatting, lints, the prebuilt objects, unit and live tests (root)
 # make test-kernels  a little of everything on Linux 6.1, emulated: a part of make test (root)
@@ -38,6 +38,8 @@ install: build
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
 		$(SHARE)/fish/vendor_completions.d
 	$(PROBE) man >$(SHARE)/man/man1/probe.1
+	$(PROBE) man list >$(SHARE)/man/man1/probe-list.1
+	$(PROBE) man doctor >$(SHARE)/man/man1/probe-doctor.1
 	$(PROBE) completions bash >$(SHARE)/bash-completion/completions/probe
 	$(PROBE) completions zsh >$(SHARE)/zsh/site-functions/_probe
 	$(PROBE) completions fish >$(SHARE)/fish/vendor_completions.d/probe.fish

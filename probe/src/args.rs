@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
@@ -61,9 +61,13 @@ pub enum LowCommand {
         /// The shell
         shell: Shell,
     },
-    /// Print the manual page
+    /// Print a manual page
     #[command(hide = true)]
-    Man,
+    Man {
+        /// The subcommand that it is of
+        #[arg(value_parser = ["list", "doctor"])]
+        subcommand: Option<String>,
+    },
 }
 
 /// Where to look for functions.
@@ -126,7 +130,7 @@ pub struct TraceArgs {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub tids: Vec<u32>,
     /// Only processes of this name (15 bytes at most, as `ps -o comm` shows it), also those that take it later
-    #[arg(long, value_name = "NAME", help_heading = "Target")]
+    #[arg(long, value_name = "NAME", help_heading = "Target", value_parser = NonEmptyStringValueParser::new())]
     pub comm: Option<String>,
     /// Child processes too. The default with a COMMAND
     #[arg(long, help_heading = "Target")]

@@ -70,8 +70,8 @@ pub fn run(argv: impl IntoIterator<Item = OsString>) -> Result<u8> {
             request::completions(shell, &mut io::stdout().lock())?;
             Ok(0)
         }
-        Command::Man => {
-            request::man(&mut io::stdout().lock())?;
+        Command::Man(subcommand) => {
+            request::man(subcommand.as_deref(), &mut io::stdout().lock())?;
             Ok(0)
         }
     }

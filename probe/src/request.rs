@@ -36,8 +36,8 @@ pub enum Command {
     Doctor,
     /// Print completions.
     Completions(Shell),
-    /// Print the manual page.
-    Man,
+    /// Print the manual page, or that of a subcommand.
+    Man(Option<String>),
 }
 
 /// A trace.
@@ -169,7 +169,7 @@ fn from_args(args: LowArgs) -> Result<Command, clap::Error> {
         Some(LowCommand::List(args)) => list(*args).map(Command::List),
         Some(LowCommand::Doctor) => Ok(Command::Doctor),
         Some(LowCommand::Completions { shell }) => Ok(Command::Completions(shell)),
-        Some(LowCommand::Man) => Ok(Command::Man),
+        Some(LowCommand::Man { subcommand }) => Ok(Command::Man(subcommand)),
     }
 }
 
@@ -181,9 +181,13 @@ pub fn completions(shell: Shell, out: &mut dyn io::Write) -> io::Result<()> {
     out.write_all(&script)
 }
 
-/// Writes the manual page (roff).
-pub fn man(out: &mut dyn io::Write) -> io::Result<()> {
-    clap_mangen::Man::new(LowArgs::command()).render(&mut { out })
+/// Writes the manual page (roff), or that of a subcommand.
+pub fn man(subcommand: Option<&str>, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut whole = LowArgs::command();
+    // Gives subcommands their whole names.
+    whole.build();
+    let page = subcommand.and_then(|name| whole.find_subcommand(name)).unwrap_or(&whole);
+    clap_mangen::Man::new(page.clone()).render(&mut { out })
 }
 
 fn trace(args: TraceArgs) -> Result<Trace, clap::Error> {

@@ -29,7 +29,12 @@ impl Series {
 
     /// Value by value: what was measured in pairs.
     pub(crate) fn divided_by(&self, other: &Self) -> Self {
-        Self(self.0.iter().zip(&other.0).map(|(value, other)| value / other).collect())
+        self.with(other, |value, other| value / other)
+    }
+
+    /// Value by value.
+    pub(crate) fn with(&self, other: &Self, together: impl Fn(f64, f64) -> f64) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(&value, &other)| together(value, other)).collect())
     }
 
     fn ends(&self) -> (f64, f64) {

@@ -5,15 +5,27 @@
 //!
 //! Source: perf_event_open(2), `PERF_RECORD_MMAP2`, `_COMM`, `_FORK`, `_EXIT`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use perf_event::{Builder, Clock, SampleFlag, Sampler, data, events::Software};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 
 use crate::target::processes::{Change, Mapping, Recorded};
 
 /// Bytes of each CPU's buffer: room for some 10,000 mappings.
 const BUFFER: usize = 1 << 20;
+/// Whoever waits for a buffer is woken when so much of it is new: others may map thousands of pieces in milliseconds (a JIT).
+const WAKE_AT: usize = BUFFER / 8;
 /// The least that is of use.
 const SMALLEST_BUFFER: usize = 1 << 15;
 /// `PROT_EXEC`
@@ -65,6 +77,27 @@ impl Recorder {
         self.batch.drain(..)
     }
 
+    /// Waits, at most so long, until a buffer fills; whether one does. What finds no room in it is lost.
+    #[expect(unsafe_code, reason = "the samplers lend their file descriptors as numbers only")]
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let fd = |cpu: &Sampler| {
+            // SAFETY: the sampler has it open, and is borrowed as long as this is.
+            let fd = unsafe { BorrowedFd::borrow_raw(cpu.as_raw_fd()) };
+            PollFd::from_borrowed_fd(fd, PollFlags::IN)
+        };
+        let mut fds: Vec<PollFd<'_>> = self.cpus.iter().map(fd).collect();
+        let timeout = at_most.try_into().ok();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => false,
+            Ok(_) if fds.iter().all(|fd| PollFlags::IN.contains(fd.revents())) => true,
+            // A processor that was taken out of service would wake us again and again.
+            Ok(_) | Err(_) => {
+                thread::sleep(at_most);
+                true
+            }
+        }
+    }
+
     /// Records that found no room, since the last call.
     pub fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
@@ -92,6 +125,7 @@ fn record_cpu(cpu: usize, buffer: usize) -> std::io::Result<Sampler> {
         .sample(SampleFlag::TIME)
         .sample_id_all(true)
         .clockid(Clock::MONOTONIC)
+        .wakeup_watermark(WAKE_AT.min(buffer / 2))
         .build()?
         .sampled(buffer)?;
     sampler.as_counter_mut().enable()?;

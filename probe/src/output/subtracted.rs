@@ -24,40 +24,38 @@ fn shown(options: &OutputOptions, probes_ns: u64) -> [String; 2] {
     [open, story.end(&Summary::default())]
 }
 
-#[test]
-fn what_is_long_only_for_its_probes_is_hidden_while_it_is_open_and_at_its_end() {
-    let time = TimeFormat::None;
-    let least = Some(10 * MS);
-    for format in [Format::Tree, Format::Stream] {
+/// All ways of showing only what takes at least 10 ms.
+fn only_long() -> impl Iterator<Item = OutputOptions> {
+    let (time, least) = (TimeFormat::None, Some(10 * MS));
+    [Format::Tree, Format::Stream].into_iter().flat_map(move |format| {
         let slow = OutputOptions { format, time, slow_ns: least, ..OutputOptions::default() };
         let long = OutputOptions { format, time, min_duration_ns: least, ..OutputOptions::default() };
-        for options in [slow, long] {
-            assert_eq!(shown(&options, 15 * MS), ["", ""], "{options:?}");
-            let [_, end] = shown(&options, 5 * MS);
-            assert!(end.contains("15.0 ms"), "{options:?}: {end}");
-        }
+        [slow, long]
+    })
+}
+
+#[test]
+fn what_is_long_only_for_its_probes_is_hidden_while_it_is_open_and_at_its_end() {
+    for options in only_long() {
+        assert_eq!(shown(&options, 15 * MS), ["", ""], "{options:?}");
+        let [_, end] = shown(&options, 5 * MS);
+        assert!(end.contains("15.0 ms"), "{options:?}: {end}");
     }
 }
 
 /// A thread that waits within a trap does not take longer by that, and it is not known before.
 #[test]
 fn an_open_call_is_not_shown_before_it_surely_is_long() {
-    let time = TimeFormat::None;
-    let least = Some(10 * MS);
-    for format in [Format::Tree, Format::Stream] {
-        let slow = OutputOptions { format, time, slow_ns: least, ..OutputOptions::default() };
-        let long = OutputOptions { format, time, min_duration_ns: least, ..OutputOptions::default() };
-        for options in [slow, long] {
-            let mut story = Story::new(&options, &["waits", "works"]);
-            story.spent_ns = Some(Rc::default());
-            story.enter(1, 0, 0);
-            assert_eq!(story.tick(SECOND + 5 * MS), "", "{options:?}");
-            story.spent_ns.as_ref().expect("it is counted").set(SECOND);
-            story.leave(1, SECOND + 5 * MS);
-            story.enter(2, 1, 2 * SECOND);
-            let open = story.tick(3 * SECOND + 10 * MS);
-            assert!(open.contains("works") && !open.contains("waits"), "{options:?}: {open}");
-        }
+    for options in only_long() {
+        let mut story = Story::new(&options, &["waits", "works"]);
+        story.spent_ns = Some(Rc::default());
+        story.enter(1, 0, 0);
+        assert_eq!(story.tick(SECOND + 5 * MS), "", "{options:?}");
+        story.spent_ns.as_ref().expect("it is counted").set(SECOND);
+        story.leave(1, SECOND + 5 * MS);
+        story.enter(2, 1, 2 * SECOND);
+        let open = story.tick(3 * SECOND + 10 * MS);
+        assert!(open.contains("works") && !open.contains("waits"), "{options:?}: {open}");
     }
 }
 

@@ -85,7 +85,8 @@ fn what_stands_after_two_dashes_is_the_command() {
 #[test]
 fn a_subcommand_is_one_only_as_the_first_argument() {
     assert_eq!(parsed("doctor").ok(), Some(Command::Doctor));
-    assert_eq!(parsed("man").ok(), Some(Command::Man));
+    assert_eq!(parsed("man").ok(), Some(Command::Man(None)));
+    assert_eq!(parsed("man list").ok(), Some(Command::Man(Some("list".to_owned()))));
     assert_eq!(parsed("completions zsh").ok(), Some(Command::Completions(Shell::Zsh)));
     for name in ["list", "doctor", "man", "completions", "stat", "record", "replay", "report", "export", "help"] {
         assert_eq!(traced(&format!("-x app {name}")).patterns, [name]);
@@ -198,7 +199,7 @@ fn a_buffer_is_a_power_of_two_that_the_kernel_takes() {
 #[test]
 fn completions_and_the_manual_know_the_flags() {
     let mut page = Vec::new();
-    man(&mut page).expect("memory can be written");
+    man(None, &mut page).expect("memory can be written");
     assert!(String::from_utf8_lossy(&page).contains("min\\-duration"));
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         let mut script = Vec::new();

@@ -113,6 +113,14 @@ pub fn state(id: u32) -> Option<char> {
     stat(id, 3)?.chars().next()
 }
 
+/// Whether a process has ended, or is about to. Control groups of the first version do not have it any more then (Linux:
+/// kernel/cgroup/cgroup.c, `proc_cgroup_show`).
+pub fn is_ending(pid: u32) -> bool {
+    // Linux: include/linux/sched.h
+    const PF_EXITING: u64 = 4;
+    stat(pid, 9).and_then(|flags| flags.parse::<u64>().ok()).is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
 /// A field of `stat`, as proc_pid_stat(5) numbers them, from the third on.
 fn stat(id: u32, field: usize) -> Option<String> {
     let stat = fs::read(of(id).join("stat")).ok()?;

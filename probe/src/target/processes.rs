@@ -236,10 +236,11 @@ impl Processes {
         }
         let only = self.only_container();
         let process = self.by_pid.entry(pid).or_default();
-        let mut found = self.homes.of(pid).unwrap_or_else(|| Home {
-            container: process.inside.clone().or_else(|| process.born_in.clone()).or(only),
-            inner_pid: None,
-        });
+        let mut found = self.homes.of(pid).unwrap_or_default();
+        if found.container.is_none() {
+            let born_in = process.born_in.clone().filter(|_| proc::is_ending(pid));
+            found.container = process.inside.clone().or(born_in).or(only);
+        }
         // It may have ended while it was asked.
         found.inner_pid = found.inner_pid.or(process.number_inside).filter(|&inner| inner != pid);
         let home = Rc::new(found);
@@ -462,6 +463,27 @@ mod tests {
         assert_eq!(lived(&mut processes, child).as_deref(), Some("db"));
         assert_eq!(processes.home(told).inner_pid, Some(12));
         assert_eq!(lived(&mut processes, untold), None, "it may be either");
+    }
+
+    #[test]
+    fn a_process_that_has_ended_and_was_not_waited_for_lives_where_it_did() {
+        let mut child = std::process::Command::new("true").spawn().expect("it can be started");
+        let pid = child.id();
+        while proc::state(pid) != Some('Z') {
+            std::thread::yield_now();
+        }
+        let (mut alone, mut one_of_two, mut born) = (Processes::default(), Processes::default(), Processes::default());
+        alone.live_in([(7, "web")]);
+        one_of_two.live_in([(7, "web"), (8, "db")]);
+        one_of_two.is_inside(pid, 12, 8);
+        born.live_in([(7, "web"), (8, "db")]);
+        born.is_inside(PID, 12, 7);
+        born.record([at(1, pid, Change::Fork { parent: PID })]);
+        born.advance(1);
+        for (mut processes, container) in [(alone, "web"), (one_of_two, "db"), (born, "web")] {
+            assert_eq!(processes.home(pid).container.as_deref(), Some(container));
+        }
+        child.wait().expect("it has ended");
     }
 
     #[test]

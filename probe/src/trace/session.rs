@@ -35,6 +35,8 @@ use crate::{
 
 /// Records worked on before anything else is looked at.
 const BATCH: usize = 4096;
+/// Records after which the recorder of mappings is read, also if it has told of all before them.
+const RECORDER_AFTER: usize = 512;
 /// The reader's shortest and longest sleep when it has read all: a full buffer takes far longer to fill. It does not look at
 /// once for what came meanwhile: to read few records costs as much as many, and takes them out of the writers' caches.
 const SLEEP: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(8);
@@ -173,6 +175,8 @@ impl<'a> Session<'a> {
             return Ok(INTERRUPTED);
         }
         let begun = self.sink.begin(&self.info);
+        // Attaching may have taken seconds: what the command maps finds room.
+        self.read_mapped();
         let mut command = match waiting.map(Waiting::start).transpose() {
             Ok(command) => command,
             Err(not_started) => {
@@ -228,9 +232,19 @@ impl<'a> Session<'a> {
             }
             if records < BATCH {
                 sleep = if records > 0 { *SLEEP.start() } else { (sleep * 2).min(*SLEEP.end()) };
-                thread::sleep(sleep);
+                if self.recorder.wait(sleep) {
+                    self.read_mapped();
+                }
             }
         }
+    }
+
+    /// Takes in what was mapped until now; when that was (`CLOCK_MONOTONIC`, ns).
+    fn read_mapped(&mut self) -> u64 {
+        self.horizon_ns = monotonic_ns();
+        let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
+        read_recorder(recorder, self.has_records, world, arrivals, renamed, remarks);
+        self.horizon_ns
     }
 
     /// Works on up to [`BATCH`] records; how many there were.
@@ -243,8 +257,8 @@ impl<'a> Session<'a> {
             let decoded = events::decode(&item);
             let Some(record) = &decoded else { continue };
             let time_ns = record.event.time_ns;
-            if time_ns > self.horizon_ns {
-                // What was mapped before this event was recorded before it.
+            // What was mapped before this event was recorded before it. While there are many events, the recorder's buffers fill.
+            if time_ns > self.horizon_ns || count % RECORDER_AFTER == 0 {
                 self.horizon_ns = monotonic_ns();
                 let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
                 read_recorder(recorder, self.has_records, world, arrivals, renamed, remarks);

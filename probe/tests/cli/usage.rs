@@ -32,6 +32,7 @@ fn nobody_is_told_to_write_two_dashes_before_an_option_that_does_not_exist() {
         assert!(!stderr.contains("'-- "), "{args:?}: {stderr}");
     }
     fails(&["--slwo", "1ms", "f"], 2, &["'--slow'"]);
+    fails(&["--comm", "", "f"], 2, &["--comm"]);
 }
 
 #[test]
@@ -43,7 +44,9 @@ fn help_version_completions_and_the_manual_go_to_stdout() {
         (&["--version"], env!("CARGO_PKG_VERSION")),
         (&["completions", "bash"], "_probe"),
         (&["completions", "fish"], "min-duration"),
-        (&["man"], ".TH probe"),
+        (&["man"], ".TH probe 1"),
+        (&["man", "list"], ".TH probe-list 1"),
+        (&["man", "doctor"], ".TH probe-doctor 1"),
     ] {
         let output = probe(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");

@@ -1,5 +1,10 @@
 //! Callers: the chain that the source has, named also when the process is long gone, and cut with a reason.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
+
 use crate::{
     harness::{self, Process, Tracer, path, private_copy, trace},
     trace::{Call, callers},
@@ -285,6 +290,28 @@ fn sixty_thousand_mappings_made_while_a_process_is_traced_hide_no_caller() {
     let calls = traced.trace.of("work");
     assert_eq!(calls.len(), 1000, "{}", traced.ended.stderr);
     calls.iter().for_each(|call| assert_c_callers(call, &["call_work", "main"]));
+}
+
+/// The records of mappings are those of all processes, in buffers of a bounded size.
+#[test]
+fn thousands_of_mappings_that_others_make_meanwhile_hide_no_caller() {
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !enough.load(Relaxed) {
+                harness::run(path("c/maps"), &["60000"]).success();
+            }
+        });
+        // Ended by the time at which their events are read.
+        let (function, expected) = CHAIN[0];
+        let traced: Vec<_> = (0..20).map(|_| trace(&[function], &[path("c/test-O2")])).collect();
+        enough.store(true, Relaxed);
+        for traced in traced {
+            let calls = traced.trace.of(function);
+            assert_eq!(calls.len(), 1, "{}", traced.ended.stderr);
+            assert_c_callers(calls[0], expected);
+        }
+    });
 }
 
 #[test]

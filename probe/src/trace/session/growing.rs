@@ -72,10 +72,7 @@ impl Session<'_> {
     /// Looks at the files' paths, and takes in what has come. `is_idle`: no event waits.
     pub(super) fn watch_files(&mut self, is_idle: bool) -> io::Result<Option<Ended>> {
         if is_idle {
-            let before = monotonic_ns();
-            self.horizon_ns = before;
-            let Self { recorder, world, arrivals, renamed, remarks, .. } = self;
-            super::read_recorder(recorder, self.has_records, world, arrivals, renamed, remarks);
+            let before = self.read_mapped();
             self.world.processes.advance(before.saturating_sub(BEHIND_NS));
         }
         self.look_around();
