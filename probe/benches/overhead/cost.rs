@@ -16,9 +16,10 @@ use crate::{
 /// Of a round.
 const LENGTH_NS: f64 = 2.5e8;
 const CALLS: std::ops::RangeInclusive<u64> = 10_000..=1_000_000;
-/// Times in each round that what is compared is measured, one right after the other. On a virtual machine a single step takes 9 us
-/// by turns and 13, for seconds each: so costs are compared value by value.
-const TIMES: usize = 3;
+/// Times in each round that what is compared is measured, one right after the other. On a virtual machine a single step takes 10 us
+/// in one tenth of a second and 15 in the next, whatever the processor and the priority: so costs are compared value by value, and
+/// many of them.
+const TIMES: usize = 9;
 
 /// A measurement of a program's calls, `n` of them.
 type Measure<'a> = Box<dyn Fn(u64) -> Result<Measured> + 'a>;
