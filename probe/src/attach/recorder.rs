@@ -22,10 +22,13 @@ use rustix::{
 
 use crate::target::processes::{Change, Mapping, Recorded};
 
-/// Bytes of each CPU's buffer: room for some 10,000 mappings.
-const BUFFER: usize = 1 << 20;
-/// Whoever waits for a buffer is woken when so much of it is new: others may map thousands of pieces in milliseconds (a JIT).
-const WAKE_AT: usize = BUFFER / 8;
+/// Bytes of each CPU's buffer: room for some 10,000 mappings, or 40,000.
+const BUFFER: std::ops::RangeInclusive<usize> = 1 << 20..=1 << 22;
+/// And of all together, where that is possible. Others may map a thousand pieces in a millisecond (a JIT), for which machines with few
+/// CPUs let us wait the longest.
+const BUFFERS: usize = 1 << 25;
+/// Whoever waits for a buffer is woken when so much of it is new.
+const WAKE_AT: usize = 1 << 17;
 /// The least that is of use.
 const SMALLEST_BUFFER: usize = 1 << 15;
 /// `PROT_EXEC`
@@ -47,7 +50,7 @@ impl Recorder {
     /// The kernel refuses perf events (`CAP_PERFMON`, `perf_event_paranoid`).
     pub fn start() -> Result<Self> {
         let cpus = online_cpus()?;
-        let mut buffer = BUFFER;
+        let mut buffer = buffer_bytes(cpus.len());
         loop {
             match record_all(&cpus, buffer) {
                 Ok(cpus) => return Ok(Self { cpus, batch: Vec::new(), lost: 0 }),
@@ -102,6 +105,12 @@ impl Recorder {
     pub fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }
+}
+
+/// A power of two, as the kernel wants it.
+fn buffer_bytes(cpus: usize) -> usize {
+    let share = BUFFERS / cpus.max(1);
+    (1_usize << share.max(1).ilog2()).clamp(*BUFFER.start(), *BUFFER.end())
 }
 
 fn record_all(cpus: &[usize], buffer: usize) -> Result<Vec<Sampler>> {
@@ -180,6 +189,13 @@ fn parse_cpus(list: &str) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fewer_cpus_there_are_the_more_room_has_each() {
+        for (cpus, mib) in [(1, 4), (2, 4), (8, 4), (9, 2), (16, 2), (33, 1), (1000, 1)] {
+            assert_eq!(buffer_bytes(cpus), mib << 20, "{cpus}");
+        }
+    }
 
     #[test]
     fn cpu_lists_are_read_as_the_kernel_writes_them() {
