@@ -112,9 +112,15 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Takes in records, in the order of time. They are applied by [`Self::advance`].
+    /// Takes in records, in the order of time. They are applied by [`Self::advance`]. Some may be older than others that were taken in
+    /// before: while one CPU's are read, others' are written.
     pub fn record(&mut self, records: impl IntoIterator<Item = Recorded>) {
+        let (known, latest_ns) = (self.pending.len(), self.pending.back().map_or(0, |latest| latest.time_ns));
         self.pending.extend(records);
+        if self.pending.get(known).is_some_and(|first| first.time_ns < latest_ns) {
+            // Two runs that are in order each, which this merges.
+            self.pending.make_contiguous().sort_by_key(|recorded| recorded.time_ns);
+        }
     }
 
     /// Applies what was recorded up to a time (`CLOCK_MONOTONIC`, ns).
@@ -429,6 +435,22 @@ mod tests {
         processes.advance(19);
         assert_eq!(path_at(&mut processes, PID, 0x1000).as_deref(), Some("/second"));
         assert_eq!(path_at(&mut processes, PID, 0x2000), None);
+    }
+
+    /// While one CPU's records are read, others' are written.
+    #[test]
+    fn a_record_that_is_read_after_later_ones_of_another_cpu_is_applied_in_its_time() {
+        let mut processes = Processes::default();
+        let map = |at: u64| Change::Map(mapping(at, at + 0x1000, 0, "/lib"));
+        processes.record([at(1, PID, Change::Name { comm: "p".into(), exec: true }), at(7, PID - 1, map(0x1000))]);
+        processes.record([at(3, PID, map(0x2000)), at(9, PID, map(0x4000))]);
+        processes.record([at(8, PID, map(0x3000))]);
+        processes.advance(5);
+        assert_eq!(path_at(&mut processes, PID, 0x2000).as_deref(), Some("/lib"));
+        assert_eq!(path_at(&mut processes, PID, 0x3000), None);
+        processes.advance(8);
+        assert_eq!(path_at(&mut processes, PID, 0x3000).as_deref(), Some("/lib"));
+        assert_eq!(path_at(&mut processes, PID, 0x4000), None);
     }
 
     #[test]
