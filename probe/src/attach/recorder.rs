@@ -24,8 +24,8 @@ use crate::target::processes::{Change, Mapping, Recorded};
 
 /// Bytes of each CPU's buffer: room for some 10,000 mappings, or 40,000.
 const BUFFER: std::ops::RangeInclusive<usize> = 1 << 20..=1 << 22;
-/// And of all together, where that is possible. Others may map a thousand pieces in a millisecond (a JIT), for which machines with few
-/// CPUs let us wait the longest.
+/// And of all together, as far as each has the least. Others may map hundreds of pieces in a millisecond (a JIT), and on machines with
+/// few CPUs we wait the longest for one.
 const BUFFERS: usize = 1 << 25;
 /// Whoever waits for a buffer is woken when so much of it is new.
 const WAKE_AT: usize = 1 << 17;
