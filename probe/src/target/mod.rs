@@ -391,6 +391,13 @@ fn program_of(pid: u32) -> Result<(PathBuf, String)> {
     Ok((link, undeleted(&shown).to_string_lossy().into_owned()))
 }
 
+/// Whether the program that a process runs is another than what the process finds at that program's path, if anything.
+fn has_left_its_path(pid: u32) -> bool {
+    let Ok((exe, shown)) = program_of(pid) else { return false };
+    let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| Identity::of(&metadata));
+    identity(&exe).is_some_and(|program| identity(&in_root_of(pid, Path::new(&shown))) != Some(program))
+}
+
 /// The program that a process runs, even if it was deleted.
 ///
 /// # Errors

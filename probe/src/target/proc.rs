@@ -118,7 +118,18 @@ pub fn state(id: u32) -> Option<char> {
 pub fn is_ending(pid: u32) -> bool {
     // Linux: include/linux/sched.h
     const PF_EXITING: u64 = 4;
-    stat(pid, 9).and_then(|flags| flags.parse::<u64>().ok()).is_none_or(|flags| flags & PF_EXITING != 0)
+    flags(pid).is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
+/// Whether a process has not executed a program since it was forked: it still runs its parent's.
+pub fn runs_its_parents_program(pid: u32) -> bool {
+    // Linux: include/linux/sched.h
+    const PF_FORKNOEXEC: u64 = 0x40;
+    flags(pid).is_some_and(|flags| flags & PF_FORKNOEXEC != 0)
+}
+
+fn flags(pid: u32) -> Option<u64> {
+    stat(pid, 9)?.parse().ok()
 }
 
 /// A field of `stat`, as proc_pid_stat(5) numbers them, from the third on.

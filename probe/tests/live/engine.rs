@@ -153,12 +153,36 @@ pub(crate) struct Alone {
     pub(crate) id: String,
     runtime: &'static str,
     _bundle: TempDir,
-    _process: Process,
+    process: Process,
 }
 
 impl Alone {
     /// A container with this root, in which its `/counts` waits for a line that never comes.
     pub(crate) fn start(runtime: &'static str, id: &str, root: &Path) -> Self {
+        let mut container = Self::new(runtime, id, root, "run");
+        container.process.await_line("ready");
+        container
+    }
+
+    /// One that is created, and not started: its first process waits in the runtime's own program.
+    pub(crate) fn created(runtime: &'static str, id: &str, root: &Path) -> Self {
+        let container = Self::new(runtime, id, root, "create");
+        let state = || Process::start(Self::command(runtime, &["state", id])).finish().stdout;
+        let end = Instant::now() + Duration::from_secs(30);
+        while !state().contains("\"created\"") {
+            assert!(Instant::now() < end, "{runtime} never created {id}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        container
+    }
+
+    /// Starts what was created.
+    pub(crate) fn begin(&mut self) {
+        Process::start(Self::command(self.runtime, &["start", &self.id])).finish().success();
+        self.process.await_line("ready");
+    }
+
+    fn new(runtime: &'static str, id: &str, root: &Path, order: &str) -> Self {
         let bundle = tempfile::tempdir().expect("a folder can be made");
         let at = bundle.path().display().to_string();
         tool("runc", &["spec", "--bundle", &at]);
@@ -169,9 +193,8 @@ impl Alone {
         spec["process"]["terminal"] = false.into();
         spec["process"]["args"] = ["/counts", "recurse", "--wait"].as_slice().into();
         fs::write(&path, spec.to_string()).expect("it can be written");
-        let mut process = Process::start(Self::command(runtime, &["run", "--bundle", &at, id]));
-        process.await_line("ready");
-        Self { id: id.to_owned(), runtime, _bundle: bundle, _process: process }
+        let process = Process::start(Self::command(runtime, &[order, "--bundle", &at, id]));
+        Self { id: id.to_owned(), runtime, _bundle: bundle, process }
     }
 
     /// crun refuses cgroups of both versions at once, so it is shown the first one only, where there is one.

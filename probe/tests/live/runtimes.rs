@@ -94,6 +94,41 @@ fn containers_of_crun_alone_are_known_by_their_ids() {
     containers_are_traced_by_name_and_by_id(&WithoutDaemon::new("crun"), str::to_owned, usize::MAX);
 }
 
+/// A first process runs its runtime's program at first: for a moment after `docker start` too, and as long as one likes here.
+#[test]
+fn of_a_container_that_is_being_started_its_program_is_traced_and_not_the_runtimes() {
+    let root = counts_root();
+    for runtime in ["runc", "crun"] {
+        let mut web = Alone::created(runtime, &unique("web"), root.path());
+        let tracer = Tracer::starting(&["--container", &web.id, "recurse"]);
+        web.begin();
+        tracer.await_said("probe: tracing");
+        web.recurse(2);
+        let traced = tracer.interrupt();
+        assert_eq!(traced.trace.calls.len(), 400, "{runtime}: {}", traced.ended.stderr);
+    }
+}
+
+#[test]
+fn a_container_that_is_created_and_not_started_is_said_to_be() {
+    let root = counts_root();
+    for runtime in ["runc", "crun"] {
+        let mut web = Alone::created(runtime, &unique("web"), root.path());
+        for args in [&["--container", &*web.id, "recurse"][..], &["list", "--container", &web.id]] {
+            let refused = probe(args);
+            assert_eq!(refused.code(), 1, "{runtime} {args:?}: {}", refused.stderr);
+            let said = format!("container {} is created, not started: start it, then trace it", web.id);
+            assert!(refused.stderr.contains(&said), "{runtime} {args:?}: {}", refused.stderr);
+        }
+        // Its files are there to be named.
+        let tracer = Tracer::start(&["--container", &web.id, "-x", "/counts", "recurse"]);
+        web.begin();
+        web.recurse(2);
+        let traced = tracer.interrupt();
+        assert_eq!(traced.trace.calls.len(), 400, "{runtime}: {}", traced.ended.stderr);
+    }
+}
+
 /// podman with its store in a folder of its own. Its containers are ended when it is dropped.
 struct Podman {
     folder: TempDir,

@@ -17,14 +17,24 @@ use crate::target::{
 /// The programs of the containers' first processes, each once.
 ///
 /// # Errors
-/// One cannot be read.
+/// One cannot be read, or no container has begun to run its program.
 pub fn programs(selected: &Selected, debuginfod: Option<&Debuginfod>) -> Result<Vec<TracedFile>> {
-    let mut files = Vec::new();
+    let (mut files, mut waiting) = (Vec::new(), Vec::new());
     for container in selected.containers() {
-        if let Some(init) = container.init {
+        let Some(init) = container.init else { continue };
+        if container.has_begun() {
             add(&mut files, container.having(program_file(init, debuginfod)?));
+        } else {
+            let shown = escaped(&container.shown);
+            waiting.push(format!("container {shown} is created, not started: start it, then trace it"));
         }
     }
+    if files.is_empty()
+        && let Some(why) = waiting.pop()
+    {
+        bail!(why);
+    }
+    waiting.iter().for_each(|why| log::warn!("{why}"));
     Ok(files)
 }
 

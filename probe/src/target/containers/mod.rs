@@ -8,7 +8,11 @@ pub mod files;
 pub mod home;
 mod runtimes;
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, anyhow, bail};
 
@@ -16,7 +20,7 @@ use self::{
     cgroups::Group,
     runtimes::{Known, short},
 };
-use super::{TracedFile, all_pids, proc};
+use super::{TracedFile, all_pids, has_left_its_path, proc};
 use crate::output::escape::escaped;
 
 /// Where the processes are that are meant.
@@ -97,6 +101,12 @@ impl Container {
         TracedFile { container: Some(self.number), ..file }
     }
 
+    /// Whether its first process runs a program of the container. At first it runs the runtime's, a sealed copy of it that no
+    /// path leads to: up to `runc start` of what was only created, and for a moment after `docker start` has returned.
+    fn has_begun(&self) -> bool {
+        self.init.is_none_or(|init| !(proc::runs_its_parents_program(init) && has_left_its_path(init)))
+    }
+
     fn is_there(&self) -> bool {
         match (self.init, &self.group) {
             (Some(init), _) => proc::start_time(init).is_some_and(|started| Some(started) == self.started),
@@ -120,6 +130,9 @@ pub struct Selected {
 #[error("{0}")]
 struct Absent(String);
 
+/// How long a container that starts may take to execute its program.
+const BEGUN: Duration = Duration::from_secs(3);
+
 /// Why what is there cannot be traced; none where nothing is.
 fn obstacle(error: &anyhow::Error) -> Option<String> {
     (!error.is::<Absent>()).then(|| format!("{error:#}"))
@@ -135,7 +148,7 @@ pub struct Change {
 }
 
 impl Selected {
-    /// Finds what is meant.
+    /// Finds what is meant, and waits a moment for what is just being started.
     ///
     /// # Errors
     /// Nothing of that name runs, or several do.
@@ -155,6 +168,10 @@ impl Selected {
                 "failed to trace {}: its containers are told in different ways; name one with --container",
                 within.shown()
             );
+        }
+        let asked = Instant::now();
+        while !containers.iter().all(Container::has_begun) && asked.elapsed() < BEGUN {
+            thread::sleep(Duration::from_millis(10));
         }
         Ok(Self { within: within.clone(), kind: first.kind.clone(), containers, obstacle })
     }
