@@ -8,7 +8,7 @@
 #   testdata/setup.sh bpf      the toolchain of the kernel half
 #   testdata/setup.sh kernels  an emulator, and Linux 6.1
 #   testdata/setup.sh fuzz     cargo-fuzz, and the tools that its seeds are made with
-#   testdata/setup.sh test     all of these, and the tools that tests compare with
+#   testdata/setup.sh test     all of these but fuzz, and the tools that tests compare with
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # What the Makefile sets for probe itself would get in the way of other builds.

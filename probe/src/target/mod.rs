@@ -379,7 +379,10 @@ fn program_of(pid: u32) -> Result<(PathBuf, String)> {
     let link = proc::of(pid).join("exe");
     let shown = fs::read_link(&link).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound if !is_there(pid) => anyhow!("no process {pid}"),
-        std::io::ErrorKind::NotFound => anyhow!("process {pid} is a kernel thread: it runs no program"),
+        std::io::ErrorKind::NotFound if proc::is_kernel_thread(pid) => {
+            anyhow!("process {pid} is a kernel thread: it runs no program")
+        }
+        std::io::ErrorKind::NotFound => anyhow!("process {pid} has ended"),
         std::io::ErrorKind::PermissionDenied => {
             anyhow!(
                 "failed to look at process {pid}: permission denied; it takes root or CAP_SYS_PTRACE (and not even they \

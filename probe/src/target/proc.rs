@@ -128,6 +128,13 @@ pub fn runs_its_parents_program(pid: u32) -> bool {
     flags(pid).is_some_and(|flags| flags & PF_FORKNOEXEC != 0)
 }
 
+/// Whether it is a thread of the kernel's own.
+pub fn is_kernel_thread(pid: u32) -> bool {
+    // Linux: include/linux/sched.h
+    const PF_KTHREAD: u64 = 0x20_0000;
+    flags(pid).is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
 fn flags(pid: u32) -> Option<u64> {
     stat(pid, 9)?.parse().ok()
 }

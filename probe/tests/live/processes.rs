@@ -167,10 +167,23 @@ fn a_process_that_has_ended_and_was_not_waited_for_is_none_to_trace() {
     while !fs::read_to_string(&stat).expect("not waited for").contains(") Z ") {
         std::thread::yield_now();
     }
-    let ended = probe(&["-p", &child.id().to_string(), "func_a"]);
+    let pid = child.id().to_string();
+    let refused = [probe(&["-p", &pid, "func_a"]), probe(&["list", "-p", &pid])];
     child.wait().expect("it is a child");
-    assert_eq!(ended.code(), 1, "{ended:?}");
-    assert!(ended.stderr.contains("has ended"), "{ended:?}");
+    for ended in refused {
+        assert_eq!(ended.code(), 1, "{ended:?}");
+        assert!(ended.stderr.contains(&format!("process {pid} has ended")), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_thread_of_the_kernel_is_none_to_trace() {
+    // Linux: kthreadd is the second process of a machine.
+    for args in [&["-p", "2", "func_a"][..], &["list", "-p", "2"]] {
+        let ended = probe(args);
+        assert_eq!(ended.code(), 1, "{ended:?}");
+        assert!(ended.stderr.contains("process 2 is a kernel thread: it runs no program"), "{ended:?}");
+    }
 }
 
 /// SCENARIOS row 9: a library's name and a process, instead of a search through its mappings.
