@@ -19,7 +19,10 @@ pub mod stacks;
 pub mod target;
 pub mod trace;
 
-use std::{ffi::OsString, io};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -57,8 +60,12 @@ pub fn run(argv: impl IntoIterator<Item = OsString>) -> Result<u8> {
     };
     symbols::truncation::survive().context("failed to watch for files that become shorter")?;
     match command {
-        Command::Trace(trace) => trace::run(&trace),
+        Command::Trace(trace) => {
+            say_warnings(trace.verbose);
+            trace::run(&trace)
+        }
         Command::List(list) => {
+            say_warnings(0);
             let fetches = list.debuginfod.is_some();
             attach::rights::keep_what_reading_needs(fetches).context("failed to give up capabilities")?;
             let listed = list::run(&list, &mut io::stdout().lock());
@@ -75,6 +82,15 @@ pub fn run(argv: impl IntoIterator<Item = OsString>) -> Result<u8> {
             Ok(0)
         }
     }
+}
+
+/// What is logged is said: warnings, and with `-vv` what helps to find an error of ours.
+fn say_warnings(verbose: u8) {
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("probe", if verbose > 1 { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
+        .format(|out, record| writeln!(out, "probe: {}", record.args()))
+        .init();
 }
 
 /// Whether an error is a reader that went away, which is no failure.

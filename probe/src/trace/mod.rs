@@ -35,11 +35,6 @@ use crate::{
 /// # Errors
 /// Whatever kept it from starting, or ended it early.
 pub fn run(request: &Trace) -> Result<u8> {
-    env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Warn)
-        .filter_module("probe", if request.verbose > 1 { log::LevelFilter::Debug } else { log::LevelFilter::Warn })
-        .format(|out, record| writeln!(out, "probe: {}", record.args()))
-        .init();
     let patterns = parse_patterns(&request.patterns)?;
     request.proc.as_deref().map_or(Ok(()), target::proc::set)?;
     can_tell_apart(&request.target)?;
