@@ -36,10 +36,8 @@ use crate::{
 
 /// What the tracker asks of the world.
 pub trait World {
-    /// Name of a process.
-    fn comm(&mut self, pid: u32) -> Rc<str>;
-    /// Where it lives.
-    fn home(&mut self, pid: u32) -> Rc<Home>;
+    /// What a process is called, and where it lives.
+    fn process(&mut self, pid: u32) -> (Rc<str>, Rc<Home>);
     /// Names for callers. `at_point`: the first address is the point itself, which is no caller.
     fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack>;
     /// When this lane last lost a record (`CLOCK_MONOTONIC`, ns), as known once the trace had lost `lost` records;
@@ -57,12 +55,19 @@ pub struct Limits {
 }
 
 struct Open {
-    call: Enter,
+    /// What will be told at its end, with the call in place: it is too large to be copied there for each event.
+    leave: Leave,
     depth: u64,
     lost: u32,
     told: bool,
     /// What the calls made in it took, ns.
     inner_ns: u64,
+}
+
+impl Open {
+    fn call(&self) -> &Enter {
+        &self.leave.call
+    }
 }
 
 #[derive(Default)]
@@ -264,23 +269,25 @@ impl Tracker {
         Ok(())
     }
 
-    /// `told`: that it began was.
-    fn tell(&mut self, call: Enter, told: bool, ended: Ended, overhead_ns: u64, sink: &mut dyn Sink) -> io::Result<()> {
-        if call.depth == 0 && told {
+    /// A call is over.
+    fn tell(&mut self, open: &mut Open, ended: Ended, overhead_ns: u64, sink: &mut dyn Sink) -> io::Result<()> {
+        if open.call().depth == 0 && open.told {
             self.outermost_ended += 1;
         }
-        let ended = if self.is_shed(call.function) && ended.end_ns.is_none() {
+        let ended = if ended.end_ns.is_none() && self.is_shed(open.call().function) {
             Ended { end: End::Shed, lost: false, ..ended }
         } else {
             ended
         };
         self.summary.marked_lost += u64::from(ended.lost);
-        if !told {
+        if !open.told {
             return Ok(());
         }
-        let end_ns = if ended.lost { None } else { ended.end_ns };
-        let Ended { end, end_tid, lost, .. } = ended;
-        sink.leave(&Leave { call, end_ns, end_tid, end, lost, overhead_ns })
+        let leave = &mut open.leave;
+        leave.end_ns = if ended.lost { None } else { ended.end_ns };
+        (leave.end, leave.end_tid, leave.lost) = (ended.end, ended.end_tid, ended.lost);
+        leave.overhead_ns = overhead_ns;
+        sink.leave(leave)
     }
 
     /// The trace is over: tells what is still open, and returns the counts.
@@ -292,10 +299,10 @@ impl Tracker {
         for key in self.lanes.keys() {
             let place = self.lanes.place(key);
             self.total.measured(self.lanes.at(place).settle_as_usual());
-            while let Some(Open { call, told, .. }) = self.lanes.at(place).calls.pop() {
-                self.summary.open += u64::from(told && !self.is_shed(call.function));
-                let end_tid = call.thread.tid;
-                self.tell(call, told, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, 0, sink)?;
+            while let Some(mut open) = self.lanes.at(place).calls.pop() {
+                self.summary.open += u64::from(open.told && !self.is_shed(open.call().function));
+                let end_tid = open.call().thread.tid;
+                self.tell(&mut open, Ended { end: End::Open, end_ns: None, end_tid, lost: false }, 0, sink)?;
             }
         }
         if self.lanes.forgotten > 0 {
@@ -346,7 +353,7 @@ impl Step<'_> {
         if let Some(top) = lane.calls.last()
             && top.depth == self.event.depth
         {
-            let repeats = self.info(function).may_repeat && top.call.function == function;
+            let repeats = self.info(function).may_repeat && top.call().function == function;
             if repeats && !self.is_in_doubt(lane) {
                 return Ok(());
             }
@@ -358,37 +365,42 @@ impl Step<'_> {
             self.tracker.outermost_begun += 1;
             self.tracker.summary.outermost += u64::from(!lane.muted);
         }
-        let told = !lane.muted;
-        self.tracker.summary.calls += u64::from(told);
-        let call = self.begun(lane, function, depth, frames.filter(|_| told));
-        if told {
-            self.sink.enter(&call)?;
+        self.tracker.summary.calls += u64::from(!lane.muted);
+        let mut open = self.begun(lane, function, depth, frames);
+        if open.told {
+            self.sink.enter(open.call())?;
         }
         if !self.tracker.limits.entries_only {
-            lane.calls.push(Open { call, depth: self.event.depth, lost: self.event.lost, told, inner_ns: 0 });
+            lane.calls.push(open);
             return Ok(());
         }
-        let ended = Ended { end: End::Open, end_ns: None, end_tid: call.thread.tid, lost: false };
-        self.tracker.tell(call, told, ended, 0, self.sink)
+        self.tracker.tell(&mut open, Ended { end: End::Open, ..self.ended(false) }, 0, self.sink)
     }
 
-    fn begun(&mut self, lane: &OpenCalls, function: u32, depth: u32, frames: Option<&Frames<'_>>) -> Enter {
+    fn begun(&mut self, lane: &OpenCalls, function: u32, depth: u32, frames: Option<&Frames<'_>>) -> Open {
         let thread = self.thread();
         self.tracker.last_id += 1;
-        Enter {
+        let around = lane.calls.last().map(Open::call);
+        let (comm, home) = match around {
+            Some(call) => (call.comm.clone(), call.home.clone()),
+            None => self.world.process(thread.pid),
+        };
+        let call = Enter {
             id: self.tracker.last_id,
-            parent: lane.calls.last().map(|open| open.call.id),
+            parent: around.map(|call| call.id),
             depth,
             function,
             start_ns: self.event.time_ns,
             thread,
-            comm: lane.calls.last().map_or_else(|| self.world.comm(thread.pid), |open| open.call.comm.clone()),
-            home: lane.calls.last().map_or_else(|| self.world.home(thread.pid), |open| open.call.home.clone()),
+            comm,
+            home,
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
             origin: lane.origin.clone(),
-            stack: frames.map(|frames| self.world.callers(thread.pid, *frames, false)),
+            stack: frames.filter(|_| !lane.muted).map(|frames| self.world.callers(thread.pid, *frames, false)),
             spent: lane.spent_ns.clone().map(|lane_ns| Spent { lane_ns, before_ns: self.spent_ns }),
-        }
+        };
+        let leave = Leave { call, end_ns: None, end_tid: thread.tid, end: End::Open, lost: false, overhead_ns: 0 };
+        Open { leave, depth: self.event.depth, lost: self.event.lost, told: !lane.muted, inner_ns: 0 }
     }
 
     fn exit(&mut self, point: PointInfo, end: End) -> io::Result<()> {
@@ -402,7 +414,7 @@ impl Step<'_> {
     fn leave(&mut self, lane: &mut OpenCalls, function: u32, end: End) -> io::Result<()> {
         self.close_deeper(lane)?;
         match lane.calls.last() {
-            Some(top) if top.depth == self.event.depth && top.call.function == function => {
+            Some(top) if top.depth == self.event.depth && top.call().function == function => {
                 let lost = self.is_in_doubt(lane);
                 self.pop(lane, Ended { end, end_ns: Some(self.event.time_ns), ..self.ended(lost) })
             }
@@ -435,14 +447,15 @@ impl Step<'_> {
     fn pass(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<&Frames<'_>>) -> io::Result<()> {
         let thread = self.thread();
         let parent = lane.calls.iter().rev().find(|open| open.depth <= self.event.depth);
+        let (comm, home) = self.world.process(thread.pid);
         let point = Point {
             function,
-            parent: parent.map(|open| open.call.id),
+            parent: parent.map(|open| open.call().id),
             depth: lane.calls.iter().filter(|open| open.depth <= self.event.depth).count() as u32,
             at_ns: self.event.time_ns,
             thread,
-            comm: self.world.comm(thread.pid),
-            home: self.world.home(thread.pid),
+            comm,
+            home,
             goroutine: (self.event.goid != 0).then_some(self.event.goid),
             origin: lane.origin.clone(),
             stack: frames.map(|frames| self.world.callers(thread.pid, *frames, true)),
@@ -478,7 +491,7 @@ impl Step<'_> {
         self.on_lane(|step, lane| {
             step.pay_rest(lane);
             while let Some(top) = lane.calls.last() {
-                let end_tid = top.call.thread.tid;
+                let end_tid = top.call().thread.tid;
                 let lost = step.is_in_doubt(lane);
                 step.pop(lane, Ended { end, end_ns: Some(step.event.time_ns), end_tid, lost })?;
             }
@@ -509,7 +522,7 @@ impl Step<'_> {
     /// The top call is at the event's own depth, and is over.
     fn close_left(&mut self, lane: &mut OpenCalls) -> io::Result<()> {
         let Some(top) = lane.calls.last() else { return Ok(()) };
-        let jumped = self.info(top.call.function).unprobed_jumps;
+        let jumped = self.info(top.call().function).unprobed_jumps;
         let lost = self.is_in_doubt(lane);
         let (end, end_ns) = if jumped { (End::TailCall, Some(self.event.time_ns)) } else { (End::Unwind, None) };
         self.pop(lane, Ended { end, end_ns, ..self.ended(lost) })
@@ -521,12 +534,12 @@ impl Step<'_> {
 
     fn pop(&mut self, lane: &mut OpenCalls, ended: Ended) -> io::Result<()> {
         match lane.calls.pop() {
-            Some(open) => {
+            Some(mut open) => {
                 let (overhead_ns, took_ns) = self.overhead(&open, &ended);
                 if let Some(around) = lane.calls.last_mut() {
                     around.inner_ns = around.inner_ns.saturating_add(took_ns);
                 }
-                self.tracker.tell(open.call, open.told, ended, overhead_ns, self.sink)
+                self.tracker.tell(&mut open, ended, overhead_ns, self.sink)
             }
             None => Ok(()),
         }
@@ -538,7 +551,9 @@ impl Step<'_> {
         lane.calls.last().is_some_and(|top| {
             top.lost != self.event.lost
                 && match self.lane.in_kernel() {
-                    Some(lane) => self.world.last_loss(lane, self.event.lost).is_some_and(|at| at >= top.call.start_ns),
+                    Some(lane) => {
+                        self.world.last_loss(lane, self.event.lost).is_some_and(|at| at >= top.call().start_ns)
+                    }
                     // A coroutine changes threads: whose loss was it?
                     None => true,
                 }
@@ -560,13 +575,13 @@ impl Step<'_> {
     /// Works on the lane's calls, which are out of the tracker meanwhile.
     fn on_lane(&mut self, work: impl FnOnce(&mut Self, &mut OpenCalls) -> io::Result<()>) -> io::Result<()> {
         let place = self.tracker.lanes.place(self.lane);
-        let mut lane = std::mem::take(self.tracker.lanes.at(place));
+        let mut lane = self.tracker.lanes.take(place);
         self.spent_ns = lane.spent_ns.as_ref().map_or(0, |spent| spent.get());
         let mut result = work(self, &mut lane);
         if !self.tracker.summary.shed.is_empty() && result.is_ok() {
             result = self.tracker.close_shed(&mut lane, self.sink);
         }
-        *self.tracker.lanes.at(place) = lane;
+        self.tracker.lanes.put_back(place, lane);
         result
     }
 }

@@ -106,6 +106,8 @@ pub struct Processes {
     /// Ended processes, and when.
     ended: VecDeque<(u64, u32)>,
     unknown: Option<Rc<str>>,
+    /// The answer for the process that was last asked for, until something becomes known of any: one that calls calls again.
+    last: Option<(u32, Rc<str>, Rc<Home>)>,
     homes: Homes,
     /// The containers that were traced so far, by the lower halves of their numbers in the kernel half.
     containers: FxHashMap<u32, Rc<str>>,
@@ -145,6 +147,7 @@ impl Processes {
             if fs::exists(proc::of(pid).join("task")).unwrap_or(false) {
                 self.ended.push_back((time_ns, pid));
             } else {
+                self.last = None;
                 self.by_pid.remove(&pid);
                 self.generations.remove(&pid);
             }
@@ -153,6 +156,7 @@ impl Processes {
 
     fn apply(&mut self, recorded: Recorded) {
         let pid = recorded.pid;
+        self.last = None;
         match recorded.change {
             Change::Map(mapping) => {
                 let process = self.by_pid.entry(pid).or_default();
@@ -195,6 +199,21 @@ impl Processes {
         }
     }
 
+    /// What a process is called, and where it lives.
+    pub fn who(&mut self, pid: u32) -> (Rc<str>, Rc<Home>) {
+        if let Some((last, comm, home)) = &self.last
+            && *last == pid
+        {
+            return (comm.clone(), home.clone());
+        }
+        let (comm, home) = (self.comm(pid), self.home(pid));
+        // What could not be found is asked for again.
+        if self.by_pid.get(&pid).is_some_and(|process| process.comm.is_some()) {
+            self.last = Some((pid, comm.clone(), home.clone()));
+        }
+        (comm, home)
+    }
+
     /// A process's name.
     pub fn comm(&mut self, pid: u32) -> Rc<str> {
         if let Some(comm) = self.by_pid.get(&pid).and_then(|process| process.comm.as_ref()) {
@@ -210,12 +229,14 @@ impl Processes {
 
     /// What is traced lives in these containers: their numbers in the kernel half, and what they are called.
     pub fn live_in<'a>(&mut self, containers: impl IntoIterator<Item = (u64, &'a str)>) {
+        self.last = None;
         self.containers.extend(containers.into_iter().map(|(number, shown)| (number as u32, Rc::from(shown))));
     }
 
     /// A process has this number in its own PID namespace, and is in the container of which this is the lower half of its number:
     /// said when it executes a program, when it may end before it can be asked.
     pub fn is_inside(&mut self, pid: u32, number: u32, container: u32) {
+        self.last = None;
         let process = self.by_pid.entry(pid).or_default();
         process.number_inside = Some(number).filter(|&number| number != 0);
         process.inside = self.containers.get(&container).cloned();
@@ -230,6 +251,7 @@ impl Processes {
 
     /// A process has ended, or executes another program, and no record tells: what is known of it is another's.
     pub fn is_another(&mut self, pid: u32) {
+        self.last = None;
         self.by_pid.remove(&pid);
         *self.generations.entry(pid).or_default() += 1;
     }
@@ -435,6 +457,32 @@ mod tests {
         processes.advance(19);
         assert_eq!(path_at(&mut processes, PID, 0x1000).as_deref(), Some("/second"));
         assert_eq!(path_at(&mut processes, PID, 0x2000), None);
+    }
+
+    #[test]
+    fn what_is_said_of_the_process_that_was_asked_for_last_ends_with_whatever_becomes_known() {
+        let mut processes = Processes::default();
+        let who = |processes: &mut Processes| {
+            let (comm, home) = processes.who(PID);
+            (comm.to_string(), home.container.as_deref().unwrap_or("none").to_owned(), home.inner_pid)
+        };
+        let said = |comm: &str, container: &str, inner| (comm.to_owned(), container.to_owned(), inner);
+        assert_eq!(who(&mut processes), said("?", "none", None));
+        processes.record([at(1, PID, Change::Name { comm: "runc".into(), exec: true })]);
+        processes.advance(1);
+        assert_eq!(who(&mut processes), said("runc", "none", None));
+        processes.live_in([(7, "web")]);
+        processes.is_inside(PID, 12, 7);
+        processes.record([at(2, PID, Change::Name { comm: "nginx".into(), exec: true })]);
+        assert_eq!(
+            who(&mut processes),
+            said("runc", "none", None),
+            "its home was asked for already, and the exec is to come"
+        );
+        processes.advance(2);
+        assert_eq!(who(&mut processes), said("nginx", "web", Some(12)));
+        processes.is_another(PID);
+        assert_eq!(who(&mut processes), said("?", "web", None));
     }
 
     /// While one CPU's records are read, others' are written.

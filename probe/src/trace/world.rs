@@ -233,12 +233,8 @@ fn unmapped(address: CodeAddress) -> Cut {
 }
 
 impl World for Live {
-    fn comm(&mut self, pid: u32) -> Rc<str> {
-        self.processes.comm(pid)
-    }
-
-    fn home(&mut self, pid: u32) -> Rc<Home> {
-        self.processes.home(pid)
+    fn process(&mut self, pid: u32) -> (Rc<str>, Rc<Home>) {
+        self.processes.who(pid)
     }
 
     fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {

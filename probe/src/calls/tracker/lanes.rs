@@ -43,7 +43,8 @@ pub(super) const MAX_STACKS: usize = 1 << 16;
 pub(super) struct Lanes {
     /// Where in `open` a lane's calls are. Empty ones stay until there are many: most call again soon.
     places: FxHashMap<LaneKey, usize>,
-    pub(super) open: Vec<OpenCalls>,
+    /// None while they are worked on.
+    open: Vec<Option<Box<OpenCalls>>>,
     /// Places in `open` that no lane has.
     spare: Vec<usize>,
     /// Lanes at which empty ones are let go.
@@ -121,7 +122,7 @@ impl Lanes {
 
     /// A lane's calls, if it ever had some.
     pub(super) fn known(&mut self, key: LaneKey) -> Option<&mut OpenCalls> {
-        self.places.get(&key).map(|&place| &mut self.open[place])
+        self.places.get(&key).and_then(|&place| self.open[place].as_deref_mut())
     }
 
     /// The place of a lane's calls.
@@ -133,16 +134,31 @@ impl Lanes {
             self.sweep();
         }
         let place = self.spare.pop().unwrap_or_else(|| {
-            self.open.push(OpenCalls::default());
+            self.open.push(None);
             self.open.len() - 1
         });
         self.places.insert(key, place);
         place
     }
 
+    /// So many places are there, with lanes or without.
+    pub(super) fn places(&self) -> usize {
+        self.open.len()
+    }
+
     /// The calls at a place.
     pub(super) fn at(&mut self, place: usize) -> &mut OpenCalls {
-        &mut self.open[place]
+        self.open[place].get_or_insert_default()
+    }
+
+    /// The calls at a place, to be put back once the event is worked on.
+    pub(super) fn take(&mut self, place: usize) -> Box<OpenCalls> {
+        self.open[place].take().unwrap_or_default()
+    }
+
+    /// See [`Self::take`].
+    pub(super) fn put_back(&mut self, place: usize, calls: Box<OpenCalls>) {
+        self.open[place] = Some(calls);
     }
 
     /// All lanes, in an order that does not depend on chance.
@@ -163,9 +179,10 @@ impl Lanes {
     fn sweep(&mut self) {
         let (open, spare) = (&mut self.open, &mut self.spare);
         self.places.retain(|_, &mut place| {
-            let empty = open[place].calls.is_empty();
+            let calls = open[place].get_or_insert_default();
+            let empty = calls.calls.is_empty();
             if empty {
-                open[place].has_another_use();
+                calls.has_another_use();
                 spare.push(place);
             }
             !empty
@@ -176,7 +193,7 @@ impl Lanes {
     /// Lets go of an empty lane.
     pub(super) fn forget(&mut self, key: LaneKey) {
         if let Some(place) = self.places.remove(&key) {
-            self.open[place].has_another_use();
+            self.at(place).has_another_use();
             self.spare.push(place);
         }
     }

@@ -153,12 +153,8 @@ impl Write for Written {
 struct NoLoss;
 
 impl World for NoLoss {
-    fn home(&mut self, _pid: u32) -> Rc<Home> {
-        Rc::default()
-    }
-
-    fn comm(&mut self, _pid: u32) -> Rc<str> {
-        "p".into()
+    fn process(&mut self, _pid: u32) -> (Rc<str>, Rc<Home>) {
+        ("p".into(), Rc::default())
     }
 
     fn callers(&mut self, _pid: u32, _frames: Frames<'_>, _at_point: bool) -> Rc<CallerStack> {

@@ -68,9 +68,9 @@ impl Step<'_> {
     /// Of the time of a call that ends now, what the probes cost, and what remains (of one whose time is not known: what
     /// the calls in it took), ns.
     pub(super) fn overhead(&self, open: &Open, ended: &Ended) -> (u64, u64) {
-        let Some(spent) = &open.call.spent else { return (0, 0) };
+        let Some(spent) = &open.call().spent else { return (0, 0) };
         let Some(end_ns) = ended.end_ns.filter(|_| !ended.lost) else { return (0, open.inner_ns) };
-        let took_ns = end_ns.saturating_sub(open.call.start_ns);
+        let took_ns = end_ns.saturating_sub(open.call().start_ns);
         let overhead_ns = self.spent_ns.saturating_sub(spent.before_ns).min(took_ns.saturating_sub(open.inner_ns));
         (overhead_ns, took_ns - overhead_ns)
     }

@@ -54,10 +54,10 @@ impl Tracker {
         if !any {
             return Ok(());
         }
-        for place in 0..self.lanes.open.len() {
-            let mut lane = std::mem::take(self.lanes.at(place));
+        for place in 0..self.lanes.places() {
+            let mut lane = self.lanes.take(place);
             let closed = self.close_shed(&mut lane, sink);
-            *self.lanes.at(place) = lane;
+            self.lanes.put_back(place, lane);
             closed?;
         }
         Ok(())
@@ -65,15 +65,15 @@ impl Tracker {
 
     /// Ends the innermost calls whose functions were shed.
     pub(super) fn close_shed(&mut self, lane: &mut OpenCalls, sink: &mut dyn Sink) -> io::Result<()> {
-        while let Some(open) = lane.calls.pop_if(|open| self.is_shed(open.call.function)) {
-            let Thread { pid, tid: end_tid } = open.call.thread;
+        while let Some(mut open) = lane.calls.pop_if(|open| self.is_shed(open.call().function)) {
+            let Thread { pid, tid: end_tid } = open.call().thread;
             if lane.calls.is_empty() {
-                let goid = open.call.goroutine.unwrap_or(0);
+                let goid = open.call().goroutine.unwrap_or(0);
                 let tid = if goid == 0 { end_tid } else { 0 };
                 self.shed_outermost.push((Lane { thread: u64::from(pid) << 32 | u64::from(tid), goid }, open.depth));
             }
             let ended = Ended { end: End::Shed, end_ns: None, end_tid, lost: false };
-            self.tell(open.call, open.told, ended, 0, sink)?;
+            self.tell(&mut open, ended, 0, sink)?;
         }
         Ok(())
     }

@@ -70,12 +70,8 @@ pub(super) fn tracker(limits: Limits) -> Tracker {
 struct OneLoss;
 
 impl World for OneLoss {
-    fn home(&mut self, _pid: u32) -> Rc<Home> {
-        Rc::default()
-    }
-
-    fn comm(&mut self, pid: u32) -> Rc<str> {
-        format!("p{pid}").into()
+    fn process(&mut self, pid: u32) -> (Rc<str>, Rc<Home>) {
+        (format!("p{pid}").into(), Rc::default())
     }
 
     fn callers(&mut self, _pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {

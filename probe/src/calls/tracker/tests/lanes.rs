@@ -20,7 +20,7 @@ fn lanes_of_ended_goroutines_do_not_pile_up() {
     }
     let lanes = b.tracker.lanes.keys().len();
     assert!(lanes <= MANY_LANES, "{lanes} lanes");
-    assert!(b.tracker.lanes.open.len() <= MANY_LANES, "{} places", b.tracker.lanes.open.len());
+    assert!(b.tracker.lanes.places() <= MANY_LANES, "{} places", b.tracker.lanes.places());
 }
 
 /// The stack pointer at some bytes above the beginning of a stack, as the kernel half tells it.
