@@ -8,6 +8,7 @@ mod kernel;
 mod session;
 mod shedding;
 mod signals;
+mod turns;
 mod world;
 
 use std::{

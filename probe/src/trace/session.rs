@@ -16,6 +16,7 @@ use super::{
     kernel::KernelStacks,
     shedding::Shedding,
     signals::{INTERRUPTED, Signals},
+    turns::Turns,
     world::Live,
 };
 use crate::{
@@ -200,6 +201,7 @@ impl<'a> Session<'a> {
     fn read(&mut self, mut command: Option<&mut Running>, status: &mut Option<u8>) -> io::Result<Ended> {
         let started = Instant::now();
         let (mut ticked, mut watched) = (started, started);
+        let mut turns = Turns::new();
         let mut sleep = *SLEEP.start();
         loop {
             let records = self.read_batch()?;
@@ -226,6 +228,7 @@ impl<'a> Session<'a> {
                     return Ok(ended);
                 }
             }
+            turns.look(now);
             if now - ticked >= TICK {
                 ticked = now;
                 self.sink.tick(if records < BATCH { monotonic_ns() } else { self.horizon_ns })?;
