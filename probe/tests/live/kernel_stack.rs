@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -10,35 +11,39 @@ use crate::{
     trace::{Call, Frame, callers},
 };
 
-const TRACING: &str = "/sys/kernel/tracing";
-
 /// ftrace at the beginning of one function, with the kernel's stack at each pass.
 struct Ftrace {
     event: String,
-    instance: PathBuf,
+    /// A mount of tracefs, which not every machine has at its usual place.
+    tracing: tempfile::TempDir,
 }
 
 impl Ftrace {
     /// `offset`: in the file.
     fn at(program: &Path, offset: u64) -> Self {
-        let event = format!("probe_test_{}/passed", std::process::id());
-        let own = Self { instance: Path::new(TRACING).join(format!("instances/{}", event.replace('/', "_"))), event };
-        own.command(&format!("p:{} {}:{offset:#x}", own.event, program.display()));
-        fs::create_dir(&own.instance).expect("tracefs is there");
-        fs::write(own.instance.join("options/stacktrace"), "1").expect("it can be written");
-        fs::write(own.instance.join(format!("events/{}/enable", own.event)), "1").expect("it can be written");
+        let tracing = tempfile::tempdir().expect("a directory");
+        run("mount", &["-t", "tracefs", "tracefs", tracing.path().to_str().expect("UTF-8")]).success();
+        let own = Self { event: format!("probe_test_{}/passed", std::process::id()), tracing };
+        own.command(&format!("p:{} {}:{offset:#x}", own.event, program.display())).expect("it is a command");
+        fs::create_dir(own.instance()).expect("it can be made");
+        fs::write(own.instance().join("options/stacktrace"), "1").expect("it can be written");
+        fs::write(own.instance().join(format!("events/{}/enable", own.event)), "1").expect("it can be written");
         own
     }
 
-    fn command(&self, command: &str) {
-        let mut events = fs::OpenOptions::new().append(true).open(format!("{TRACING}/uprobe_events")).expect("tracefs");
-        std::io::Write::write_all(&mut events, command.as_bytes()).expect("it is a command");
+    fn instance(&self) -> PathBuf {
+        self.tracing.path().join("instances").join(self.event.replace('/', "_"))
+    }
+
+    fn command(&self, command: &str) -> io::Result<()> {
+        let mut events = fs::OpenOptions::new().append(true).open(self.tracing.path().join("uprobe_events"))?;
+        events.write_all(command.as_bytes())
     }
 
     /// The stacks of all passes, innermost first.
     fn stacks(&self) -> Vec<Vec<String>> {
         let mut stacks: Vec<Vec<String>> = Vec::new();
-        for line in fs::read_to_string(self.instance.join("trace")).expect("it can be read").lines() {
+        for line in fs::read_to_string(self.instance().join("trace")).expect("it can be read").lines() {
             if line.contains("<stack trace>") {
                 stacks.push(Vec::new());
             } else if let (Some(frame), Some(stack)) = (line.strip_prefix(" => "), stacks.last_mut()) {
@@ -51,9 +56,10 @@ impl Ftrace {
 
 impl Drop for Ftrace {
     fn drop(&mut self) {
-        let _ = fs::write(self.instance.join(format!("events/{}/enable", self.event)), "0");
-        let _ = fs::remove_dir(&self.instance);
-        self.command(&format!("-:{}", self.event));
+        let _ = fs::write(self.instance().join(format!("events/{}/enable", self.event)), "0");
+        let _ = fs::remove_dir(self.instance());
+        let _ = self.command(&format!("-:{}", self.event));
+        run("umount", &["--lazy".as_ref(), self.tracing.path().as_os_str()]);
     }
 }
 
