@@ -15,7 +15,7 @@ use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// A turn is as long as this at least.
 const TURN: Duration = Duration::from_millis(100);
-/// The reader moves on when it had to wait for more than this part of its turn: an idle CPU would have had it at once.
+/// The reader moves on when it had to wait for more than a hundredth of its turn: an idle CPU would have had it at once.
 const WAITED: u128 = 100;
 /// Without a limit to real-time threads one of them may keep a CPU for ever: -1 (Linux: Documentation/scheduler/sched-rt-group.rst).
 const REAL_TIME_LIMIT: &str = "/proc/sys/kernel/sched_rt_runtime_us";

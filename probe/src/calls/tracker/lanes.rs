@@ -43,7 +43,7 @@ pub(super) const MAX_STACKS: usize = 1 << 16;
 pub(super) struct Lanes {
     /// Where in `open` a lane's calls are. Empty ones stay until there are many: most call again soon.
     places: FxHashMap<LaneKey, usize>,
-    /// None while they are worked on.
+    /// None while they are worked on, and before there were any.
     open: Vec<Option<Box<OpenCalls>>>,
     /// Places in `open` that no lane has.
     spare: Vec<usize>,
