@@ -19,9 +19,9 @@ pub const POINT_STACK: u32 = 0xffff_ff04;
 /// The kernel's frames below the next event of the thread, innermost first, as a [`SECTION_FRAMES`]: `Event::depth` is that
 /// event's, `Event::goid` its `Event::point`.
 pub const POINT_KERNEL_STACK: u32 = 0xffff_ff05;
-/// Where traps are timed, before each record of one: the thread is in a trap since `Event::time_ns` (0: not known). Until then
-/// it had made `Event::goid` steps; these took `Event::depth` ns, each counted from its breakpoint, with what it waited for a
-/// processor at the ends of traps.
+/// Where traps are timed, before each record of one: the thread is in a trap since `Event::time_ns` (`Event::lost` 1: that is
+/// not known, and it is a time no later than that record's). Until then it had made `Event::goid` steps; these took
+/// `Event::depth` ns, each counted from its breakpoint, with what it waited for a processor at the ends of traps.
 pub const POINT_TRAP: u32 = 0xffff_ff06;
 /// First of the values of `Event::point` that are not positions in the plan's table.
 pub const POINT_RESERVED: u32 = 0xffff_0000;

@@ -14,8 +14,8 @@ use crate::{
     emit,
     lane::{self, Place},
     maps::{
-        EVENTS, MM_START_STACK, RETURN_ADDRESS, RETURN_NEXT, RETURN_STACK, STACK_COPY, STACK_COPY_GO, TASK_MM,
-        TASK_UTASK, UTASK_RETURNS,
+        MM_START_STACK, RETURN_ADDRESS, RETURN_NEXT, RETURN_STACK, STACK_COPY, STACK_COPY_GO, TASK_MM, TASK_UTASK,
+        UTASK_RETURNS,
     },
     memory, regs,
 };
@@ -184,7 +184,7 @@ fn start_stack() -> Option<u64> {
 
 #[inline(always)]
 fn record<const N: usize>(copy: &StackCopy, place: &Place, point: u32, origin: Option<Origin>) -> bool {
-    let Some(mut record) = EVENTS.reserve::<EventWithStack<N>>(0) else { return false };
+    let Some(mut record) = emit::reserve::<EventWithStack<N>>() else { return false };
     let record_at = record.as_mut_ptr();
     // SAFETY: a record is as large as its type; each part is written in place and none is read.
     unsafe {
@@ -233,7 +233,7 @@ fn record_with_outer<const N: usize, const M: usize>(
     outer: &Outer,
     hidden: u64,
 ) -> bool {
-    let Some(mut record) = EVENTS.reserve::<EventWithOuterStack<N, M>>(0) else { return false };
+    let Some(mut record) = emit::reserve::<EventWithOuterStack<N, M>>() else { return false };
     let record_at = record.as_mut_ptr();
     let outer_section = Section { kind: SECTION_OUTER_STACK, detail: 0, bytes: size_of::<OuterStack<M>>() as u32 };
     // SAFETY: a record is as large as its type; each part is written in place and none is read.

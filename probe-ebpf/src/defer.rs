@@ -56,7 +56,7 @@ fn forget_if_empty(state: &Deferred, lane: &Lane) {
 
 #[inline(always)]
 pub(crate) fn on_entry(ctx: &ProbeContext) {
-    let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
+    let Some((cookie, place)) = here(ctx, regs::sp(ctx), 0) else { return };
     runners::note(&place);
     let Some(state) = state_or_new(&place.lane()) else {
         emit::event(&place, cookie.numbers(), 0);
@@ -76,7 +76,7 @@ pub(crate) fn on_entry(ctx: &ProbeContext) {
 #[inline(always)]
 pub(crate) fn on_exit(ctx: &ProbeContext) {
     let time_ns = emit::now();
-    let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
+    let Some((cookie, place)) = here(ctx, regs::sp(ctx), time_ns) else { return };
     leave(&place, cookie, time_ns);
 }
 

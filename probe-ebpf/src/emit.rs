@@ -1,8 +1,11 @@
-//! Records into the ring buffer, and the account of those that found no room.
+//! Records into the ring buffers, and the account of those that found no room.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-    generated::{bpf_get_current_task_btf, bpf_get_task_stack},
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::{bpf_get_current_task_btf, bpf_get_smp_processor_id, bpf_get_task_stack},
+    },
+    maps::ring_buf::RingBufEntry,
 };
 use probe_ebpf::abi::{
     self, Event, EventWithFrames, EventWithOrigin, Lane, MAX_FRAMES, MAX_KERNEL_FRAMES, Origin, POINT_KERNEL_STACK,
@@ -11,7 +14,7 @@ use probe_ebpf::abi::{
 
 use crate::{
     lane::Place,
-    maps::{EVENTS, KERNEL_STACK, LOST, LOST_AT, LOST_IN, LOST_UNKNOWN, STACK_DEPTH},
+    maps::{CPU_RINGS, KERNEL_STACK, LOST, LOST_AT, LOST_IN, LOST_UNKNOWN, RINGS, STACK_DEPTH},
     walk::Walk,
 };
 
@@ -24,6 +27,20 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// Room for a record, in this CPU's ring buffer: one for all is one lock for all.
+#[inline(always)]
+pub(crate) fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    let of_cpus = CPU_RINGS.load();
+    if of_cpus != 0 {
+        // SAFETY: no arguments.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        if let Some(room) = RINGS.get(cpu & (of_cpus - 1))?.reserve_untyped(0) {
+            return Some(room);
+        }
+    }
+    RINGS.get(of_cpus)?.reserve_untyped(0)
+}
+
 #[inline(always)]
 fn lost_so_far() -> u32 {
     // SAFETY: a racy read of a counter; the value only has to be one it had.
@@ -33,7 +50,7 @@ fn lost_so_far() -> u32 {
 /// A record without sections. `time_ns` 0: now, taken last. False: it was lost.
 #[inline(always)]
 pub(crate) fn event(place: &Place, point: u32, time_ns: u64) -> bool {
-    let Some(mut record) = EVENTS.reserve::<Event>(0) else {
+    let Some(mut record) = reserve::<Event>() else {
         lost(place, point);
         return false;
     };
@@ -53,7 +70,7 @@ pub(crate) fn made(place: &Place, point: u32, time_ns: u64) -> Event {
 /// Tells of an event that was made before.
 #[inline(always)]
 pub(crate) fn later(event: &Event) {
-    match EVENTS.reserve::<Event>(0) {
+    match reserve::<Event>() {
         Some(mut record) => {
             record.write(*event);
             record.submit(NO_WAKEUP);
@@ -75,7 +92,7 @@ pub(crate) fn event_with_origin(place: &Place, point: u32, origin: Option<Origin
     if origin.is_none() {
         return event(place, point, 0);
     }
-    let Some(mut record) = EVENTS.reserve::<EventWithOrigin>(0) else {
+    let Some(mut record) = reserve::<EventWithOrigin>() else {
         lost(place, point);
         return false;
     };
@@ -94,7 +111,7 @@ const MANY_FRAMES: usize = 64;
 /// this CPU another thread might overwrite them, where the kernel is preemptible.
 #[inline(always)]
 pub(crate) fn event_with_frames(place: &Place, point: u32, origin: Option<Origin>, walk: Walk) -> bool {
-    let Some(mut record) = EVENTS.reserve::<EventWithFrames<SOME_FRAMES>>(0) else {
+    let Some(mut record) = reserve::<EventWithFrames<SOME_FRAMES>>() else {
         lost(place, point);
         return false;
     };
@@ -127,7 +144,7 @@ pub(crate) fn kernel_frames(place: &Place, point: u32) -> bool {
     if KERNEL_STACK.load() == 0 {
         return true;
     }
-    let Some(mut record) = EVENTS.reserve::<EventWithFrames<MAX_KERNEL_FRAMES>>(0) else {
+    let Some(mut record) = reserve::<EventWithFrames<MAX_KERNEL_FRAMES>>() else {
         lost(place, point);
         return false;
     };
@@ -153,7 +170,7 @@ fn longer<const N: usize>(
     origin: Option<Origin>,
     walk: Walk,
 ) -> bool {
-    let Some(mut record) = EVENTS.reserve::<EventWithFrames<N>>(0) else { return false };
+    let Some(mut record) = reserve::<EventWithFrames<N>>() else { return false };
     let at = record.as_mut_ptr();
     // SAFETY: a record is as large as its type, and has room for all frames of the shorter one, which were written.
     unsafe {

@@ -61,21 +61,22 @@ fn is_named() -> bool {
     PIDS.get_ptr(&id).is_some()
 }
 
-/// The point, and who passes it where; none when it is not to be told. `sp` is the entry's stack pointer.
+/// The point, and who passes it where; none when it is not to be told. `sp` is the entry's stack pointer, `time_ns` the
+/// event's time, or 0 where that is taken last.
 #[inline(always)]
-fn here(ctx: &ProbeContext, sp: u64) -> Option<(Cookie, Place)> {
+fn here(ctx: &ProbeContext, sp: u64, time_ns: u64) -> Option<(Cookie, Place)> {
     let cookie = cookie(ctx);
     count::passed(cookie);
     if !wanted() {
         return None;
     }
     let place = place(ctx, cookie, sp);
-    trap::tell(&place, cookie.numbers()).then_some((cookie, place))
+    trap::tell(&place, cookie.numbers(), time_ns).then_some((cookie, place))
 }
 
 #[inline(always)]
 fn on_entry(ctx: &ProbeContext) {
-    let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
+    let Some((cookie, place)) = here(ctx, regs::sp(ctx), 0) else { return };
     runners::note(&place);
     if !outermost::is_more_told() || STACK_ALL.load() == 0 && outermost::holds(&place) {
         emit::event(&place, cookie.numbers(), 0);
@@ -100,7 +101,7 @@ fn on_entry(ctx: &ProbeContext) {
 #[inline(always)]
 fn leave(ctx: &ProbeContext, sp: u64) {
     let time_ns = emit::now();
-    let Some((cookie, place)) = here(ctx, sp) else { return };
+    let Some((cookie, place)) = here(ctx, sp, time_ns) else { return };
     emit::event(&place, cookie.numbers(), time_ns);
     outermost::ends(&place);
 }
@@ -109,7 +110,7 @@ fn leave(ctx: &ProbeContext, sp: u64) {
 #[inline(always)]
 fn land(ctx: &ProbeContext, sp: u64) {
     let time_ns = emit::now();
-    let Some((cookie, place)) = here(ctx, sp) else { return };
+    let Some((cookie, place)) = here(ctx, sp, time_ns) else { return };
     defer::before_end(&place);
     emit::event(&place, cookie.numbers(), time_ns);
     outermost::ends(&place);
@@ -123,7 +124,7 @@ fn on_exit(ctx: &ProbeContext) {
 
 #[inline(always)]
 fn on_point(ctx: &ProbeContext) {
-    let Some((cookie, place)) = here(ctx, regs::sp(ctx)) else { return };
+    let Some((cookie, place)) = here(ctx, regs::sp(ctx), 0) else { return };
     if !emit::kernel_frames(&place, cookie.numbers()) {
         return;
     }
@@ -185,7 +186,7 @@ fn on_recovery(ctx: &ProbeContext) {
     }
     let cookie = cookie(ctx);
     if let Some(place) = lane::suspended(ctx, cookie)
-        && trap::tell(&place, cookie.numbers())
+        && trap::tell(&place, cookie.numbers(), time_ns)
     {
         defer::before_end(&place);
         emit::event(&place, cookie.numbers(), time_ns);

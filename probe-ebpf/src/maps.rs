@@ -4,11 +4,12 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    macros::map,
-    maps::{Array, HashMap, LruHashMap, RingBuf},
+    btf_maps::{ArrayOfMaps, RingBuf},
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LruHashMap},
 };
 use probe_ebpf::{
-    abi::{COMM_LEN, FILTER_NONE, GROUPS_ALL, GoProgram, GroupOffsets, Jump, Lane, TrapOffsets},
+    abi::{COMM_LEN, Event, FILTER_NONE, GROUPS_ALL, GoProgram, GroupOffsets, Jump, Lane, TrapOffsets},
     deferred::Deferred,
 };
 
@@ -131,9 +132,13 @@ pub(crate) static TRAPS_TIMED: Global<u32> = Global::new(0);
 pub(crate) static TRAP_OFFSETS: Global<TrapOffsets> =
     Global::new(TrapOffsets { task_utask: 0, utask_active: 0, task_pid: 0 });
 
-/// Records for the reading half.
-#[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Records for the reading half: ring buffers of a CPU each, or of several, and behind them one of all, for what finds no room in
+/// its CPU's. How many and how large the reading half says; these here are as large as the largest page.
+#[btf_map]
+pub(crate) static RINGS: ArrayOfMaps<RingBuf<Event, 65536>, 1> = ArrayOfMaps::new();
+/// So many of [`RINGS`] are of CPUs: a power of two, or 0.
+#[unsafe(no_mangle)]
+pub(crate) static CPU_RINGS: Global<u32> = Global::new(0);
 /// Processes (or threads) that are traced.
 #[map]
 pub(crate) static PIDS: HashMap<u32, u32> = HashMap::with_max_entries(65536, 0);

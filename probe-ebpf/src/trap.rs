@@ -20,7 +20,7 @@ use probe_ebpf::abi::{Event, POINT_TRAP};
 use crate::{
     emit::{self, NO_WAKEUP, now},
     lane::Place,
-    maps::{EVENTS, TRAP_OFFSETS, TRAPS, TRAPS_TIMED},
+    maps::{TRAP_OFFSETS, TRAPS, TRAPS_TIMED},
     memory,
 };
 
@@ -220,24 +220,28 @@ fn interrupt_kind(ctx: &RawTracePointContext) -> u64 {
 }
 
 /// Tells of the trap that the next record comes from, where traps are timed. False: it was lost, and the record, which says
-/// nothing without it, is to be lost, too.
+/// nothing without it, is to be lost, too. `time_ns`: of that record; 0: it is yet to be taken.
 #[inline(always)]
-pub(crate) fn tell(place: &Place, point: u32) -> bool {
+pub(crate) fn tell(place: &Place, point: u32, time_ns: u64) -> bool {
     if TRAPS_TIMED.load() == 0 {
         return true;
     }
-    let Some(mut record) = EVENTS.reserve::<Event>(0) else {
+    let Some(mut record) = emit::reserve::<Event>() else {
         emit::lost(place, point);
         return false;
     };
-    let unknown = Event { time_ns: 0, depth: 0, goid: 0, pid_tgid: place.pid_tgid, point: POINT_TRAP, lost: 0 };
+    // The reading half sorts by time: this comes no later than the record that it is of.
+    let time_ns = if time_ns == 0 { now() } else { time_ns };
+    let unknown = Event { time_ns, depth: 0, goid: 0, pid_tgid: place.pid_tgid, point: POINT_TRAP, lost: 1 };
     let tid = place.pid_tgid as u32;
     record.write(match of_thread(tid) {
         Some(traps) => {
+            let (since_ns, known) = (traps.since_ns, traps.since_ns != 0);
             // Who takes a breakpoint for its own is notified last.
-            traps.uprobes = if traps.since_ns == 0 { 0 } else { traps.notified };
+            traps.uprobes = if known { traps.notified } else { 0 };
             traps.told = 1;
-            Event { time_ns: traps.since_ns, depth: traps.spent_ns, goid: traps.steps, ..unknown }
+            let time_ns = if known { since_ns } else { time_ns };
+            Event { time_ns, depth: traps.spent_ns, goid: traps.steps, lost: u32::from(!known), ..unknown }
         }
         None => {
             // Where there is no room, it is not known the next time either.

@@ -69,7 +69,7 @@ pub struct Trace {
     pub limit: Option<u64>,
     /// The trace ends after so long, ns.
     pub duration_ns: Option<u64>,
-    /// Size of the ring buffer, bytes; a power of two.
+    /// Size of the ring buffer of all CPUs, bytes; a power of two.
     pub buffer_bytes: u64,
     /// Events a second that functions which are not named exactly may make; none: any number.
     pub budget: Option<NonZeroU64>,

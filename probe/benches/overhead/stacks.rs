@@ -166,7 +166,8 @@ fn collected(subject: &Subject, depth: u64, limit: u32, copies: StackCopies) -> 
         .output()?;
     let measured = subject.measured(&String::from_utf8_lossy(&output.stdout))?;
     let mut records = Vec::new();
-    while let Some(record) = attachment.ring().next() {
+    attachment.rings().look();
+    while let Some(record) = attachment.rings().next() {
         records.push(record.to_vec());
     }
     let lost = attachment.losses()?.total();

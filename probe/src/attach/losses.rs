@@ -1,4 +1,4 @@
-//! The account of records that found no room in the ring buffer.
+//! The account of records that found no room in the ring buffers.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -42,7 +42,7 @@ impl Losses {
     /// had been lost; `u64::MAX` where it is not known.
     ///
     /// The kernel half writes a loss down before it counts it, so what is read after a count holds all it counted.
-    /// Events wait in the ring buffer: one reading serves many.
+    /// Events wait in the ring buffers: one reading serves many.
     pub fn last_loss(&mut self, lane: abi::Lane, lost: u32) -> Option<u64> {
         // Counts wrap at 2^32 in events.
         let behind = lost.wrapping_sub(self.known as u32);

@@ -16,16 +16,17 @@ pub mod losses;
 pub mod recorder;
 mod rehearsal;
 pub mod rights;
+pub mod rings;
 pub mod specimens;
 mod targets;
 mod traps;
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, sync::LazyLock};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, RingBuf},
+    maps::{Array, HashMap},
 };
 use probe_ebpf::abi::{self, FILTER_NONE, FILTER_PIDS, FILTER_TIDS};
 
@@ -44,6 +45,7 @@ use holder::Holder;
 pub use links::Exchange;
 use links::Links;
 pub use rehearsal::{Choose, Rehearsal};
+use rings::Rings;
 
 /// The compiled kernel half of this architecture.
 #[cfg(target_arch = "x86_64")]
@@ -108,7 +110,7 @@ pub struct Options {
     pub origins: bool,
     /// Where the stack is copied, and not walked by frame pointers.
     pub stack_copy: StackCopies,
-    /// Size of the ring buffer, bytes: a power of two of pages.
+    /// Size of the ring buffer of all CPUs, bytes: a power of two of pages. Their own have a quarter of that at most.
     pub buffer_bytes: u32,
     /// More than [`MANY_SINGLE`] points one by one.
     pub force: bool,
@@ -127,7 +129,7 @@ pub const MANY_SINGLE: usize = 200;
 /// Loaded programs and their links.
 pub struct Attachment {
     ebpf: Ebpf,
-    ring: RingBuf<MapData>,
+    rings: Rings,
     links: Links,
     deferred: Option<Deferred>,
     /// Where [`Options::counted`] asked for them.
@@ -255,6 +257,7 @@ impl Attachment {
         let room = growing::Room::beyond(plan, options, multi)?;
         let points = room.points;
         let rows = counters::rows();
+        let rings = rings::Sizes::of(options.buffer_bytes);
         let counted = if options.counted { points } else { 0 };
         let min_duration = if deferred::is_possible(plan) { options.min_duration_ns } else { 0 };
         let (deferring_lanes, deferring_points) = deferred::sizes(min_duration, points);
@@ -294,7 +297,8 @@ impl Attachment {
             .override_global("TRAPS_TIMED", &traps.timed, true)
             .override_global("TRAP_OFFSETS", &traps.offsets, true)
             .map_max_entries("TRAPS", traps.threads)
-            .map_max_entries("EVENTS", options.buffer_bytes)
+            .override_global("CPU_RINGS", &rings.of_cpus(), true)
+            .map_max_entries("RINGS", rings.rings())
             .map_max_entries("COUNTS", counted.max(1).saturating_mul(rows))
             .map_max_entries("LOST_AT", points)
             .map_max_entries("DEFERRED", deferring_lanes)
@@ -304,8 +308,7 @@ impl Attachment {
             .load(OBJECT)
             .map_err(|error| explain("failed to load the kernel half", error))?;
         let holder = Holder::start(&mut ebpf, !multi)?;
-        let ring = ebpf.take_map("EVENTS").context("the kernel half has no EVENTS")?;
-        let ring = RingBuf::try_from(ring).context("failed to map the ring buffer")?;
+        let rings = Rings::make(&mut ebpf, rings)?;
         let deferred = if min_duration > 0 { Some(Deferred::take(&mut ebpf, plan)?) } else { None };
         let within = process.filter(|_| multi && features.has(Feature::UprobeMultiPid)).map(|process| vec![process]);
         let pids = within.or_else(|| link_pids(options, features, multi));
@@ -314,7 +317,7 @@ impl Attachment {
             options.counted.then(|| Counters::take(&mut ebpf, points as usize, plan.points.len())).transpose()?;
         let mut attachment = Self {
             ebpf,
-            ring,
+            rings,
             links,
             deferred,
             counters,
@@ -395,8 +398,8 @@ impl Attachment {
     }
 
     /// The records.
-    pub fn ring(&mut self) -> &mut RingBuf<MapData> {
-        &mut self.ring
+    pub fn rings(&mut self) -> &mut Rings {
+        &mut self.rings
     }
 
     /// Processes that were not traced because there are too many.
@@ -469,6 +472,7 @@ impl Attachment {
     /// Removes every probe: entries first, so that the last calls are seen to end.
     pub fn detach(&mut self) {
         self.links.detach();
+        self.rings.end();
     }
 
     fn attach_lifecycle(&mut self) -> Result<()> {
@@ -545,8 +549,38 @@ pub fn remove_all() {
     holder::end();
 }
 
-/// `CLOCK_MONOTONIC`, ns: the clock of the events.
+/// `CLOCK_MONOTONIC`, ns: the clock of the events, which is the machine's own also where this process is in a time namespace.
 pub fn monotonic_ns() -> u64 {
+    static AHEAD_NS: LazyLock<i64> = LazyLock::new(|| {
+        // time_namespaces(7), Linux 5.6.
+        fs::read_to_string("/proc/self/timens_offsets").map_or(0, |offsets| monotonic_offset(&offsets))
+    });
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+    let ours = (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64);
+    ours.saturating_add_signed(-*AHEAD_NS)
+}
+
+/// What a time namespace adds to the clock, ns: `monotonic SECONDS NANOSECONDS`, one of the lines.
+fn monotonic_offset(offsets: &str) -> i64 {
+    let words = offsets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut offsets = words.filter_map(|words| match words[..] {
+        ["monotonic", seconds, ns] => {
+            Some(seconds.parse::<i64>().ok()?.saturating_mul(1_000_000_000).saturating_add(ns.parse().ok()?))
+        }
+        _ => None,
+    });
+    offsets.next().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::monotonic_offset;
+
+    #[test]
+    fn what_a_time_namespace_adds_is_read_as_the_kernel_writes_it() {
+        let offsets = "monotonic       -1000         500000000\nboottime            7         0\n";
+        assert_eq!(monotonic_offset(offsets), -999_500_000_000);
+        assert_eq!(monotonic_offset("monotonic           0         0\nboottime            0         0\n"), 0);
+        assert_eq!(monotonic_offset(""), 0);
+    }
 }

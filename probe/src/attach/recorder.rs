@@ -173,7 +173,7 @@ fn recorded(record: data::Record<'_>, exec: bool, time_ns: u64) -> Option<Record
 }
 
 /// The kernel's list, such as `0-3,8`.
-fn online_cpus() -> Result<Vec<usize>> {
+pub(super) fn online_cpus() -> Result<Vec<usize>> {
     let text = fs::read_to_string("/sys/devices/system/cpu/online").context("failed to read the list of CPUs")?;
     Ok(parse_cpus(text.trim()))
 }

@@ -38,6 +38,8 @@ use crate::{
 pub trait World {
     /// What a process is called, and where it lives.
     fn process(&mut self, pid: u32) -> (Rc<str>, Rc<Home>);
+    /// A number that stays the same as long as [`Self::process`]'s answers do; none where these may change at any time.
+    fn changes(&self) -> Option<u64>;
     /// Names for callers. `at_point`: the first address is the point itself, which is no caller.
     fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack>;
     /// When this lane last lost a record (`CLOCK_MONOTONIC`, ns), as known once the trace had lost `lost` records;
@@ -75,6 +77,9 @@ struct OpenCalls {
     calls: Vec<Open>,
     /// The limit of outermost calls was reached before this lane's outermost call.
     muted: bool,
+    /// Where exits are not watched, the call that was told last, and [`World::changes`] then: the next is the same but for its
+    /// function, its number and its time.
+    entered: Option<(u64, Box<Open>)>,
     /// The last event, for [`Total`].
     last: Option<(Trap, u64)>,
     /// Who made the goroutine, once it was told.
@@ -88,6 +93,7 @@ struct OpenCalls {
 impl OpenCalls {
     /// The next lane's.
     fn has_another_use(&mut self) {
+        self.entered = None;
         self.last = None;
         self.origin = None;
         self.owed = None;
@@ -366,15 +372,47 @@ impl Step<'_> {
             self.tracker.summary.outermost += u64::from(!lane.muted);
         }
         self.tracker.summary.calls += u64::from(!lane.muted);
-        let mut open = self.begun(lane, function, depth, frames);
+        if self.tracker.limits.entries_only {
+            return self.enter_only(lane, function, frames);
+        }
+        let open = self.begun(lane, function, depth, frames);
         if open.told {
             self.sink.enter(open.call())?;
         }
-        if !self.tracker.limits.entries_only {
-            lane.calls.push(open);
-            return Ok(());
+        lane.calls.push(open);
+        Ok(())
+    }
+
+    /// Tells of a call of which no more will be known.
+    fn enter_only(&mut self, lane: &mut OpenCalls, function: u32, frames: Option<&Frames<'_>>) -> io::Result<()> {
+        let changes = self.world.changes();
+        let before = lane.entered.take().filter(|(then, before)| Some(*then) == changes && self.is_alike(before, lane));
+        let mut open = match before {
+            Some((_, mut open)) if frames.is_none() => {
+                self.tracker.last_id += 1;
+                let call = &mut open.leave.call;
+                (call.id, call.function, call.start_ns) = (self.tracker.last_id, function, self.event.time_ns);
+                open
+            }
+            _ => Box::new(self.begun(lane, function, 0, frames)),
+        };
+        if open.told {
+            self.sink.enter(open.call())?;
         }
-        self.tracker.tell(&mut open, Ended { end: End::Open, ..self.ended(false) }, 0, self.sink)
+        let told = self.tracker.tell(&mut open, Ended { end: End::Open, ..self.ended(false) }, 0, self.sink);
+        lane.entered = changes.map(|changes| (changes, open));
+        told
+    }
+
+    /// Whether an outermost call that is made now, without callers, is like this one of the lane.
+    fn is_alike(&self, before: &Open, lane: &OpenCalls) -> bool {
+        let call = before.call();
+        call.thread == self.thread()
+            && before.told != lane.muted
+            && call.origin.is_some() == lane.origin.is_some()
+            && call.stack.is_none()
+            && call.spent.is_none()
+            && lane.spent_ns.is_none()
     }
 
     fn begun(&mut self, lane: &OpenCalls, function: u32, depth: u32, frames: Option<&Frames<'_>>) -> Open {
@@ -511,6 +549,7 @@ impl Step<'_> {
     }
 
     /// Calls deeper than the event are over, and their exits were not seen.
+    #[inline]
     fn close_deeper(&mut self, lane: &mut OpenCalls) -> io::Result<()> {
         while lane.calls.last().is_some_and(|top| top.depth > self.event.depth) {
             let lost = self.is_in_doubt(lane);

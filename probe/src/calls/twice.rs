@@ -41,6 +41,11 @@ impl Twice {
         self.exchanges.push_back(Exchanged { both_ns, cut_ns, generation });
     }
 
+    /// Whether all exchanges are over: no event is told twice.
+    pub fn is_over(&self) -> bool {
+        self.exchanges.is_empty()
+    }
+
     /// Whether this event, from a link of this generation, was told already.
     pub fn is_repeated(&mut self, event: &Event, generation: u32) -> bool {
         let time = event.time_ns;

@@ -5,6 +5,7 @@
 //! formatter per field.
 
 mod common;
+mod digits;
 
 use std::io::{self, Write};
 use std::rc::Rc;
@@ -21,11 +22,14 @@ use crate::calls::{
 /// Callers rendered and kept; when there are more, all are forgotten and rendered anew.
 const FRAMES_KEPT: usize = 8192;
 
+/// How what a function contributes begins, unless the call has a parent.
+const NO_PARENT: &[u8] = br#","parent":null"#;
+
 /// What one function contributes to a line.
 struct Fragment {
     /// The name alone.
     name: Vec<u8>,
-    /// From `"function"` to the colon after `"start_ns"`.
+    /// From `"parent"`, which is [`NO_PARENT`] there, to the colon after `"start_ns"`.
     call: Vec<u8>,
     /// The same for a point, with its offset.
     point: Vec<u8>,
@@ -59,7 +63,7 @@ impl Json {
             fragments: Vec::new(),
             unknown: Fragment {
                 name: b"null".to_vec(),
-                call: br#","function":null,"binary":null,"address":null,"start_ns":"#.to_vec(),
+                call: br#","parent":null,"function":null,"binary":null,"address":null,"start_ns":"#.to_vec(),
                 point: br#","function":null,"offset":null,"binary":null,"address":null,"start_ns":"#.to_vec(),
             },
             frames: FxHashMap::default(),
@@ -67,15 +71,19 @@ impl Json {
         }
     }
 
+    #[inline(always)]
     fn text(&mut self, text: &[u8]) {
         self.lines.extend_from_slice(text);
     }
 
+    /// Inlined, as [`Self::optional`] is: then the key's length is known, and it is stored rather than copied.
+    #[inline(always)]
     fn number(&mut self, key: &[u8], value: u64) {
         self.lines.extend_from_slice(key);
-        self.lines.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        digits::push(&mut self.lines, value);
     }
 
+    #[inline(always)]
     fn optional(&mut self, key: &[u8], value: Option<u64>) {
         match value {
             Some(value) => self.number(key, value),
@@ -86,8 +94,9 @@ impl Json {
         }
     }
 
-    fn fragment(&mut self, function: u32, part: fn(&Fragment) -> &Vec<u8>) {
-        let fragment = usize::try_from(function).ok().and_then(|at| self.fragments.get(at));
+    #[inline(always)]
+    fn fragment(&mut self, function: u32, part: fn(&Fragment) -> &[u8]) {
+        let fragment = self.fragments.get(function as usize);
         self.lines.extend_from_slice(part(fragment.unwrap_or(&self.unknown)));
     }
 
@@ -120,6 +129,7 @@ impl Json {
         }
     }
 
+    #[inline]
     fn stack(&mut self, stack: Option<&Rc<CallerStack>>) {
         let Some(stack) = stack else {
             self.text(br#","stack":null,"stack_cut":null}"#);
@@ -236,8 +246,13 @@ impl Sink for Json {
         }
         let call = &leave.call;
         self.number(br#"{"type":"call","id":"#, call.id);
-        self.optional(br#","parent":"#, call.parent);
-        self.fragment(call.function, |fragment| &fragment.call);
+        match call.parent {
+            None => self.fragment(call.function, |fragment| &fragment.call),
+            Some(parent) => {
+                self.number(br#","parent":"#, parent);
+                self.fragment(call.function, |fragment| &fragment.call[NO_PARENT.len()..]);
+            }
+        }
         self.number(b"", call.start_ns.saturating_sub(self.origin_ns));
         self.optional(br#","duration_ns":"#, duration);
         if self.subtracted {
@@ -337,7 +352,7 @@ fn render_function(function: &TracedFunction) -> Fragment {
     let offset = function.point.map_or("null".to_owned(), |offset| offset.to_string());
     Fragment {
         name: alone,
-        call: [&name[..], &place].concat(),
+        call: [NO_PARENT, &name, &place].concat(),
         point: [&name[..], br#","offset":"#, offset.as_bytes(), &place].concat(),
     }
 }

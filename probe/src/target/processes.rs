@@ -108,6 +108,8 @@ pub struct Processes {
     unknown: Option<Rc<str>>,
     /// The answer for the process that was last asked for, until something becomes known of any: one that calls calls again.
     last: Option<(u32, Rc<str>, Rc<Home>)>,
+    /// How often something became known.
+    changes: u64,
     homes: Homes,
     /// The containers that were traced so far, by the lower halves of their numbers in the kernel half.
     containers: FxHashMap<u32, Rc<str>>,
@@ -126,7 +128,14 @@ impl Processes {
     }
 
     /// Applies what was recorded up to a time (`CLOCK_MONOTONIC`, ns).
+    #[inline]
     pub fn advance(&mut self, time_ns: u64) {
+        if !self.pending.is_empty() || !self.ended.is_empty() {
+            self.apply_until(time_ns);
+        }
+    }
+
+    fn apply_until(&mut self, time_ns: u64) {
         while self.pending.front().is_some_and(|first| first.time_ns <= time_ns) {
             if let Some(recorded) = self.pending.pop_front() {
                 self.apply(recorded);
@@ -147,7 +156,7 @@ impl Processes {
             if fs::exists(proc::of(pid).join("task")).unwrap_or(false) {
                 self.ended.push_back((time_ns, pid));
             } else {
-                self.last = None;
+                self.changed();
                 self.by_pid.remove(&pid);
                 self.generations.remove(&pid);
             }
@@ -156,7 +165,7 @@ impl Processes {
 
     fn apply(&mut self, recorded: Recorded) {
         let pid = recorded.pid;
-        self.last = None;
+        self.changed();
         match recorded.change {
             Change::Map(mapping) => {
                 let process = self.by_pid.entry(pid).or_default();
@@ -199,6 +208,17 @@ impl Processes {
         }
     }
 
+    /// A number that stays the same as long as [`Self::who`]'s answers do; none where these may change at any time.
+    pub fn changes(&self) -> Option<u64> {
+        // What could not be found is asked for again.
+        self.unknown.is_none().then_some(self.changes)
+    }
+
+    fn changed(&mut self) {
+        self.last = None;
+        self.changes += 1;
+    }
+
     /// What a process is called, and where it lives.
     pub fn who(&mut self, pid: u32) -> (Rc<str>, Rc<Home>) {
         if let Some((last, comm, home)) = &self.last
@@ -229,14 +249,14 @@ impl Processes {
 
     /// What is traced lives in these containers: their numbers in the kernel half, and what they are called.
     pub fn live_in<'a>(&mut self, containers: impl IntoIterator<Item = (u64, &'a str)>) {
-        self.last = None;
+        self.changed();
         self.containers.extend(containers.into_iter().map(|(number, shown)| (number as u32, Rc::from(shown))));
     }
 
     /// A process has this number in its own PID namespace, and is in the container of which this is the lower half of its number:
     /// said when it executes a program, when it may end before it can be asked.
     pub fn is_inside(&mut self, pid: u32, number: u32, container: u32) {
-        self.last = None;
+        self.changed();
         let process = self.by_pid.entry(pid).or_default();
         process.number_inside = Some(number).filter(|&number| number != 0);
         process.inside = self.containers.get(&container).cloned();
@@ -251,7 +271,7 @@ impl Processes {
 
     /// A process has ended, or executes another program, and no record tells: what is known of it is another's.
     pub fn is_another(&mut self, pid: u32) {
-        self.last = None;
+        self.changed();
         self.by_pid.remove(&pid);
         *self.generations.entry(pid).or_default() += 1;
     }

@@ -235,10 +235,11 @@ impl Bench {
     fn read(&mut self, number: u32, seen: &mut Seen) -> Result<()> {
         let (mut entries, mut exits) = (Vec::new(), Vec::new());
         let (mut trap, mut entry_traps, mut exit_traps) = (None, Vec::new(), Vec::new());
-        while let Some(item) = self.attachment.ring().next() {
-            let Some(record) = events::decode(&item) else { continue };
+        self.attachment.rings().look();
+        while let Some(bytes) = self.attachment.rings().next() {
+            let Some(record) = events::decode(bytes) else { continue };
             if record.event.point == POINT_TRAP {
-                trap = Some(record.event).filter(|trap| trap.time_ns != 0);
+                trap = Some(record.event).filter(|trap| trap.lost == 0);
             } else if record.event.point == number * 2 {
                 seen.callers = record.frames.map(|frames| frames.collected());
                 entries.push(record.event.time_ns);

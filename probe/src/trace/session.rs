@@ -205,6 +205,7 @@ impl<'a> Session<'a> {
         let mut sleep = *SLEEP.start();
         loop {
             let records = self.read_batch()?;
+            let has_caught_up = records.max(self.attachment.rings().new_ones()) < BATCH;
             let now = Instant::now();
             if self.signals.enough() || self.tracker.is_done() {
                 return Ok(Ended::Asked);
@@ -224,16 +225,16 @@ impl<'a> Session<'a> {
                 if let Some(ended) = self.watch(started, command.as_deref_mut(), status) {
                     return Ok(ended);
                 }
-                if let Some(ended) = self.watch_files(records < BATCH)? {
+                if let Some(ended) = self.watch_files(has_caught_up)? {
                     return Ok(ended);
                 }
             }
             turns.look(now);
             if now - ticked >= TICK {
                 ticked = now;
-                self.sink.tick(if records < BATCH { monotonic_ns() } else { self.horizon_ns })?;
+                self.sink.tick(if has_caught_up { self.attachment.rings().complete_ns() } else { self.horizon_ns })?;
             }
-            if records < BATCH {
+            if has_caught_up {
                 sleep = if records > 0 { *SLEEP.start() } else { (sleep * 2).min(*SLEEP.end()) };
                 if self.recorder.wait(sleep) {
                     self.read_mapped();
@@ -253,11 +254,12 @@ impl<'a> Session<'a> {
     /// Works on up to [`BATCH`] records; how many there were.
     fn read_batch(&mut self) -> io::Result<usize> {
         let mut count = 0;
+        self.attachment.rings().look();
         while count < BATCH {
-            let Some(item) = self.attachment.ring().next() else { break };
+            let Some(bytes) = self.attachment.rings().next() else { break };
             count += 1;
             // Not moved out: with what may stand in it, it is large.
-            let decoded = events::decode(&item);
+            let decoded = events::decode(bytes);
             let Some(record) = &decoded else { continue };
             let time_ns = record.event.time_ns;
             // What was mapped before this event was recorded before it. While there are many events, the recorder's buffers fill.
@@ -273,7 +275,6 @@ impl<'a> Session<'a> {
             }
             if record.event.point >= POINT_RESERVED {
                 let event = record.event;
-                drop(item);
                 self.lifecycle(event)?;
                 continue;
             }

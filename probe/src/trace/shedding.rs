@@ -88,7 +88,11 @@ impl Shedding {
     }
 
     /// Whether the same event was told by another link.
+    #[inline]
     pub(super) fn is_repeated(&mut self, record: &Record<'_>) -> bool {
+        if self.twice.is_over() {
+            return false;
+        }
         self.twice.forget(record.event.time_ns.saturating_sub(DISORDER_NS));
         record.event.point < probe_ebpf::abi::POINT_RESERVED && self.twice.is_repeated(&record.event, record.generation)
     }

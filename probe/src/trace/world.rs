@@ -237,6 +237,10 @@ impl World for Live {
         self.processes.who(pid)
     }
 
+    fn changes(&self) -> Option<u64> {
+        self.processes.changes()
+    }
+
     fn callers(&mut self, pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {
         self.callers.clear();
         let ended = match &frames.stack {

@@ -72,8 +72,9 @@ fn a_refused_link_is_bisected_and_made_again_without_the_refused_functions() {
 
     assert!(Command::new(&path).status().expect("the program runs").success());
     let mut entered = std::collections::BTreeMap::<u32, u32>::new();
-    while let Some(item) = attachment.ring().next() {
-        let record = probe::events::decode(&item).expect("a record");
+    attachment.rings().look();
+    while let Some(bytes) = attachment.rings().next() {
+        let record = probe::events::decode(bytes).expect("a record");
         let Some(point) = plan.points.get(record.event.point as usize) else { continue };
         if point.kind == PointKind::Entry {
             *entered.entry(point.function).or_default() += 1;

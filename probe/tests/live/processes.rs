@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Process, Traced, Tracer, host, path, private_copy, probe, program, tool};
+use crate::{
+    harness::{Process, Traced, Tracer, host, path, private_copy, probe, program, tool},
+    trace::Trace,
+};
 
 /// Starts a program that waits for a line, and is ready.
 /// What a program that was renamed calls, and what threads of it do that have other names.
@@ -285,4 +288,22 @@ fn traced_while_fed(function: &str, mut process: Process, mut twin: Process, inp
     assert_eq!(calls.len(), 1, "{}", traced.ended.stderr);
     assert_eq!(crate::trace::callers(calls[0]).last().map(String::as_str), Some("_start"), "{:?}", calls[0]);
     traced
+}
+
+/// A container may have one; what the kernel half tells the time by is the machine's clock.
+#[test]
+fn from_a_time_namespace_of_its_own_calls_have_their_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (app, out) = (path("c/counts"), folder.path().join("out"));
+    for offset in ["100000", "-100"] {
+        let mut command = Command::new("unshare");
+        command.args(["--time", "--monotonic", offset, "--fork", env!("CARGO_BIN_EXE_probe"), "--json", "-o"]);
+        command.arg(&out).args(["-x", &app, "work", "--", &app, "calls", "-n", "500"]);
+        let ended = Process::start(command).finish();
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        let trace = Trace::read(&out);
+        assert_eq!(trace.calls.len(), 500, "{offset}");
+        assert!(trace.calls.iter().all(|call| call.duration_ns.is_some()), "{offset}");
+        assert!(trace.calls.iter().all(|call| (1..60_000_000_000).contains(&call.start_ns)), "{offset}");
+    }
 }

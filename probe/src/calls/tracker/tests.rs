@@ -9,6 +9,7 @@ use probe_ebpf::abi::{SECTION_FRAMES, WALK_END, goroutine_depth, thread_depth};
 use symbols::{addr::FileOffset, code::EntryCost};
 
 mod ends;
+mod entries;
 mod lanes;
 mod losses;
 mod origin;
@@ -72,6 +73,10 @@ struct OneLoss;
 impl World for OneLoss {
     fn process(&mut self, pid: u32) -> (Rc<str>, Rc<Home>) {
         (format!("p{pid}").into(), Rc::default())
+    }
+
+    fn changes(&self) -> Option<u64> {
+        Some(0)
     }
 
     fn callers(&mut self, _pid: u32, frames: Frames<'_>, at_point: bool) -> Rc<CallerStack> {

@@ -75,7 +75,8 @@ impl Traps {
             self.threads.clear();
         }
         let thread = self.threads.entry(event.pid_tgid).or_default();
-        (thread.since_ns, thread.spent_ns, thread.steps) = (event.time_ns, event.depth, event.goid);
+        let since_ns = if event.lost == 0 { event.time_ns } else { 0 };
+        (thread.since_ns, thread.spent_ns, thread.steps) = (since_ns, event.depth, event.goid);
     }
 
     /// An event in the trap that was told of last, of this lane; none where that is not timed.

@@ -25,7 +25,14 @@ impl Bench {
     /// The thread is in a trap since then, and has made so many steps before, which took so long.
     fn trap(&mut self, tid: u64, since_ns: u64, steps: u64, stepped_ns: u64) -> &mut Self {
         let pid_tgid = 1 << 32 | tid;
-        self.event(Event { time_ns: since_ns, depth: stepped_ns, goid: steps, pid_tgid, point: POINT_TRAP, lost: 0 })
+        self.event(Event {
+            time_ns: since_ns,
+            depth: stepped_ns,
+            goid: steps,
+            pid_tgid,
+            point: POINT_TRAP,
+            lost: u32::from(since_ns == 0),
+        })
     }
 
     /// So long calls took, in the order of their ends; none: not known.
