@@ -269,17 +269,17 @@ impl Ring {
         // It is before what was found last, by less than the buffer's length.
         let behind = self.found.wrapping_sub(u64::from(record.offset + record.length())) & (self.bytes - 1);
         self.was_passed(self.found - behind, record.length());
-        let is_whole = self.read == self.last_read;
-        if is_whole && (self.read - self.told >= TOLD_EVERY || self.read == self.found) {
-            self.told = self.read;
-            self.tell();
-        }
     }
 
     /// Nothing is to be done any more with the record that ends at this position.
     fn was_passed(&mut self, end: u64, length: u32) {
         self.read += HEADER + u64::from(length).next_multiple_of(8);
         self.last_read = self.last_read.max(end);
+        let is_whole = self.read == self.last_read;
+        if is_whole && (self.read - self.told >= TOLD_EVERY || self.read == self.found) {
+            self.told = self.read;
+            self.tell();
+        }
     }
 
     /// A complete record, to which the kernel does not write before it was told that it was read.
