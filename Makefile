@@ -10,9 +10,12 @@
 #
 # demo, test, bench, bpf and fuzz install what they need on Debian 12: testdata/setup.sh.
 
+# Before the rest of PATH: Debian's rustc, which compiles for BPF, is no match for another's cargo.
+CARGO_HOME_BIN := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
 # aya 0.16 declares Rust 1.98. Older compilers build it all the same, with the version check off and one library
 # feature (stable since 1.98) switched on. Drop this block when 1.98 is everywhere.
-RUSTC_MINOR := $(shell rustc --version | sed -E 's/^rustc 1\.([0-9]+).*/\1/')
+RUSTC_MINOR := $(shell PATH="$(CARGO_HOME_BIN):$$PATH" rustc --version | sed -E 's/^rustc 1\.([0-9]+).*/\1/')
 ifeq ($(shell [ "$(RUSTC_MINOR)" -lt 98 ] && echo old),old)
 export RUSTC_BOOTSTRAP = 1
 export RUSTFLAGS = -Zcrate-attr=feature(result_option_map_or_default)
@@ -21,8 +24,7 @@ endif
 
 PREFIX ?= /usr/local
 SETUP = testdata/setup.sh
-CARGO_HOME_BIN = $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
-export PATH := $(CURDIR)/.testdeps/bin:$(PATH):$(CARGO_HOME_BIN)
+export PATH := $(CURDIR)/.testdeps/bin:$(CARGO_HOME_BIN):$(PATH)
 export PROBE_TEST_GO ?= $(CURDIR)/.testdeps/go1.27/go/bin/go
 export PROBE_TEST_OLD_GO ?= /usr/bin/go
 export PROBE_TEST_ESBUILD ?= $(CURDIR)/.testdeps/esbuild/bin/esbuild

@@ -134,8 +134,7 @@ group_go() {
 
 group_rust() {
     local sysroot
-    # cargo's own: Debian's rustc, which compiles for BPF, may come first.
-    sysroot=$("$(dirname "$(command -v cargo)")/rustc" --print sysroot)
+    sysroot=$(rustc --print sysroot)
     programs rust true librustc_driver.so "$sysroot/lib/librustc_driver-*.so" cargo "$sysroot/bin/cargo"
     programs ruff 'from_pip ruff==0.17.5' ruff bin/ruff
     programs py-spy 'from_pip py-spy==0.4.3' py-spy bin/py-spy
