@@ -552,7 +552,12 @@ pub fn remove_all() {
 /// `CLOCK_MONOTONIC`, ns: the clock of the events, which is the machine's own also where this process is in a time namespace.
 pub fn monotonic_ns() -> u64 {
     static AHEAD_NS: LazyLock<i64> = LazyLock::new(|| {
-        // time_namespaces(7), Linux 5.6.
+        // time_namespaces(7), Linux 5.6. The offsets are those of the namespace that children will be in, which without a fork may
+        // be another.
+        let namespace = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).ok();
+        if namespace("time") != namespace("time_for_children") {
+            return 0;
+        }
         fs::read_to_string("/proc/self/timens_offsets").map_or(0, |offsets| monotonic_offset(&offsets))
     });
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

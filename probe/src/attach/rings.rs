@@ -3,20 +3,20 @@
 //! Each CPU has one of its own, or shares it with few. There is a larger one for all, for what finds no room in these.
 //!
 //! In a buffer records stand in the order in which room was taken for them, which is not that of their times: an exit's is
-//! taken before, an entry's after, and between the two a thread may have to wait for its CPU. What has to hold is that a lane's
-//! records stay in its order, also where it changes its CPU. So what came is sorted by time, and told of up to a time before
-//! which nothing can come any more:
+//! taken before, an entry's after, one that was held back is old, and between all of these a thread may have to wait for its CPU.
+//! What has to hold is that a lane's records stay in its order, also where it changes its CPU, or one program fills up one buffer
+//! and goes on in another. So what was found is sorted by time, and told of once nothing can be missing before it:
 //!
-//! - A lane's earlier record is complete before the program of its later one starts, and a record's time is one at which its
-//!   program ran, or, of an entry that was held back, an earlier one did, since which nothing was told of its lane. So what is in
-//!   the buffers is in a lane's order when it is in that of times.
-//! - Time is taken before it is looked how far the buffers are filled. For what is behind that, room was taken later: a lane's
-//!   record after it has a later time. Where a record is not complete yet, what is behind it is not known, and for this buffer
-//!   the time counts at which all was complete that it held.
+//! - A lane's earlier record is complete before there is room for its later one, and has no later time. So what was found is in a
+//!   lane's order when it is in that of times.
+//! - When a record was found, room had been taken for all that its lane had told before. So it is certain, and may be told of, when
+//!   everything was found that the buffers held at one moment after that: which may take longer where a record is not complete
+//!   yet, as what is behind it is not known. What is not certain holds up what is not older.
 //!
 //! Source: `Documentation/bpf/ringbuf.rst` and `kernel/bpf/ringbuf.c` of Linux. aya's reader shows one record at a time.
 
 use std::{
+    collections::VecDeque,
     os::fd::AsFd as _,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
@@ -43,9 +43,11 @@ const CPUS_BYTES: u32 = 1 << 24;
 const HEADER: u64 = 8;
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
-/// The writers hear where they may write anew when so much was read, bytes. Each time costs them, and the reader, the way of a cache
-/// line.
+/// The writers hear where they may write anew when so much was read, bytes, or an eighth of a small buffer. Each time costs
+/// them, and the reader, the way of a cache line.
 const TOLD_EVERY: u64 = 4096;
+/// How often a look reads the buffers to become certain of what it found: twice, unless a record is being written just then.
+const READINGS: usize = 4;
 
 /// What there is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,14 +90,20 @@ impl Sizes {
 /// All of them.
 pub struct Rings {
     rings: Vec<Ring>,
-    /// What was found, by time from [`Self::next`] on; before it, what was read.
+    /// What was found and is certain, by time from [`Self::next`] on; before it, what was read.
     found: Vec<Found>,
     next: usize,
+    /// What was found after that, in this order.
+    fresh: Vec<Found>,
+    /// The oldest time in it, or none (`CLOCK_MONOTONIC`, ns).
+    fresh_since_ns: u64,
+    /// So many of it are certain when all is found that the buffers held at a moment, which is being waited for: [`Ring::awaited`].
+    awaiting: Option<usize>,
     /// So many came with the last look.
     new: usize,
     /// The record that was given out last.
     given: Option<Found>,
-    /// Nothing that was not found is older, in any lane (`CLOCK_MONOTONIC`, ns).
+    /// See [`Self::complete_ns`].
     complete_ns: u64,
     /// Nothing comes any more.
     ended: bool,
@@ -142,42 +150,81 @@ impl Rings {
     }
 
     fn of(rings: Vec<Ring>) -> Self {
-        Self { rings, found: Vec::new(), next: 0, new: 0, given: None, complete_ns: 0, ended: false }
+        Self {
+            rings,
+            found: Vec::new(),
+            next: 0,
+            fresh: Vec::new(),
+            fresh_since_ns: u64::MAX,
+            awaiting: None,
+            new: 0,
+            given: None,
+            complete_ns: 0,
+            ended: false,
+        }
     }
 
-    /// Finds what came, once [`Self::next`] has given out what was found before.
+    /// Finds what came, once [`Self::next`] has given out what was found before. All of it, where no program is running.
     pub fn look(&mut self) {
-        self.look_at(monotonic_ns());
+        self.look_while(monotonic_ns(), || ());
     }
 
-    /// Of what is read here nothing was read before `now_ns`.
-    fn look_at(&mut self, now_ns: u64) {
+    /// `happens` before any buffer is read.
+    fn look_while(&mut self, now_ns: u64, mut happens: impl FnMut()) {
         self.give_back();
-        if self.found.get(self.next).is_some_and(|found| found.time_ns <= self.complete_ns) {
+        if self.upcoming().is_some() {
             return;
         }
         self.found.drain(..self.next);
         self.next = 0;
-        let left = self.found.len();
-        let now_ns = if self.ended { u64::MAX } else { now_ns };
-        for (number, ring) in self.rings.iter_mut().enumerate() {
-            if ring.find(number as u32, &mut self.found) || self.ended {
-                ring.complete_ns = now_ns;
+        let known = self.fresh.len();
+        self.new = 0;
+        let mut certain = self.read(&mut happens);
+        let first = self.fresh.len() + certain;
+        for _ in 1..READINGS {
+            if certain >= first {
+                break;
             }
+            certain += self.read(&mut happens);
         }
-        self.new = self.found.len() - left;
-        self.complete_ns = self.rings.iter().map(|ring| ring.complete_ns).min().unwrap_or(now_ns);
+        self.new = certain + self.fresh.len() - known;
+        if self.ended {
+            self.found.append(&mut self.fresh);
+        }
+        self.fresh_since_ns = self.fresh.iter().map(|found| found.time_ns).min().unwrap_or(u64::MAX);
         if !self.found.is_sorted_by_key(|found| found.time_ns) {
             // Those of the same time keep their order: a trap's record has its event's.
             self.found.sort_by_key(|found| found.time_ns);
         }
+        if self.ended || certain >= first {
+            self.complete_ns = now_ns.min(self.fresh_since_ns.saturating_sub(1));
+        }
+    }
+
+    /// Reads the buffers once; how many records are certain now.
+    fn read(&mut self, happens: &mut impl FnMut()) -> usize {
+        if self.awaiting.is_none() {
+            self.awaiting = Some(self.fresh.len());
+            for ring in &mut self.rings {
+                happens();
+                ring.awaited = ring.written();
+            }
+        }
+        for (number, ring) in self.rings.iter_mut().enumerate() {
+            happens();
+            ring.find(number as u32, &mut self.fresh);
+        }
+        let all_came = self.rings.iter().all(|ring| ring.found >= ring.awaited);
+        let certain = if all_came { self.awaiting.take().unwrap_or(0) } else { 0 };
+        self.found.extend(self.fresh.drain(..certain));
+        certain
     }
 
     /// The next record of those that were found, if there is one that nothing can come before.
     #[expect(clippy::should_implement_trait, reason = "what it gives out is borrowed")]
     pub fn next(&mut self) -> Option<&[u8]> {
         self.give_back();
-        let found = *self.found.get(self.next).filter(|found| found.time_ns <= self.complete_ns)?;
+        let found = self.upcoming()?;
         self.next += 1;
         self.given = Some(found);
         Some(self.rings[found.ring()].record(found))
@@ -188,7 +235,7 @@ impl Rings {
         self.new
     }
 
-    /// Everything up to this time was given out once [`Self::next`] has nothing more (`CLOCK_MONOTONIC`, ns).
+    /// Once [`Self::next`] has nothing more, what came until then was given out up to this time (`CLOCK_MONOTONIC`, ns).
     pub fn complete_ns(&self) -> u64 {
         self.complete_ns
     }
@@ -196,6 +243,10 @@ impl Rings {
     /// The programs are gone: the next look finds the last records.
     pub fn end(&mut self) {
         self.ended = true;
+    }
+
+    fn upcoming(&self) -> Option<Found> {
+        self.found.get(self.next).copied().filter(|found| found.time_ns < self.fresh_since_ns)
     }
 
     fn give_back(&mut self) {
@@ -221,10 +272,12 @@ struct Ring {
     read: u64,
     /// Position behind the last of these.
     last_read: u64,
+    /// Where there is nothing to read, behind something that was not read yet: positions and lengths, in bytes.
+    discarded: VecDeque<(u64, u64)>,
     /// The position that the kernel was told.
     told: u64,
-    /// See [`Rings::complete_ns`].
-    complete_ns: u64,
+    /// It is waited until what was written up to here was found.
+    awaited: u64,
 }
 
 impl Ring {
@@ -238,45 +291,66 @@ impl Ring {
 
     fn of(consumer: MmapRaw, producer: MmapRaw, bytes: u64) -> Self {
         let page = rustix::param::page_size();
-        Self { consumer, producer, page, bytes, found: 0, read: 0, last_read: 0, told: 0, complete_ns: 0 }
+        Self {
+            consumer,
+            producer,
+            page,
+            bytes,
+            found: 0,
+            read: 0,
+            last_read: 0,
+            discarded: VecDeque::new(),
+            told: 0,
+            awaited: 0,
+        }
     }
 
-    /// Adds the complete records up to the first that is not; whether that are all.
-    fn find(&mut self, number: u32, into: &mut Vec<Found>) -> bool {
+    /// Adds the complete records up to the first that is not.
+    fn find(&mut self, number: u32, into: &mut Vec<Found>) {
         let end = self.written();
         while self.found != end {
             let at = self.found & (self.bytes - 1);
             let header = self.header(at);
             if header & BUSY != 0 {
-                return false;
+                break;
             }
             let length = header & !(BUSY | DISCARDED);
-            self.found += HEADER + u64::from(length).next_multiple_of(8);
+            let bytes = HEADER + u64::from(length).next_multiple_of(8);
             if header & DISCARDED != 0 {
-                self.was_passed(self.found, length);
+                match self.discarded.back_mut().filter(|(start, bytes)| start + *bytes == self.found) {
+                    Some((_, before)) => *before += bytes,
+                    None => self.discarded.push_back((self.found, bytes)),
+                }
             } else {
                 let found =
                     Found { time_ns: 0, offset: at as u32 + HEADER as u32, words_ring: length >> 3 << 8 | number };
                 let time_ns = self.record(found).first_chunk().map_or(0, |time| u64::from_ne_bytes(*time));
                 into.push(Found { time_ns, ..found });
             }
+            self.found += bytes;
         }
-        true
+        if !self.discarded.is_empty() {
+            self.give_back();
+        }
     }
 
     /// A record was read.
     fn was_read(&mut self, record: Found) {
         // It is before what was found last, by less than the buffer's length.
         let behind = self.found.wrapping_sub(u64::from(record.offset + record.length())) & (self.bytes - 1);
-        self.was_passed(self.found - behind, record.length());
+        self.read += HEADER + u64::from(record.length());
+        self.last_read = self.last_read.max(self.found - behind);
+        self.give_back();
     }
 
-    /// Nothing is to be done any more with the record that ends at this position.
-    fn was_passed(&mut self, end: u64, length: u32) {
-        self.read += HEADER + u64::from(length).next_multiple_of(8);
-        self.last_read = self.last_read.max(end);
+    /// Tells the kernel how far all was read, if that is worth it.
+    fn give_back(&mut self) {
+        while let Some((start, bytes)) = self.discarded.pop_front_if(|(start, _)| *start <= self.last_read) {
+            self.read += bytes;
+            self.last_read = self.last_read.max(start + bytes);
+        }
         let is_whole = self.read == self.last_read;
-        if is_whole && (self.read - self.told >= TOLD_EVERY || self.read == self.found) {
+        if is_whole && (self.read - self.told >= TOLD_EVERY.min(self.bytes / 8) || self.read == self.found) {
             self.told = self.read;
             self.tell();
         }

@@ -75,6 +75,10 @@ fn words(record: &[u8]) -> Vec<u64> {
     record.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes"))).collect()
 }
 
+fn look(rings: &mut Rings) {
+    rings.look_while(u64::MAX, || ());
+}
+
 /// The times of all that is given out.
 fn times(rings: &mut Rings) -> Vec<u64> {
     std::iter::from_fn(|| rings.next().map(|record| words(record)[0])).collect()
@@ -104,40 +108,92 @@ fn records_of_several_buffers_come_in_the_order_of_their_times() {
     [1, 4, 6].into_iter().for_each(|time| a.write(&[time, 0]));
     [2, 3, 7].into_iter().for_each(|time| b.write(&[time, 0, 0]));
     c.write(&[5]);
-    rings.look_at(10);
+    rings.look_while(10, || ());
     assert_eq!(times(&mut rings), [1, 2, 3, 4, 5, 6, 7]);
-    assert_eq!(rings.new_ones(), 7);
-    rings.look_at(11);
-    assert_eq!((times(&mut rings), rings.new_ones()), (vec![], 0));
+    assert_eq!((rings.new_ones(), rings.complete_ns()), (7, 10));
+    rings.look_while(11, || ());
+    assert_eq!((times(&mut rings), rings.new_ones(), rings.complete_ns()), (vec![], 0, 11));
+}
+
+/// Looks, and lets something happen when the first of two buffers was read once, and the second was not.
+fn look_meanwhile(rings: &mut Rings, happens: impl FnOnce()) {
+    let (mut number, mut happens) = (0, Some(happens));
+    rings.look_while(10, || {
+        number += 1;
+        // Before that both were asked how far they are written.
+        if number == 4
+            && let Some(happens) = happens.take()
+        {
+            happens();
+        }
+    });
+    assert!(happens.is_none());
 }
 
 #[test]
-fn what_was_written_after_the_look_began_waits_for_the_next() {
+fn of_one_program_that_fills_up_a_buffer_and_goes_on_in_another_both_records_come_in_order() {
     let ([mut a, mut b], mut rings) = rings(4096);
-    a.write(&[12]);
-    b.write(&[9]);
-    // A record before the 12 in its lane may have come to b since that was read.
-    rings.look_at(10);
-    assert_eq!(times(&mut rings), [9]);
-    b.write(&[11]);
-    rings.look_at(20);
-    assert_eq!(times(&mut rings), [11, 12]);
+    a.write(&[1]);
+    // Held back until now.
+    look_meanwhile(&mut rings, || {
+        a.write(&[2]);
+        b.write(&[3]);
+    });
+    assert_eq!(times(&mut rings), [1]);
+    assert_eq!((rings.new_ones(), rings.complete_ns()), (3, 1));
+    look(&mut rings);
+    assert_eq!(times(&mut rings), [2, 3]);
+}
+
+#[test]
+fn what_is_newer_than_what_was_found_last_does_not_come_before_it() {
+    let ([mut a, mut b], mut rings) = rings(4096);
+    b.write(&[7]);
+    look_meanwhile(&mut rings, || {
+        b.write(&[8]);
+        a.write(&[4]);
+    });
+    assert_eq!(times(&mut rings), [0; 0]);
+    look(&mut rings);
+    assert_eq!(times(&mut rings), [4, 7, 8]);
 }
 
 #[test]
 fn behind_a_record_that_is_not_complete_nothing_is_told_of_from_any_buffer() {
     let ([mut a, mut b], mut rings) = rings(4096);
     a.write(&[1]);
-    rings.look_at(2);
+    rings.look_while(2, || ());
+    assert_eq!(times(&mut rings), [1]);
     let late = a.reserve(1).expect("room");
     a.write(&[4]);
     b.write(&[5]);
-    rings.look_at(10);
-    assert_eq!(times(&mut rings), [1]);
+    rings.look_while(10, || ());
+    assert_eq!(times(&mut rings), [0; 0]);
     assert_eq!(rings.complete_ns(), 2);
     a.submit(late, &[3]);
-    rings.look_at(11);
+    rings.look_while(11, || ());
     assert_eq!(times(&mut rings), [3, 4, 5]);
+    assert_eq!(rings.complete_ns(), 11);
+}
+
+#[test]
+fn records_come_though_one_is_always_being_written() {
+    let ([mut a, mut b], mut rings) = rings(4096);
+    let (mut time, mut came) = (0, 0);
+    for _ in 0..1000 {
+        let late = a.reserve(1).expect("room");
+        b.write(&[time + 1]);
+        look(&mut rings);
+        came += times(&mut rings).len();
+        // The next one is begun before this one is complete.
+        let later = a.reserve(1).expect("room");
+        a.submit(late, &[time + 2]);
+        look(&mut rings);
+        came += times(&mut rings).len();
+        a.submit(later, &[time + 3]);
+        time += 3;
+        assert!(came as u64 + 3 >= time, "{came} of {time}");
+    }
 }
 
 #[test]
@@ -147,8 +203,10 @@ fn at_the_end_everything_comes_but_what_will_never_be_complete() {
     a.reserve(1).expect("room");
     a.write(&[31]);
     b.write(&[40]);
+    look(&mut rings);
+    assert_eq!(times(&mut rings), [0; 0]);
     rings.end();
-    rings.look_at(10);
+    look(&mut rings);
     assert_eq!(times(&mut rings), [30, 40]);
 }
 
@@ -156,7 +214,7 @@ fn at_the_end_everything_comes_but_what_will_never_be_complete() {
 fn records_of_one_time_keep_the_order_of_their_buffer() {
     let ([mut a], mut rings) = rings(4096);
     [[5, 1], [5, 2], [4, 3], [5, 4]].iter().for_each(|record| a.write(record));
-    rings.look_at(10);
+    look(&mut rings);
     let mut seconds = Vec::new();
     while let Some(record) = rings.next() {
         seconds.push(words(record)[1]);
@@ -171,7 +229,7 @@ fn room_is_given_back_only_up_to_the_first_record_that_was_not_read() {
     for number in 0..255 {
         a.write(&[if number == 1 { 1000 } else { number }]);
     }
-    rings.look_at(2000);
+    look(&mut rings);
     for read in 0..254 {
         assert_ne!(rings.next().map(|record| words(record)[0]), Some(1000));
         assert!(a.read_position() <= 16, "{read}");
@@ -190,10 +248,27 @@ fn discarded_records_are_passed_over_and_their_room_is_given_back() {
         if round % 3 == 0 {
             a.write(&[round]);
         }
-        rings.look_at(u64::MAX);
+        look(&mut rings);
         assert_eq!(times(&mut rings), if round % 3 == 0 { vec![round] } else { vec![] });
         assert_eq!(a.read_position(), a.position);
     }
+}
+
+#[test]
+fn room_is_given_back_while_records_between_discarded_ones_are_read() {
+    let ([mut a], mut rings) = rings(65536);
+    for time in 0..100 {
+        let at = a.reserve(40).expect("room");
+        a.discard(at, 40);
+        a.write(&[time; 20]);
+    }
+    look(&mut rings);
+    for time in 0..100 {
+        assert_eq!(rings.next().map(|record| words(record)[0]), Some(time));
+        // Of the last 4096 bytes, and of the record that is being looked at, it is not.
+        assert!(a.position * time / 100 <= a.read_position() + 4096 + 496, "{time}");
+    }
+    assert_eq!((rings.next(), a.read_position()), (None, a.position));
 }
 
 #[test]
@@ -202,7 +277,7 @@ fn a_buffer_of_nothing_but_discarded_records_is_given_back() {
     for _ in 0..1000 {
         let at = a.reserve(127).expect("room");
         a.discard(at, 127);
-        rings.look_at(u64::MAX);
+        look(&mut rings);
         assert_eq!((rings.next(), a.read_position()), (None, a.position));
     }
 }
@@ -214,7 +289,7 @@ fn records_come_whole_where_the_buffer_goes_around() {
     for number in 0..10_000_u64 {
         let record: Vec<u64> = (0..number % 37 + 1).map(|word| number * 100 + word).collect();
         let Some(at) = a.reserve(record.len() as u32) else {
-            rings.look_at(u64::MAX);
+            look(&mut rings);
             while let Some(record) = rings.next() {
                 assert_eq!(Some(words(record)), expected.pop_front());
             }
@@ -227,79 +302,116 @@ fn records_come_whole_where_the_buffer_goes_around() {
     assert!(a.position > 100 * 4096);
 }
 
-/// A lane's program, step by step, as the kernel half has them: an exit's time is taken before there is room for its record,
-/// an entry's after. Between any two others may run, on the same CPU too.
-enum Program {
-    Idle,
-    /// An exit's time was taken, if it is one.
-    Started {
-        ring: usize,
-        exit: Option<u64>,
-    },
-    Reserved {
-        ring: usize,
-        at: u64,
-        exit: Option<u64>,
-    },
-    Timed {
-        ring: usize,
-        at: u64,
-        time: u64,
-    },
+/// Lanes as the kernel half has them: an exit's time is taken before there is room for its record, an entry's after, and
+/// some entries are held back until the next event is told of. Between any two steps others may run, on the same CPU too.
+struct Lanes {
+    writers: [Writer; 3],
+    lanes: [Lane; Self::COUNT],
+    clock: u64,
+    random: u64,
+    /// Records for which the buffer of all was taken.
+    beyond: u64,
+}
+
+#[derive(Default)]
+struct Lane {
+    held: Vec<u64>,
+    program: Option<Program>,
+    written: u64,
+}
+
+/// What a program does on its CPU.
+struct Program {
+    cpu: usize,
+    /// Records to be written, last one first: their times, or none, which is taken when there is room.
+    times: Vec<Option<u64>>,
+    /// Where there is room for the next.
+    room: Option<(usize, u64)>,
+}
+
+impl Lanes {
+    const COUNT: usize = 7;
+    const WORDS: u32 = 3;
+
+    fn any(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % below
+    }
+
+    fn step(&mut self) {
+        self.clock += 1;
+        // The first one waits long.
+        let number = if self.any(30) == 0 { 0 } else { self.any(Self::COUNT as u64 - 1) as usize + 1 };
+        let (kind, cpu) = (self.any(4), self.any(2) as usize);
+        let lane = &mut self.lanes[number];
+        if lane.program.is_some() {
+            self.go_on(number);
+        } else if kind == 0 && lane.held.len() < 7 {
+            lane.held.push(self.clock);
+        } else {
+            let own = (kind == 1).then_some(self.clock);
+            let times = std::iter::once(own).chain(lane.held.drain(..).rev().map(Some)).collect();
+            lane.program = Some(Program { cpu, times, room: None });
+        }
+    }
+
+    /// A step of the programs that run.
+    fn finish(&mut self) {
+        self.clock += 1;
+        (0..Self::COUNT).for_each(|number| self.go_on(number));
+    }
+
+    fn go_on(&mut self, number: usize) {
+        let lane = &mut self.lanes[number];
+        let Some(program) = &mut lane.program else { return };
+        let Some((ring, at)) = program.room else {
+            program.room =
+                [program.cpu, 2].into_iter().find_map(|ring| Some((ring, self.writers[ring].reserve(Self::WORDS)?)));
+            self.beyond += u64::from(program.room.is_some_and(|(ring, _)| ring == 2));
+            return;
+        };
+        program.room = None;
+        let time = program.times.pop().flatten().unwrap_or(self.clock);
+        self.writers[ring].submit(at, &[time, number as u64, lane.written]);
+        lane.written += 1;
+        if program.times.is_empty() {
+            lane.program = None;
+        }
+    }
 }
 
 #[test]
 fn every_lanes_records_keep_their_order_whatever_interrupts_and_moves_them() {
-    const LANES: usize = 7;
-    let ([a, b, c], mut rings) = rings(8192);
-    let mut writers = [a, b, c];
-    let mut random: u64 = 7;
-    let mut next = move |below: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) as usize % below
+    let (writers, rings): (Vec<_>, Vec<_>) = [2048, 2048, 8192].into_iter().map(Writer::new).unzip();
+    let mut rings = Rings::of(rings);
+    let writers = writers.try_into().unwrap_or_else(|_| unreachable!("three"));
+    let mut lanes = Lanes { writers, lanes: Default::default(), clock: 0, random: 7, beyond: 0 };
+    let mut read = [0; Lanes::COUNT];
+    let mut check = |rings: &mut Rings| {
+        while let Some(record) = rings.next() {
+            let [_, lane, number] = words(record)[..] else { panic!("three words") };
+            assert_eq!(number, read[lane as usize], "lane {lane}");
+            read[lane as usize] += 1;
+        }
+        read
     };
-    let (mut clock, mut written, mut read) = (0, [0; LANES], [0; LANES]);
-    let mut lanes: [Program; LANES] = std::array::from_fn(|_| Program::Idle);
-    for _ in 0..400_000 {
-        clock += 1;
-        if next(40) == 0 {
-            rings.look_at(clock);
-            while let Some(record) = rings.next() {
-                let [_, lane, number] = words(record)[..] else { panic!("three words") };
-                assert_eq!(number, read[lane as usize], "lane {lane}");
-                read[lane as usize] += 1;
-            }
-            continue;
+    for round in 0..20_000 {
+        // So many that the small buffers overflow, or none.
+        for _ in 0..lanes.any(if round % 8 == 0 { 400 } else { 40 }) {
+            lanes.step();
         }
-        // One of them waits long.
-        let lane = if next(30) == 0 { 0 } else { next(LANES - 1) + 1 };
-        lanes[lane] = match lanes[lane] {
-            Program::Idle => Program::Started { ring: next(3), exit: (next(2) == 0).then_some(clock) },
-            Program::Started { ring, exit } => match writers[ring].reserve(3) {
-                Some(at) => Program::Reserved { ring, at, exit },
-                None => Program::Started { ring, exit },
-            },
-            Program::Reserved { ring, at, exit } => Program::Timed { ring, at, time: exit.unwrap_or(clock) },
-            Program::Timed { ring, at, time } => {
-                writers[ring].submit(at, &[time, lane as u64, written[lane]]);
-                written[lane] += 1;
-                Program::Idle
-            }
-        };
+        let (now, at_once) = (lanes.clock, lanes.any(20));
+        rings.look_while(now, || (0..at_once).for_each(|_| lanes.step()));
+        check(&mut rings);
     }
-    for (lane, program) in lanes.iter().enumerate() {
-        if let Program::Reserved { ring, at, .. } | Program::Timed { ring, at, .. } = program {
-            clock += 1;
-            writers[*ring].submit(*at, &[clock, lane as u64, written[lane]]);
-            written[lane] += 1;
-        }
+    while lanes.lanes.iter().any(|lane| lane.program.is_some()) {
+        (0..10).for_each(|_| lanes.finish());
+        look(&mut rings);
+        check(&mut rings);
     }
-    rings.look_at(clock + 1);
-    while let Some(record) = rings.next() {
-        let [_, lane, number] = words(record)[..] else { panic!("three words") };
-        assert_eq!(number, read[lane as usize], "lane {lane}");
-        read[lane as usize] += 1;
-    }
-    assert_eq!(read, written);
-    assert!(read[0] > 1000 && read.iter().sum::<u64>() > 50_000, "{read:?}");
+    rings.end();
+    look(&mut rings);
+    let read = check(&mut rings);
+    assert_eq!(read, lanes.lanes.map(|lane| lane.written));
+    assert!(read[0] > 1000 && read.iter().sum::<u64>() > 50_000 && lanes.beyond > 5000, "{read:?}, {}", lanes.beyond);
 }
