@@ -97,16 +97,25 @@ pub struct Rings {
     fresh: Vec<Found>,
     /// The oldest time in it, or none (`CLOCK_MONOTONIC`, ns).
     fresh_since_ns: u64,
-    /// So many of it are certain when all is found that the buffers held at a moment, which is being waited for: [`Ring::awaited`].
-    awaiting: Option<usize>,
+    /// What is being waited for.
+    awaiting: Option<Moment>,
+    /// All was found that had come until then (`CLOCK_MONOTONIC`, ns).
+    found_until_ns: u64,
     /// So many came with the last look.
     new: usize,
     /// The record that was given out last.
     given: Option<Found>,
-    /// See [`Self::complete_ns`].
-    complete_ns: u64,
     /// Nothing comes any more.
     ended: bool,
+}
+
+/// A moment at which it was asked how far the buffers are written: [`Ring::awaited`].
+#[derive(Clone, Copy)]
+struct Moment {
+    /// No later (`CLOCK_MONOTONIC`, ns).
+    time_ns: u64,
+    /// How much of [`Rings::fresh`] was found before. It is certain when all is found.
+    before: usize,
 }
 
 /// A record that waits to be read.
@@ -157,9 +166,9 @@ impl Rings {
             fresh: Vec::new(),
             fresh_since_ns: u64::MAX,
             awaiting: None,
+            found_until_ns: 0,
             new: 0,
             given: None,
-            complete_ns: 0,
             ended: false,
         }
     }
@@ -179,13 +188,13 @@ impl Rings {
         self.next = 0;
         let known = self.fresh.len();
         self.new = 0;
-        let mut certain = self.read(&mut happens);
+        let mut certain = self.read(now_ns, &mut happens);
         let first = self.fresh.len() + certain;
         for _ in 1..READINGS {
             if certain >= first {
                 break;
             }
-            certain += self.read(&mut happens);
+            certain += self.read(now_ns, &mut happens);
         }
         self.new = certain + self.fresh.len() - known;
         if self.ended {
@@ -196,15 +205,12 @@ impl Rings {
             // Those of the same time keep their order: a trap's record has its event's.
             self.found.sort_by_key(|found| found.time_ns);
         }
-        if self.ended || certain >= first {
-            self.complete_ns = now_ns.min(self.fresh_since_ns.saturating_sub(1));
-        }
     }
 
     /// Reads the buffers once; how many records are certain now.
-    fn read(&mut self, happens: &mut impl FnMut()) -> usize {
+    fn read(&mut self, now_ns: u64, happens: &mut impl FnMut()) -> usize {
         if self.awaiting.is_none() {
-            self.awaiting = Some(self.fresh.len());
+            self.awaiting = Some(Moment { time_ns: now_ns, before: self.fresh.len() });
             for ring in &mut self.rings {
                 happens();
                 ring.awaited = ring.written();
@@ -215,9 +221,10 @@ impl Rings {
             ring.find(number as u32, &mut self.fresh);
         }
         let all_came = self.rings.iter().all(|ring| ring.found >= ring.awaited);
-        let certain = if all_came { self.awaiting.take().unwrap_or(0) } else { 0 };
-        self.found.extend(self.fresh.drain(..certain));
-        certain
+        let Some(moment) = self.awaiting.take_if(|_| all_came) else { return 0 };
+        self.found_until_ns = moment.time_ns;
+        self.found.extend(self.fresh.drain(..moment.before));
+        moment.before
     }
 
     /// The next record of those that were found, if there is one that nothing can come before.
@@ -235,9 +242,10 @@ impl Rings {
         self.new
     }
 
-    /// Once [`Self::next`] has nothing more, what came until then was given out up to this time (`CLOCK_MONOTONIC`, ns).
+    /// What came until then was given out up to this time (`CLOCK_MONOTONIC`, ns).
     pub fn complete_ns(&self) -> u64 {
-        self.complete_ns
+        let left_ns = self.found.get(self.next).map_or(u64::MAX, |found| found.time_ns).min(self.fresh_since_ns);
+        self.found_until_ns.min(left_ns.saturating_sub(1))
     }
 
     /// The programs are gone: the next look finds the last records.

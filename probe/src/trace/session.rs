@@ -232,7 +232,7 @@ impl<'a> Session<'a> {
             turns.look(now);
             if now - ticked >= TICK {
                 ticked = now;
-                self.sink.tick(if has_caught_up { self.attachment.rings().complete_ns() } else { self.horizon_ns })?;
+                self.sink.tick(self.attachment.rings().complete_ns())?;
             }
             if has_caught_up {
                 sleep = if records > 0 { *SLEEP.start() } else { (sleep * 2).min(*SLEEP.end()) };

@@ -172,8 +172,29 @@ fn behind_a_record_that_is_not_complete_nothing_is_told_of_from_any_buffer() {
     assert_eq!(rings.complete_ns(), 2);
     a.submit(late, &[3]);
     rings.look_while(11, || ());
+    assert_eq!(rings.complete_ns(), 2, "nothing was given out");
     assert_eq!(times(&mut rings), [3, 4, 5]);
     assert_eq!(rings.complete_ns(), 11);
+}
+
+#[test]
+fn time_stands_still_while_nothing_is_found_but_a_record_that_is_not_complete() {
+    let ([mut a], mut rings) = rings(4096);
+    rings.look_while(2, || ());
+    let late = a.reserve(1).expect("room");
+    a.write(&[4]);
+    rings.look_while(10, || ());
+    assert_eq!((times(&mut rings), rings.complete_ns()), (vec![], 2));
+    // What is awaited is complete now, what comes then is not.
+    a.submit(late, &[3]);
+    let later = a.reserve(1).expect("room");
+    rings.look_while(20, || ());
+    assert_eq!(rings.complete_ns(), 2);
+    assert_eq!((times(&mut rings), rings.complete_ns()), (vec![], 2));
+    a.submit(later, &[5]);
+    rings.look_while(30, || ());
+    assert_eq!(times(&mut rings), [3, 4, 5]);
+    assert_eq!(rings.complete_ns(), 30);
 }
 
 #[test]
