@@ -84,7 +84,8 @@ lint:
 # one wants to see at the end.
 test: as-root setup-test
 	$(MAKE) lint
-	test -z "$$($(dir $(PROBE_TEST_GO))gofmt -l testdata/go | tee /dev/stderr)"
+	unformatted=$$($(dir $(PROBE_TEST_GO))gofmt -l testdata/go) && \
+		[ -z "$$unformatted" ] || { echo "gofmt: $${unformatted:-failed}" >&2; exit 1; }
 	probe-ebpf/check-prebuilt.sh --rebuild
 	$(MAKE) programs
 	live=$$($(LIVE)); $(ON_KERNELS) "$$live" kernel:: & kernels=$$!; \
